@@ -1,0 +1,39 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer with venv, git and make: .venv sets itself up.
+PYTHON ?= python3
+BIN = .venv/bin
+NOTEBOOK = notebooks/Anomaly_Detection_Research_Colab.ipynb
+
+.PHONY: demo test test-long lint notebook bench clean
+
+demo: .venv/ready
+	$(BIN)/python build_notebook.py
+	rm -rf runs/demo
+	$(BIN)/imgae-run params/demo.yaml
+
+test: .venv/ready
+	$(BIN)/python build_notebook.py --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: .venv/ready
+	$(BIN)/python -m pytest -m long
+
+lint: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+notebook: .venv/ready
+	$(BIN)/python build_notebook.py
+
+bench: .venv/ready
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv runs
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is wanted, found: $$($(PYTHON) --version). Write: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
