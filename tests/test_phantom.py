@@ -1,0 +1,239 @@
+"""The phantom: a film repeats, a finding changes its mask and nothing else, and lengths agree with brute force."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from lib import phantom
+from lib.phantom import FINDINGS, Radiograph, half_chord, radiograph
+
+SIZES = (32, 33, 64, 100, 128, 200, 256)
+PATIENTS = range(12)
+
+
+@cache
+def film(patient: int, finding: str = "", severity: float | None = None, size: int = 64) -> Radiograph:
+    return radiograph(patient, finding=finding, severity=severity, size=size)
+
+
+def landmarks(patient: int, size: int = 64):
+    """The chest of `film`, x and y of its pixels in cm of the standard patient, and half the depth of lung there."""
+    body = phantom._anatomy(np.random.default_rng([0, patient, 0]))
+    chest = phantom._positioned(body, np.random.default_rng([0, patient, 1, 0]))
+    x, y = phantom._rays(chest, size)
+    return chest, x, y, half_chord(np.abs(x), y, *chest.lung)
+
+
+@pytest.mark.parametrize("finding", ["", *FINDINGS])
+def test_the_same_arguments_give_the_same_bytes(finding):
+    first, second = (radiograph(3, 1, finding=finding, size=64, seed=2) for _ in range(2))
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.mask.tobytes() == second.mask.tobytes()
+    assert first[2:] == second[2:]
+
+
+def test_another_exposure_shows_the_same_person_in_another_image():
+    films = [radiograph(5, exposure, size=64) for exposure in range(4)]
+    assert len({(f.sex, f.age) for f in films}) == 1
+    assert len({f.image.tobytes() for f in films}) == 4
+
+
+def test_another_patient_or_seed_gives_another_image():
+    images = [radiograph(patient, seed=seed, size=64).image for patient in range(3) for seed in range(3)]
+    assert len({image.tobytes() for image in images}) == 9
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_is_finite_float32_within_0_and_1_at_any_size(size):
+    for patient, finding in enumerate(("", *FINDINGS)):
+        image, mask, *_ = radiograph(patient, finding=finding, size=size)
+        assert image.shape == mask.shape == (size, size)
+        assert (image.dtype, mask.dtype) == (np.float32, np.bool_)
+        assert np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1
+        assert image.std() > 0.1
+
+
+@pytest.mark.parametrize("size", (32, 64, 100))
+def test_the_mask_is_empty_if_and_only_if_the_film_is_normal(size):
+    for patient in PATIENTS:
+        assert not radiograph(patient, size=size).mask.any()
+        for finding in FINDINGS:
+            assert radiograph(patient, finding=finding, severity=0.01, size=size).mask.any(), (patient, finding)
+
+
+def test_a_normal_film_has_no_severity_and_a_drawn_one_lies_in_0_to_1():
+    assert (film(0).finding, film(0).severity) == ("", 0.0)
+    drawn = [film(patient, finding).severity for patient in PATIENTS for finding in FINDINGS]
+    assert min(drawn) > 0 and max(drawn) <= 1 and len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_drawn_severity_given_again_gives_the_same_film(finding):
+    drawn = film(1, finding)
+    assert film(1, finding, drawn.severity).image.tobytes() == drawn.image.tobytes()
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_outside_the_mask_a_finding_changes_nothing_and_inside_almost_everything(finding):
+    for patient in PATIENTS:
+        normal, abnormal = film(patient), film(patient, finding)
+        np.testing.assert_array_equal(normal.image[~abnormal.mask], abnormal.image[~abnormal.mask])
+        unclipped = abnormal.mask & (normal.image < 1)
+        assert (normal.image != abnormal.image)[unclipped].mean() > 0.98
+        assert (abnormal.view, abnormal.sex, abnormal.age) == (normal.view, normal.sex, normal.age)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_findings_brighten_their_mask_but_pneumothorax_darkens_it(finding):
+    for patient in PATIENTS:
+        normal, abnormal = film(patient, "", None, 128), film(patient, finding, 0.6, 128)
+        change = float((abnormal.image - normal.image)[abnormal.mask].mean())
+        assert change < 0 if finding == "pneumothorax" else change > 0, (patient, change)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_larger_severity_changes_more_pixels_and_more_light(finding):
+    for patient in PATIENTS:
+        graded = [film(patient, finding, severity) for severity in (0.1, 0.4, 0.7, 1.0)]
+        areas = [int(one.mask.sum()) for one in graded]
+        changes = [float(np.abs(one.image - film(patient).image).sum()) for one in graded]
+        assert areas == sorted(areas) and areas[0] < areas[-1], (patient, areas)
+        assert changes == sorted(changes), (patient, changes)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_masks_lie_within_the_lungs(finding):
+    for patient in PATIENTS:
+        *_, lung = landmarks(patient)
+        mask = film(patient, finding, 0.8).mask
+        assert (mask & (lung > 0)).sum() >= 0.93 * mask.sum(), patient  # the rest: pixels that the edge runs through
+
+
+@pytest.mark.parametrize("finding", ("opacity", "nodule", "effusion", "pneumothorax"))
+def test_a_finding_of_one_lung_stays_on_its_side_of_the_midline(finding):
+    sides = set()
+    for patient in PATIENTS:
+        _, x, _, _ = landmarks(patient)
+        places = x[film(patient, finding, 0.5).mask]
+        assert (places > -0.6).all() or (places < 0.6).all(), patient
+        sides.add(bool(places.mean() > 0))
+    assert sides == {True, False}
+
+
+def test_an_effusion_lies_low_and_reaches_the_diaphragm():
+    for patient in PATIENTS:
+        chest, _, y, _ = landmarks(patient)
+        places = y[film(patient, "effusion", 0.3).mask]
+        assert places.mean() > (chest.top + chest.dome) / 2
+        assert places.max() > chest.dome
+
+
+def test_a_pneumothorax_reaches_the_apex_and_the_lateral_wall():
+    for patient in PATIENTS:
+        chest, x, y, _ = landmarks(patient)
+        mask = film(patient, "pneumothorax", 0.5).mask
+        assert y[mask].min() < chest.top + 2
+        assert np.abs(x[mask]).max() > 11
+
+
+def test_a_pneumothorax_shows_no_vessels():
+    chest, *_ = landmarks(0, 128)
+    rays = phantom._rays(chest, 128)
+    vessels = phantom._vessels_seen(chest, 128)
+    normal, aerated, blood = phantom._line_integral(chest, *rays, vessels)
+    bare, empty, _ = phantom._line_integral(chest, *rays, np.zeros_like(vessels))
+    change = phantom._lesion("pneumothorax", 1.0, chest, np.random.default_rng(0), *rays, aerated, blood)
+    without = phantom._lesion("pneumothorax", 1.0, chest, np.random.default_rng(0), *rays, empty, 0 * blood)
+    gas = without < -0.9 * chest.build * phantom.MU_LUNG * empty  # nine tenths of the ray's lung gone
+    seen = gas & (empty > 5) & (blood > 0.1)
+    assert seen.sum() > 50
+    before = (normal - bare)[seen]
+    assert np.abs((normal + change - bare - without)[seen] / before).max() < 0.3
+
+
+def test_cardiomegaly_widens_the_heart_to_both_sides_with_severity():
+    for patient in PATIENTS:
+        spans = []
+        for severity in (0.1, 0.5, 1.0):
+            columns = np.flatnonzero(film(patient, "cardiomegaly", severity, 128).mask.any(0))
+            spans.append((int(columns[0]), int(columns[-1])))
+        (left, right), (wider_left, wider_right), (widest_left, widest_right) = spans
+        assert left > wider_left > widest_left and right < wider_right < widest_right, (patient, spans)
+
+
+def test_the_heart_lies_to_the_right_of_the_image():
+    for patient in PATIENTS:
+        chest, x, y, _ = landmarks(patient)
+        beside = (np.abs(x) > 2.5) & (np.abs(x) < 8) & (y > chest.dome - 5) & (y < chest.dome - 1)
+        image = film(patient).image
+        assert image[beside & (x > 0)].mean() > image[beside & (x < 0)].mean() + 0.02, patient
+
+
+def test_lungs_are_darker_than_mediastinum_and_abdomen():
+    for patient in PATIENTS:
+        chest, x, y, lung = landmarks(patient)
+        image = film(patient).image
+        lungs = image[(lung > 6) & (np.abs(x) > 6) & (y < chest.dome - 3)].mean()
+        assert lungs + 0.15 < image[(np.abs(x) < 1.5) & (np.abs(y) < 5)].mean(), patient
+        assert lungs + 0.15 < image[(np.abs(x) < 8) & (y > chest.dome + 4)].mean(), patient
+
+
+def test_most_films_are_pa_and_both_sexes_and_views_occur():
+    films = [radiograph(patient, size=32, seed=1) for patient in range(100)]
+    assert 0.5 < np.mean([one.view == "PA" for one in films]) < 0.9
+    assert 0.3 < np.mean([one.sex == "F" for one in films]) < 0.7
+    assert all(18 <= one.age <= 90 for one in films)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"finding": "tumour"}, "'tumour'.*opacity, nodule, effusion, cardiomegaly, pneumothorax"),
+        ({"finding": "nodule", "severity": 0.0}, r"severity=0.0 is not in \(0, 1\]"),
+        ({"finding": "nodule", "severity": 1.5}, r"severity=1.5 is not in \(0, 1\]"),
+        ({"finding": "nodule", "severity": float("nan")}, r"severity=nan is not in \(0, 1\]"),
+        ({"severity": 0.5}, "severity=0.5 without a finding.*opacity"),
+        ({"size": 31}, "size=31.*32 or more"),
+        ({"seed": -1}, "seed=-1.*0 or more"),
+        ({"exposure": -2}, "exposure=-2.*0 or more"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_with_what_is_allowed(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        radiograph(0, **arguments)
+
+
+@pytest.mark.parametrize(("tilt", "power"), [(0.0, 2.0), (0.5, 2.0), (-0.3, 4.0), (0.2, 2.2)])
+def test_beer_lambert_through_a_solid_equals_a_ray_summed_step_by_step(tilt, power):
+    (x0, y0), (a, b, c), mu, step = (0.7, -1.1), (3.0, 5.0, 2.0), 0.2, 1e-3
+    x, y = np.meshgrid(np.linspace(-4, 5, 19), np.linspace(-7, 5, 25))
+    z = np.arange(-2.5, 2.5, step)[:, None, None] + step / 2
+    turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+    u, v = np.tensordot(turn, np.stack([x - x0, y - y0]), 1)
+    inside = (u / a) ** 2 + np.abs(v / b) ** power + (z / c) ** 2 <= 1
+    transmitted = np.exp(-mu * 2 * half_chord(x, y, (x0, y0), (a, b, c), tilt, power))
+    np.testing.assert_allclose(transmitted, np.exp(-mu * step * inside.sum(0)), atol=2 * mu * step)
+
+
+def test_lung_left_by_heart_and_block_equals_counting_along_the_ray():
+    rng = np.random.default_rng(0)
+    lung, block, heart = rng.uniform(0, 9, (3, 500)) * (rng.random((3, 500)) < 0.8)  # a fifth of the rays miss each
+    near, far, step = -2.6 - heart, -2.6 + heart, 1e-3
+    z = np.arange(-10, 10, step)[:, None] + step / 2
+    left = (np.abs(z) < lung) & ~(np.abs(z) < block) & ~((z > near) & (z < far))
+    np.testing.assert_allclose(phantom._lung_left(lung, block, near, far), left.sum(0) * step, atol=6 * step)
+
+
+def test_projected_vessels_keep_their_volume():
+    chest, *_ = landmarks(0)
+    for size in (64, 128):
+        pixel = phantom.FIELD / size / chest.scale  # cm of the standard patient
+        seen = phantom._vessels_seen(chest, size).sum(dtype=float) * pixel**2
+        assert seen == pytest.approx(chest.vessels[:, 2].sum(), rel=0.01)  # a few tips leave the detector
+
+
+def test_scatter_blur_equals_a_gaussian_with_mirrored_edges():
+    source = np.random.default_rng(0).random((50, 50))
+    np.testing.assert_allclose(phantom._spread(source, 4.0), gaussian_filter(source, 4.0, truncate=8), atol=1e-3)
