@@ -27,7 +27,7 @@ notebook: .venv/ready
 	$(BIN)/python build_notebook.py
 
 bench: .venv/ready
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 clean:
 	rm -rf .venv runs

@@ -70,6 +70,15 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file_which_can_be_repla
     assert path.read_bytes() == b"new"
 
 
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path):
+    path = tmp_path / "there.bin"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        with replacing(path) as file:
+            file.write(b"new")
+        assert reader.read() == b"old"  # renamed over, not written into
+
+
 def test_json_reads_back_as_it_was_written(tmp_path):
     content = {"seed": 0, "losses": [0.1, 1e-300], "Grüße": None}
     write_json(tmp_path / "there.json", content)
