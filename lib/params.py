@@ -1,0 +1,217 @@
+"""A run's settings: one typed, frozen model for the notebook's cell, papermill, YAML files and the command line.
+
+The notebook's parameters cell is generated from this model (`Params.cell`), and whatever reaches a run passes through
+it before anything is trained.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+CELL_TITLE = "# @title Parameters"
+INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
+
+
+class ParameterError(ValueError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class Params(BaseModel):
+    """The settings of one run; unknown names, text where a number belongs and values out of range are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    methods: list[Literal["unet", "ra"]] = Field(["unet", "ra"], description="the methods that this run trains")
+    source: Literal["phantom", "folder"] = Field("phantom", description="phantom: synthetic; folder: data_dir")
+    data_dir: str = Field("", description="folder of images, with labels.csv or one folder a class")
+    labels: Literal["label", "strict_label"] = Field("label", description="the label column that is evaluated")
+    phantom_images: int = Field(1200, ge=40, le=1_000_000, description="phantoms made; a quarter of them abnormal")
+    image_size: int = Field(128, ge=8, le=1024, description="side of the square input, pixels")
+    widths: list[int] = Field(
+        [16, 32, 64, 128, 128], min_length=1, description="channels of each resolution, both methods"
+    )
+    latent_dim: int = Field(128, ge=1, description="RA: length of the latent vector z")
+    batch_size: int = Field(32, ge=2, description="images per update")
+    epochs: int = Field(20, ge=1, description="passes over the normal training images")
+    learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, the same for both methods")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
+    validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of training normals kept for thresholds")
+    ra_beta_rec: float = Field(0.5, ge=0, description="RA: weight of the reconstruction error")
+    ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL")
+    ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder")
+    ra_gamma_r: float = Field(1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder")
+    ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0 gives SI-VAE")
+    ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the game begins")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of training; auto: fast")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it trains; auto: cuda if there is one")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+    run_dir: str = Field("", description="folder of results; empty: runs/ and a name made from the settings")
+    tracking: Literal["off", "wandb"] = Field("off", description="wandb: also log to Weights & Biases, offline")
+
+    def __init__(self, /, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise ParameterError("\n".join(dict.fromkeys(_explain(problem) for problem in error.errors()))) from None
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _off(cls, given: Any) -> Any:
+        return "off" if given is False else given  # YAML reads the word off as false
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        step = 2 ** len(self.widths)
+        if self.image_size % step:
+            near = [size for size in (self.image_size // step * step, -(-self.image_size // step) * step) if size >= 8]
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of {step}: each of the {len(self.widths)} widths "
+                f"halves the image once; write {' or '.join(map(str, near))}, or fewer widths"
+            )
+        if self.source == "phantom" and self.image_size < 32:
+            raise ValueError(
+                f"image_size={self.image_size} is too small for a phantom to show a chest; write 32 or more"
+            )
+        if min(self.widths) < 1:
+            raise ValueError(f"widths={self.widths} holds a number below 1; wanted channels, for example [32, 64, 128]")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods={self.methods} names a method twice; wanted each at most once")
+        if self.source == "folder" and not self.data_dir:
+            raise ValueError("data_dir='' is empty, but source='folder' reads images from it: give the folder's path")
+        return self
+
+    @classmethod
+    def from_yaml(cls, file: Path, /, **overrides: Any) -> Self:
+        """Read a params file; `overrides` win over it."""
+        if not file.is_file():
+            raise ParameterError(f"params file {file} is not there; those that come with the project are in params/")
+        try:
+            given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ParameterError(f"{file} is not YAML: {error}") from None
+        given = {} if given is None else given
+        if not isinstance(given, dict):
+            raise ParameterError(f"{file} holds {type(given).__name__}, wanted lines of `name: value`")
+        return cls(**{str(name): value for name, value in given.items()} | overrides)
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Take what the parameters cell, and the cell that papermill injected after it, assigned in `namespace`.
+
+        The names are read from those two cells' text, so that a misspelt one, which Python and papermill accept, is
+        found.
+        """
+        names = set(cls.model_fields)
+        for title in (CELL_TITLE, INJECTED_TITLE):
+            cells = [
+                cell for cell in namespace.get("In", []) if re.match(rf"{title}\s*({{.*}})?\s*$", cell.split("\n")[0])
+            ]
+            for node in ast.walk(ast.parse(cells[-1] if cells else "")):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.add(node.id)
+        return cls(**{name: namespace[name] for name in names if name in namespace})
+
+    @classmethod
+    def cell(cls) -> str:
+        """Return the source of the notebook's parameters cell: literals, one line a field with form field and help."""
+        lines = [CELL_TITLE]
+        for name, field in cls.model_fields.items():
+            choices = cls._schema(name).get("enum")
+            form = {int: '{type:"integer"}', float: '{type:"number"}', str: '{type:"string"}'}.get(
+                field.annotation, json.dumps(choices) if choices else '{type:"raw"}'
+            )
+            kind = {int: "int", float: "float"}.get(
+                field.annotation, "list[int]" if name == "widths" else "list[str]" if name == "methods" else "str"
+            )
+            lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {form} {field.description}")
+        return "\n".join(lines)
+
+    @classmethod
+    def _schema(cls, name: str) -> dict[str, Any]:
+        return cls.model_json_schema()["properties"][name]
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what a trained method depends on: all but where and how often it runs and how it is reported.
+
+        The images themselves are named by their split's hash, so a moved `data_dir` does not matter.
+        """
+        free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "device"}
+        return self.model_dump(exclude=free)
+
+    def folder(self, base: Path) -> Path:
+        """Return the absolute run folder; a relative `run_dir` lies under `base`."""
+        if self.run_dir:
+            return (base / self.run_dir).resolve()
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+        return (base / "runs" / f"{'+'.join(self.methods) or 'compare'}-{self.source}-{digest}").resolve()
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Return the folder that relative paths start from: the checkout around `start`, else `start` itself.
+
+    `IMGAE_DX_ROOT` overrides it. So a run from `notebooks/`, `tests/` or the checkout's top reads and writes the same
+    places; outside a checkout it is the folder where the command was typed (on Colab, `/content`).
+    """
+    if root := os.environ.get("IMGAE_DX_ROOT"):
+        return Path(root).resolve()
+    start = (start or Path.cwd()).resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / "build_notebook.py").is_file()), start)
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """Turn one of pydantic's findings into a sentence: key, value, what is allowed, what to do."""
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    name, value = str(problem["loc"][0]), problem["input"]
+    known = list(Params.model_fields)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        return f"{name}={value!r}: there is no such parameter; did you mean {near}? Known: {', '.join(known)}"
+    hint = ""
+    kinds = {"int_type": int, "float_type": float}
+    if isinstance(value, str) and (plain := _plain(value, kinds.get(problem["type"]))):
+        hint = f" (this is text: YAML reads 1e-4 as text; write {plain}, without quotes)"
+    elif problem["type"] == "list_type":
+        hint = f" (write [{value}])"
+    elif problem["type"] == "literal_error":
+        near = difflib.get_close_matches(str(value), re.findall(r"'(\w+)'", problem["ctx"]["expected"]), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+    where = name + "".join(f"[{step}]" for step in problem["loc"][1:])
+    return f"{where}={value!r} is {type(value).__name__}; {name} wants {_allowed(Params._schema(name))}{hint}"
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(repr, schema["enum"]))
+    if schema["type"] == "array":
+        fewest = f", at least {schema['minItems']} in all" if "minItems" in schema else ""
+        return f"a list, each entry {_allowed(schema['items'])}{fewest}"
+    limits = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    words = {"integer": "an integer", "number": "a number", "string": "text"}[schema["type"]]
+    return ", ".join([words, *(f"{text} {schema[key]:g}" for key, text in limits.items() if key in schema)])
+
+
+def _plain(text: str, kind: type | None) -> str:
+    """Return how YAML reads `text` as a number of this kind, or "" if it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    if kind is int:
+        return str(int(number)) if number.is_integer() else ""
+    return repr(number) if kind is float and math.isfinite(number) else ""

@@ -1,0 +1,314 @@
+"""Promises of `lib.params`: what is refused and in which words, the notebook's cell, and where a run lies."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from pydantic import ValidationError
+
+from lib.params import ParameterError, Params, project_root
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS_FILES = sorted((ROOT / "params").glob("*.yaml"))
+FIELDS = set(Params.model_fields)
+
+
+def refusal(**given) -> str:
+    with pytest.raises(ParameterError) as error:
+        Params(**given)
+    return str(error.value)
+
+
+def yaml_file(folder: Path, text: str) -> Path:
+    file = folder / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one_and_all_the_others():
+    words = refusal(learning_rte=1e-4)
+    assert words.startswith("learning_rte=0.0001: there is no such parameter")
+    assert "did you mean learning_rate?" in words
+    assert set(re.findall(r"\w+", words)) >= FIELDS
+
+
+def test_a_number_that_yaml_reads_as_text_is_refused_with_the_way_to_write_it(tmp_path):
+    file = yaml_file(tmp_path, "learning_rate: 1e-4\n")
+    with pytest.raises(ParameterError) as error:
+        Params.from_yaml(file)
+    assert "learning_rate='1e-4' is str; learning_rate wants a number, above 0, at most 1" in str(error.value)
+    advice = re.search(r"write (\S+), without quotes", str(error.value)).group(1)
+    assert Params.from_yaml(yaml_file(tmp_path, f"learning_rate: {advice}\n")).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("text", ["100", "1e2", "+100", "1_00"])
+def test_the_advice_for_a_whole_number_that_is_text_is_itself_accepted(tmp_path, text):
+    advice = re.search(r"write (\S+), without quotes", refusal(epochs=text)).group(1)
+    assert Params.from_yaml(yaml_file(tmp_path, f"epochs: {advice}\n")).epochs == 100
+
+
+@pytest.mark.parametrize("given", [{"precision": "32"}, {"learning_rate": "nan"}, {"epochs": "2.5"}])
+def test_no_advice_is_given_that_would_be_refused_again(given):
+    assert "without quotes" not in refusal(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epochs": True}, "epochs=True is bool; epochs wants an integer, at least 1"),
+        ({"epochs": 2.0}, "epochs=2.0 is float; epochs wants an integer, at least 1"),
+        ({"epochs": 0}, "epochs=0 is int; epochs wants an integer, at least 1"),
+        ({"learning_rate": True}, "learning_rate=True is bool; learning_rate wants a number"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 is float; learning_rate wants a number, above 0, at most 1"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan is float; learning_rate wants a number, above 0"),
+        ({"ra_beta_kl": float("inf")}, "ra_beta_kl=inf is float; ra_beta_kl wants a number, at least 0"),
+        ({"validation_fraction": 0.5}, "validation_fraction=0.5 is float; validation_fraction wants a number, above 0"),
+        ({"methods": "unet"}, "methods='unet' is str; methods wants a list, each entry one of 'unet', 'ra'"),
+        ({"methods": "unet"}, "(write [unet])"),
+        ({"methods": ["unte"]}, "methods[0]='unte' is str; methods wants a list, each entry one of 'unet', 'ra'"),
+        ({"methods": ["unte"]}, "did you mean unet?"),
+        ({"methods": ["ra", "ra"]}, "names a method twice"),
+        ({"source": "foldr"}, "source='foldr' is str; source wants one of 'phantom', 'folder'; did you mean folder?"),
+        ({"widths": [8, "16"]}, "widths[1]='16' is str; widths wants a list, each entry an integer"),
+        ({"widths": [8, 0]}, "widths=[8, 0] holds a number below 1"),
+        ({"data_dir": None}, "data_dir=None is NoneType; data_dir wants text"),
+        ({"source": "folder"}, "data_dir='' is empty, but source='folder' reads images from it"),
+        ({"image_size": 100, "widths": [4] * 4}, "image_size=100 is not a multiple of 16"),
+        ({"image_size": 100, "widths": [4] * 4}, "write 96 or 112, or fewer widths"),
+        ({"image_size": 10, "widths": [4, 8, 16, 32]}, "write 16, or fewer widths"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_the_users_words(given, words):
+    assert words in refusal(**given)
+
+
+def test_an_empty_list_of_widths_is_told_that_it_wants_an_entry():
+    assert re.search(r"at least (1|one)", refusal(widths=[]))
+
+
+def test_every_wrong_setting_is_named_at_once():
+    words = refusal(epochs=0, batch_sise=3, methods="ra").splitlines()
+    assert [line.split("=")[0] for line in words] == ["methods", "epochs", "batch_sise"]
+
+
+def test_phantoms_smaller_than_a_chest_needs_are_refused_with_the_settings():
+    assert "image_size=16" in refusal(image_size=16, widths=[4])
+    assert Params(image_size=16, widths=[4], source="folder", data_dir="x").image_size == 16
+
+
+def test_whole_numbers_serve_where_a_fraction_is_allowed():
+    assert Params(learning_rate=1).learning_rate == 1
+
+
+def test_settings_cannot_be_changed_after_they_were_checked():
+    with pytest.raises(ValidationError, match="frozen"):
+        Params().epochs = 3
+
+
+def test_two_runs_do_not_share_a_default_list():
+    before = list(Params().widths)
+    Params().widths.append(1)
+    assert Params().widths == before
+
+
+def test_what_is_given_beside_a_file_wins_over_it(tmp_path):
+    params = Params.from_yaml(yaml_file(tmp_path, "epochs: 3\nseed: 4\n"), epochs=5)
+    assert (params.epochs, params.seed, params.batch_size) == (5, 4, Params().batch_size)
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
+def test_an_empty_file_gives_the_defaults(tmp_path, text):
+    assert Params.from_yaml(yaml_file(tmp_path, text)) == Params()
+
+
+def test_off_is_a_word_though_yaml_reads_it_as_false(tmp_path):
+    assert Params.from_yaml(yaml_file(tmp_path, "tracking: off\n")).tracking == "off"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ParameterError, match=r"absent\.yaml is not there; .* params/"):
+        Params.from_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("- epochs\n", "list"), ("epochs\n", "str"), ("[]\n", "list"), ("0", "int")]
+)
+def test_a_file_without_names_is_refused(tmp_path, text, kind):
+    with pytest.raises(ParameterError, match=rf"run\.yaml holds {kind}, wanted lines of `name: value`"):
+        Params.from_yaml(yaml_file(tmp_path, text))
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path):
+    with pytest.raises(ParameterError, match=r"run\.yaml"):
+        Params.from_yaml(yaml_file(tmp_path, "methods: [unet\n"))
+
+
+@pytest.mark.parametrize("name", ["self", "file", "cls"])
+def test_a_name_that_python_uses_is_refused_like_any_other(tmp_path, name):
+    with pytest.raises(ParameterError, match="there is no such parameter"):
+        Params.from_yaml(yaml_file(tmp_path, f"{name}: 1\n"))
+    with pytest.raises(ParameterError, match="there is no such parameter"):
+        Params.from_yaml(yaml_file(tmp_path, ""), **{name: 1})
+
+
+def test_the_cell_holds_one_literal_a_field_and_they_are_the_defaults():
+    lines = Params.cell().splitlines()
+    statements = ast.parse(Params.cell()).body
+    found = {line.target.id: ast.literal_eval(line.value) for line in statements if isinstance(line, ast.AnnAssign)}
+    assert len(found) == len(statements) == len(lines) - 1  # the first line is the title
+    assert list(found) == list(Params.model_fields)
+    assert found == Params().model_dump()
+    for name, line in zip(Params.model_fields, lines[1:], strict=True):
+        assert line.endswith(Params.model_fields[name].description)
+
+
+def test_the_cells_types_are_those_of_its_values():
+    namespace: dict = {}
+    exec(Params.cell(), namespace)
+    for name, hint in namespace["__annotations__"].items():
+        value, kind = namespace[name], getattr(hint, "__origin__", hint)
+        assert type(value) is kind, name
+        if kind is list:
+            assert {type(entry) for entry in value} == set(hint.__args__), name
+
+
+def test_every_choice_of_a_field_is_in_its_drop_down():
+    for name in ("source", "labels", "precision", "device", "tracking"):
+        line = next(line for line in Params.cell().splitlines() if line.startswith(f"{name}:"))
+        choices = ast.literal_eval(re.search(r"@param (\[.*?\])", line).group(1))
+        for choice in choices:
+            assert getattr(Params(**{"data_dir": "x", name: choice}), name) == choice
+        assert all(repr(choice) in refusal(**{name: "other"}) for choice in choices)
+
+
+def test_papermill_sees_every_name_of_the_cell_with_its_default(tmp_path):
+    cell = nbformat.v4.new_code_cell(Params.cell(), metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "notebook.ipynb")
+    seen = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
+    assert {name: ast.literal_eval(entry["default"]) for name, entry in seen.items()} == Params().model_dump()
+    assert all(Params.model_fields[name].description in entry["help"] for name, entry in seen.items())
+
+
+def notebook(*cells: str) -> dict:
+    """The namespace of a kernel that has executed these cells."""
+    namespace: dict = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace
+
+
+def test_the_untouched_cell_gives_the_defaults():
+    assert Params.from_notebook(notebook("import os", Params.cell(), "epochs_left = 3")) == Params()
+
+
+def test_what_papermill_injects_wins_over_the_cell():
+    params = Params.from_notebook(notebook(Params.cell(), '# Parameters\nmethods = ["ra"]\nlearning_rate = 0.001\n'))
+    assert (params.methods, params.learning_rate, params.epochs) == (["ra"], 1e-3, Params().epochs)
+
+
+@pytest.mark.parametrize("written", ["epoch = 3", "epoch: int = 3", "epoch, seed = 3, 4"])
+def test_a_misspelt_name_in_the_injected_cell_is_found(written):
+    with pytest.raises(ParameterError, match=r"epoch=3: there is no such parameter; did you mean epochs\?"):
+        Params.from_notebook(notebook(Params.cell(), f"# Parameters\n{written}\n"))
+
+
+def test_a_misspelt_name_in_the_parameters_cell_is_found():
+    with pytest.raises(ParameterError, match=r"did you mean epochs\?"):
+        Params.from_notebook(notebook(Params.cell().replace("epochs:", "epoch:")))
+
+
+def test_names_of_other_cells_are_nobodys_settings():
+    assert Params.from_notebook(notebook("epoch = 3", Params.cell(), "batch = 4")) == Params()
+
+
+def test_a_cell_that_is_corrected_and_run_again_is_read_in_its_last_form():
+    wrong, right = Params.cell().replace("epochs: int = 20", "epoch: int = 3"), Params.cell()
+    params = Params.from_notebook(notebook(wrong, right.replace("epochs: int = 20", "epochs: int = 3")))
+    assert params == Params(epochs=3)
+
+
+def test_text_in_a_numbers_place_is_refused_in_the_notebook_too():
+    with pytest.raises(ParameterError, match="learning_rate='1e-4' is str"):
+        Params.from_notebook(notebook(Params.cell(), '# Parameters\nlearning_rate = "1e-4"\n'))
+
+
+def test_a_form_that_colab_has_hidden_is_still_checked():
+    hidden = Params.cell().replace("# @title Parameters", '# @title Parameters { display-mode: "form" }')
+    with pytest.raises(ParameterError, match=r"did you mean epochs\?"):
+        Params.from_notebook(notebook(hidden + "\nepoch: int = 3"))
+
+
+def loaded(file: Path) -> Params:
+    """The file's settings; one that leaves the folder of images to its user is given one."""
+    absent = (
+        re.search(r"^source: folder$", text := file.read_text(encoding="utf-8"), re.M) and "\ndata_dir:" not in text
+    )
+    return Params.from_yaml(file, **{"data_dir": "somewhere"} if absent else {})
+
+
+@pytest.mark.parametrize("file", PARAMS_FILES, ids=lambda file: file.name)
+def test_a_params_file_loads_and_opens_by_saying_what_it_is_for(file):
+    loaded(file)
+    first, *_ = file.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    assert first.startswith("# ")
+    assert re.search(r"\b(second|minute|hour|s|min|h)s?\b", comment), "how long does it take?"
+    assert re.search(r"\b(CPU|GPU|T4|card|core|laptop|machine|Colab)s?\b", comment), "on what machine?"
+
+
+@pytest.mark.skipif(PARAMS_FILES == [], reason="no params files yet")
+def test_no_two_params_files_are_the_same_run():
+    runs = [loaded(file).model_dump_json(exclude={"run_dir"}) for file in PARAMS_FILES]
+    assert len(set(runs)) == len(runs)
+
+
+def checkout(folder: Path) -> Path:
+    (folder / "notebooks" / "deep").mkdir(parents=True)
+    (folder / "build_notebook.py").write_text("")
+    return folder.resolve()
+
+
+def test_the_project_is_found_from_any_folder_of_a_checkout(tmp_path, monkeypatch):
+    root = checkout(tmp_path / "project")
+    for folder in (root, root / "notebooks", root / "notebooks" / "deep"):
+        assert project_root(folder) == root
+        monkeypatch.chdir(folder)
+        assert project_root() == root
+
+
+def test_outside_a_checkout_the_project_is_where_the_command_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == tmp_path.resolve()
+
+
+def test_the_environment_names_the_project_before_all_else(tmp_path, monkeypatch):
+    root = checkout(tmp_path / "project")
+    monkeypatch.setenv("IMGAE_DX_ROOT", str(tmp_path / "else"))
+    assert project_root(root) == (tmp_path / "else").resolve()
+
+
+def test_a_run_folder_is_absolute_and_a_relative_one_lies_under_the_project(tmp_path):
+    assert Params(run_dir="runs/x").folder(tmp_path) == tmp_path.resolve() / "runs" / "x"
+    assert Params(run_dir=str(tmp_path / "y")).folder(Path("/nowhere")) == (tmp_path / "y").resolve()
+    assert Params().folder(tmp_path).parent == tmp_path.resolve() / "runs"
+    assert Params().folder(Path(".")).is_absolute()
+
+
+def test_other_settings_get_another_run_folder_and_equal_ones_the_same(tmp_path):
+    variants = [Params(), Params(seed=1), Params(methods=["ra"]), Params(methods=[]), Params(learning_rate=1e-3)]
+    folders = [params.folder(tmp_path) for params in variants]
+    assert len(set(folders)) == len(folders)
+    assert Params().folder(tmp_path) == folders[0]
+    assert folders[2].name.startswith("ra-phantom-")
+
+
+def test_training_settings_are_all_but_where_and_how_long_it_runs():
+    free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "device"}
+    assert set(Params().training_settings()) == FIELDS - free
+    others = Params(methods=["ra"], epochs=3, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
+    assert others.training_settings() == Params().training_settings()
+    assert Params(latent_dim=3).training_settings() != Params().training_settings()
