@@ -1,0 +1,349 @@
+"""Promises of `lib.sources`: which records, images and masks a source gives, and what is refused in which words."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib.params import Params
+from lib.phantom import FINDINGS
+from lib.sources import FolderSource, PhantomSource, SourceError, open_source
+
+COLUMNS = {"id", "label", "finding", "split", "patient", "age", "sex", "view", "digest"}
+
+
+def grey(seed: int, height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def write(file: Path, image: np.ndarray) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file, quality=95)
+    return file
+
+
+def table_folder(folder: Path, rows: pd.DataFrame) -> Path:
+    """A folder with labels.csv and an image of its own behind each row."""
+    for seed, name in enumerate(rows["filename"]):
+        write(folder / "images" / name, grey(seed))
+    rows.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def two_rows(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"filename": ["a.png", "b.png"], "label": ["normal", "abnormal"]} | columns)
+
+
+def class_folders(folder: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        write(folder / name, grey(seed))
+    return folder
+
+
+def row(source, image_id: str) -> dict:
+    return source.records.set_index("id").loc[image_id].to_dict()
+
+
+def test_a_table_with_every_column_keeps_every_column(tmp_path):
+    given = two_rows(
+        strict_label=["normal", ""],
+        finding=["", "Edema|Mass"],
+        split=["train", "test"],
+        patient_id=["007", "8"],
+        age=["61", ""],
+        sex=["F", "M"],
+        view=["PA", "AP"],
+    )
+    source = FolderSource(table_folder(tmp_path, given))
+    records = source.records.drop(columns="digest")
+    expected = given.rename(columns={"filename": "id", "patient_id": "patient"})
+    assert records.to_dict("records") == expected[records.columns].to_dict("records")
+    assert set(source.records) == COLUMNS | {"strict_label"}
+    assert not source.synthetic
+
+
+def test_a_table_with_names_and_labels_alone_is_enough(tmp_path):
+    source = FolderSource(table_folder(tmp_path, two_rows()))
+    assert set(source.records) == COLUMNS
+    assert row(source, "a.png")["label"] == "normal"
+    assert all(row(source, "a.png")[name] == "" for name in ("finding", "split", "patient", "age", "sex", "view"))
+
+
+@pytest.mark.parametrize("column", ["id", "file", "digest", "patient", "side", "ra"])
+def test_a_column_that_is_not_ours_does_no_harm(tmp_path, column):
+    given = two_rows(patient_id=["p", "q"], **{column: ["1", "2"]})
+    source = FolderSource(table_folder(tmp_path, given))
+    assert set(source.records) == COLUMNS
+    assert source.records["id"].tolist() == ["a.png", "b.png"]
+    assert source.records["patient"].tolist() == ["p", "q"]
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "None", "nan"])
+def test_a_word_that_pandas_takes_for_missing_stays_a_word(tmp_path, word):
+    source = FolderSource(table_folder(tmp_path, two_rows(patient_id=[word, "00010"])))
+    assert source.records["patient"].tolist() == [word, "00010"]
+
+
+def test_a_class_folder_gives_its_name_as_the_finding(tmp_path):
+    (tmp_path / "notes.txt").write_text("not an image")
+    source = FolderSource(class_folders(tmp_path, "NORMAL/a.png", "pneumonia/b.jpg", "pneumonia/c.JPEG"))
+    assert source.records["id"].tolist() == ["NORMAL/a.png", "pneumonia/b.jpg", "pneumonia/c.JPEG"]
+    assert source.records["label"].tolist() == ["normal", "abnormal", "abnormal"]
+    assert source.records["finding"].tolist() == ["", "pneumonia", "pneumonia"]
+    assert set(source.records["split"]) == {""}
+    assert set(source.records) == COLUMNS
+
+
+def test_class_folders_below_split_folders_give_the_official_split(tmp_path):
+    names = [
+        "train/NORMAL/a.png",
+        "Val/NORMAL/b.png",
+        "test/NORMAL/c.png",
+        "test/PNEUMONIA/d.png",
+        "valid/NORMAL/e.png",
+    ]
+    source = FolderSource(class_folders(tmp_path / "set", *(f"chest/{name}" for name in names)))
+    splits = [row(source, f"chest/{name}")["split"] for name in names]
+    assert splits == ["train", "val", "test", "test", "val"]
+    assert row(source, "chest/test/PNEUMONIA/d.png")["finding"] == "PNEUMONIA"
+
+
+def test_the_name_of_the_data_folder_itself_is_no_split(tmp_path):
+    source = FolderSource(class_folders(tmp_path / "test", "normal/a.png", "mass/b.png"))
+    assert set(source.records["split"]) == {""}
+
+
+def test_an_image_outside_of_the_class_folders_is_not_taken_for_abnormal(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png", "overview.png", "train/montage.png")
+    try:
+        labels = dict(FolderSource(folder).records[["id", "label"]].to_numpy())
+    except SourceError as error:
+        assert "overview.png" in str(error)  # refusing is as good as leaving out
+    else:
+        assert labels == {"normal/a.png": "normal", "mass/b.png": "abnormal"}
+
+
+def test_an_image_deeper_in_the_folder_of_normals_is_not_taken_for_abnormal(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "normal/patient-1/b.png", "mass/c.png")
+    try:
+        labels = dict(FolderSource(folder).records[["id", "label"]].to_numpy())
+    except SourceError as error:
+        assert "patient-1" in str(error)
+    else:
+        assert labels["normal/patient-1/b.png"] == "normal"
+
+
+def test_what_an_archive_of_a_mac_leaves_is_not_an_image(tmp_path):
+    class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (tmp_path / "__MACOSX" / "normal").mkdir(parents=True)
+    for file in (tmp_path / "__MACOSX" / "normal" / "._a.png", tmp_path / "normal" / "._a.png"):
+        file.write_bytes(b"\x00\x05\x16\x07")
+    assert FolderSource(tmp_path).records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+
+
+@pytest.mark.parametrize("names", [["mass/a.png", "edema/b.png"], ["normal/a.png"], []])
+def test_class_folders_without_normal_or_without_abnormal_images_are_refused(tmp_path, names):
+    with pytest.raises(SourceError, match=r"neither labels\.csv nor a folder `normal`") as error:
+        FolderSource(class_folders(tmp_path, *names))
+    assert f"found {len(names)} images in folders" in str(error.value)
+
+
+def test_an_image_outside_of_the_class_folders_does_not_stand_in_for_a_normal_one(tmp_path):
+    with pytest.raises(SourceError):
+        FolderSource(class_folders(tmp_path, "mass/a.png", "b.png"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"data_dir .*/nowhere is not a folder that is there: give the path"):
+        FolderSource(tmp_path / "nowhere")
+
+
+def test_a_missing_column_is_named_beside_those_found(tmp_path):
+    folder = table_folder(tmp_path, two_rows().rename(columns={"label": "class"}).assign(label="x"))
+    (folder / "labels.csv").write_text("filename,class\na.png,normal\n")
+    with pytest.raises(SourceError, match=r"labels\.csv has no column label; found filename, class"):
+        FolderSource(folder)
+
+
+def test_an_empty_table_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(SourceError, match=r"labels\.csv"):
+        FolderSource(tmp_path)
+
+
+def test_a_row_without_its_file_is_named_with_what_to_do(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "images" / "b.png").unlink()
+    with pytest.raises(SourceError, match=r"1 of 2 images .* first b\.png: bring the files, or take their rows out"):
+        FolderSource(folder)
+
+
+def test_a_repeated_row_is_named(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    with (folder / "labels.csv").open("a") as table:
+        table.write("b.png,normal\n")
+    with pytest.raises(SourceError, match=r"names b\.png twice \(1 such rows\): one row an image"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize(("name", "exact"), [("a.png", True), ("a.jpg", False)])
+def test_read_gives_the_grey_image(tmp_path, name, exact):
+    folder = table_folder(tmp_path, two_rows().replace("a.png", name))
+    smooth = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8) * 4
+    write(folder / "images" / name, smooth)
+    read = FolderSource(folder).read(name)
+    assert (read.dtype, read.shape) == (np.uint8, (20, 30))
+    assert np.abs(read.astype(int) - smooth).max() <= (0 if exact else 4)
+
+
+def test_a_colour_image_is_read_as_grey(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    Image.fromarray(grey(9)).convert("RGB").save(folder / "images" / "a.png")
+    assert np.abs(FolderSource(folder).read("a.png").astype(int) - grey(9)).max() <= 1
+
+
+def test_sixteen_bits_keep_their_order(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    deep = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
+    Image.fromarray(deep).save(folder / "images" / "a.png")
+    read = FolderSource(folder).read("a.png").astype(float)
+    assert (np.diff(read.ravel()) >= 0).all()
+    assert len(np.unique(read)) > 200
+
+
+def broken(kind: str) -> bytes:
+    file = BytesIO()
+    Image.fromarray(grey(0, 64, 64)).save(file, "jpeg")
+    whole = file.getvalue()
+    return {"truncated": whole[: len(whole) // 2], "text": b"<html>not found</html>", "empty": b""}[kind]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty"])
+def test_an_unreadable_image_is_named_with_what_to_do(tmp_path, kind):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "images" / "a.png").write_bytes(broken(kind))
+    source = FolderSource(folder)
+    with pytest.raises(SourceError) as error:
+        source.read("a.png")
+    assert str(folder / "images" / "a.png") in str(error.value)
+    assert f"({len(broken(kind))} bytes) cannot be read as an image" in str(error.value)
+    assert str(error.value).endswith("Replace the file, or take it out of the data")
+
+
+def test_exact_duplicates_have_equal_digests_and_others_do_not(tmp_path):
+    rows = pd.DataFrame({"filename": ["a.png", "b.png", "c.png"], "label": ["normal", "normal", "abnormal"]})
+    folder = table_folder(tmp_path, rows)
+    write(folder / "images" / "c.png", grey(0))
+    a, b, c = FolderSource(folder).records["digest"]
+    assert a == c != b
+
+
+def test_the_name_follows_the_content_and_not_the_place(tmp_path):
+    folder = table_folder(tmp_path / "here", two_rows())
+    name = FolderSource(folder).name
+    assert FolderSource(table_folder(tmp_path / "there", two_rows())).name == name
+    write(folder / "images" / "b.png", grey(99))
+    assert FolderSource(folder).name != name
+
+
+def test_a_mask_is_the_union_of_an_images_boxes(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,finding,x,y,w,h\nb.png,Mass,2,3,5,4\nb.png,Mass,4.6,5.2,10,3\n")
+    source = FolderSource(folder)
+    expected = np.zeros((20, 30), dtype=bool)
+    expected[3:7, 2:7] = True  # rows are y, columns are x
+    expected[5:8, 5:15] = True
+    mask = source.mask("b.png")
+    assert mask.dtype == bool
+    assert np.array_equal(mask, expected)
+    assert source.mask("a.png") is None
+
+
+def test_a_box_that_begins_outside_of_the_image_is_cut_at_its_edge(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,x,y,w,h\nb.png,-2,-3,10,8\nb.png,25,18,10,8\n")
+    expected = np.zeros((20, 30), dtype=bool)
+    expected[:5, :8] = expected[18:, 25:] = True
+    assert np.array_equal(FolderSource(folder).mask("b.png"), expected)
+
+
+def test_boxes_without_a_column_are_refused_by_name(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,x,y,width,h\nb.png,2,3,5,4\n")
+    with pytest.raises(SourceError, match=r"boxes\.csv has no column w; found filename, x, y, width, h"):
+        FolderSource(folder)
+
+
+def test_without_boxes_no_image_has_a_mask(tmp_path):
+    source = FolderSource(class_folders(tmp_path, "normal/a.png", "mass/b.png"))
+    assert source.mask("normal/a.png") is source.mask("mass/b.png") is None
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> PhantomSource:
+    return PhantomSource(48, 32, seed=3)
+
+
+def test_a_quarter_of_the_phantoms_is_abnormal_and_each_finding_is_as_often(phantoms):
+    records = phantoms.records
+    assert records["label"].value_counts().to_dict() == {"normal": 36, "abnormal": 12}
+    counts = records["finding"][records["label"] == "abnormal"].value_counts()
+    assert set(counts.index) == set(FINDINGS)
+    assert counts.max() - counts.min() <= 1
+    assert (records["finding"][records["label"] == "normal"] == "").all()
+    assert set(records) == COLUMNS
+    assert phantoms.synthetic
+
+
+def test_some_phantom_patients_have_two_images_and_none_is_both_normal_and_abnormal(phantoms):
+    by_patient = phantoms.records.groupby("patient")
+    assert by_patient.size().value_counts().to_dict() == {2: 12, 1: 24}
+    assert (by_patient["label"].nunique() == 1).all()
+    assert (by_patient[["age", "sex"]].nunique() == 1).all(axis=None)
+
+
+def test_a_phantom_has_a_mask_if_and_only_if_it_is_abnormal(phantoms):
+    for image_id, label in phantoms.records[["id", "label"]].head(24).to_numpy():
+        mask, image = phantoms.mask(image_id), phantoms.read(image_id)
+        assert (image.dtype, image.shape) == (np.uint8, (32, 32))
+        assert (mask is None) == (label == "normal")
+        if mask is not None:
+            assert (mask.dtype, mask.shape) == (bool, image.shape)
+            assert 0 < mask.mean() < 0.5
+
+
+def test_equal_names_of_phantoms_mean_equal_images(phantoms):
+    again, other, larger = PhantomSource(48, 32, seed=3), PhantomSource(48, 32, seed=4), PhantomSource(48, 40, seed=3)
+    assert again.name == phantoms.name
+    assert again.records.equals(phantoms.records)
+    for image_id in phantoms.records["id"][:8]:
+        assert np.array_equal(again.read(image_id), phantoms.read(image_id))
+        assert not np.array_equal(other.read(image_id), phantoms.read(image_id))
+    assert len({phantoms.name, other.name, larger.name}) == 3
+    assert phantoms.records["digest"].is_unique
+    assert not set(other.records["digest"]) & set(phantoms.records["digest"])
+
+
+def test_the_settings_choose_the_source(tmp_path):
+    class_folders(tmp_path / "data", "normal/a.png", "mass/b.png")
+    folder = open_source(Params(source="folder", data_dir="data"), tmp_path)
+    assert folder.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    phantom = open_source(Params(phantom_images=40, image_size=32, widths=[4]), tmp_path)
+    assert len(phantom.records) == 40
+    assert phantom.read("phantom-000000").shape == (32, 32)
+
+
+def test_real_radiographs_are_read_with_their_boxes(xrays):
+    source = FolderSource(xrays / "adult")
+    boxes = pd.read_csv(xrays / "adult" / "boxes.csv")
+    assert len(source.records) == 2_300 + 392
+    assert "strict_label" in source.records
+    for image_id in boxes["filename"].unique()[:3]:
+        image, mask = source.read(image_id), source.mask(image_id)
+        assert min(image.shape) == 128
+        assert mask.shape == image.shape
+        area = (boxes["w"] * boxes["h"])[boxes["filename"] == image_id]
+        assert area.max() * 0.9 <= mask.sum() <= area.sum() * 1.1 + 40
