@@ -1,0 +1,65 @@
+"""Layers that both methods share, so that they cannot differ by accident.
+
+The blocks are those of the soft-introspective VAE (Daniel & Tamar, CVPR 2021), which the Reversed Autoencoder keeps:
+convolutions without bias, batch normalisation, LeakyReLU with slope 0.2.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Features = Float[Tensor, "batch _channels _height _width"]
+"""Feature maps; the underscores leave sizes free to differ between an argument and a result."""
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return half-precision values as float32, others as they are: exponentials and sums need it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity, which is a 1x1 convolution where the number of channels changes."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        # Compared by value: the authors compare by identity, so that their layers depend on where the list came from.
+        same = channels_in == channels_out
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        self.activation = nn.LeakyReLU(0.2)
+
+    def forward(self, features: Features) -> Features:
+        """Return features of the same height and width."""
+        return self.activation(self.residual(features) + self.shortcut(features))
+
+
+def encoder_stages(widths: Sequence[int]) -> nn.ModuleList:
+    """Return one stage a resolution, finest first: a 5x5 convolution from grey, then residual blocks.
+
+    The caller halves the image after each stage.
+    """
+    stem = nn.Sequential(
+        nn.Conv2d(1, widths[0], 5, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.LeakyReLU(0.2)
+    )
+    return nn.ModuleList([stem, *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))])
+
+
+class ToGrey(nn.Module):
+    """A 5x5 convolution to one channel and a sigmoid, the latter in float32: bfloat16 has too few greys near 1."""
+
+    def __init__(self, channels_in: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels_in, 1, 5, padding=2)
+
+    def forward(self, features: Features) -> Float[Tensor, "batch 1 height width"]:
+        """Return images in [0, 1]."""
+        return torch.sigmoid(at_least_float32(self.convolution(features)))

@@ -1,0 +1,410 @@
+"""Promises of `lib.ra`, against the published formulas written out again, in float64.
+
+The oracles run the method's own encoder and decoder, but write every loss anew. They draw what `moves` draws, in its
+order: the prior's noise, the posterior of the images, then in each move those of the reconstruction and of the sample.
+"""
+
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from lib.params import Params
+from lib.ra import Posterior, ReversedAutoencoder, Weights, embedding_distance, squared_error
+
+BATCH, SIZE, LATENT = 3, 16, 5
+WEIGHTS = {
+    "authors": Weights(),
+    "large": Weights(rec=0.7, kl=1.3, neg=2.0, generated_rec=0.9, embedding=0.4),
+    "reconstruction alone": Weights(rec=1.0, kl=0.0, neg=0.0, generated_rec=0.0, embedding=0.0),
+    "divergence alone": Weights(rec=0.0, kl=1.0, neg=0.0, generated_rec=0.0, embedding=0.0),
+    "rejection alone": Weights(rec=0.0, kl=0.0, neg=3.0, generated_rec=0.0, embedding=0.0),
+    "embedding alone": Weights(rec=0.0, kl=0.0, neg=0.0, generated_rec=0.0, embedding=1.0),
+    "generated error": Weights(rec=0.5, kl=0.0, neg=0.0, generated_rec=50.0, embedding=0.0),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def build(weights: Weights = WEIGHTS["authors"]) -> ReversedAutoencoder:
+    return ReversedAutoencoder(SIZE, [4, 6], LATENT, weights)
+
+
+def draw(mean: Tensor, logvar: Tensor) -> Tensor:
+    return mean + torch.exp(logvar / 2) * torch.randn(mean.shape)
+
+
+def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    return kl_divergence(Normal(mean, torch.exp(logvar / 2)), Normal(0.0, 1.0)).sum(1)
+
+
+def error(target: Tensor, image: Tensor) -> Tensor:
+    return torch.stack([((t - i) ** 2).sum() for t, i in zip(target, image, strict=True)])
+
+
+def similarity_loss(real: list[Tensor], reconstructed: list[Tensor]) -> Tensor:
+    """Section "reversed embedding loss": at each of the resolutions MSE / 2 + (1 - cosine)."""
+    total = torch.zeros(())
+    for a, b in zip(real, reconstructed, strict=True):
+        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+        cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+        total = total + ((a - b) ** 2).sum() / a.numel() / 2 + (1 - cosine).sum() / len(a)
+    return total
+
+
+def encoder_oracle(method, images, *, attached=False, one_sided="") -> SimpleNamespace:
+    """L_E of the authors' training step; `attached` is their re-reconstruction target."""
+    w, scale = method.weights, 1 / (images.shape[2] * images.shape[3])
+    noise = torch.randn(len(images), LATENT)
+    mean, logvar, features = method.encoder(images)
+    latents = draw(mean, logvar)
+    reconstruction, sample = method.decoder(latents), method.decoder(noise)
+
+    rejection, divergences, seen_features = 0.0, [], []
+    for generated in (reconstruction, sample):
+        m, v, f = method.encoder(generated.detach())
+        target = generated if attached else generated.detach()
+        bound = w.rec * error(target, method.decoder(draw(m, v))) + w.neg * divergence(m, v)
+        rejection = rejection + torch.exp(-2 * scale * bound).mean() / 4
+        divergences.append(divergence(m, v).mean())
+        seen_features.append(f)
+
+    real_side = [f.detach() for f in features] if one_sided == "reconstructed" else features
+    made_side = [f.detach() for f in seen_features[0]] if one_sided == "real" else seen_features[0]
+    embedding = similarity_loss(real_side, made_side)
+    evidence = scale * (w.rec * error(images, reconstruction).mean() + w.kl * divergence(mean, logvar).mean())
+    return SimpleNamespace(
+        total=evidence + rejection + w.embedding * embedding,
+        soft_introspective=evidence + rejection,
+        kl_real=divergence(mean, logvar).mean(),
+        kl_reconstruction=divergences[0],
+        kl_sample=divergences[1],
+        rejection=rejection,
+        embedding=embedding,
+        latents=latents.detach(),
+        noise=noise,
+    )
+
+
+def decoder_oracle(method, images, latents: Tensor, noise: Tensor) -> SimpleNamespace:
+    """L_D of the authors' training step."""
+    w, scale = method.weights, 1 / (images.shape[2] * images.shape[3])
+    reconstruction, sample = method.decoder(latents), method.decoder(noise)
+    kl_sum, again = 0.0, 0.0
+    posteriors = [method.encoder(reconstruction), method.encoder(sample)]
+    for generated, (m, v, _) in zip((reconstruction, sample), posteriors, strict=True):
+        kl_sum = kl_sum + divergence(m, v).mean()
+        again = again + error(generated.detach(), method.decoder(draw(m, v).detach())).mean()
+    rec = error(images, reconstruction).mean()
+    return SimpleNamespace(
+        total=scale * (w.rec * rec + 0.5 * w.kl * kl_sum + w.generated_rec * 0.5 * w.rec * again),
+        reconstruction=scale * rec,
+        kl_generated=0.5 * kl_sum,
+    )
+
+
+def gradient(loss: Tensor, part: torch.nn.Module) -> Tensor:
+    # A term without a weight may leave a part's last layers out of the graph of an oracle, not out of the method's.
+    found = torch.autograd.grad(loss, list(part.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def assert_equal(found: Tensor, expected: Tensor, relative: float = 1e-9) -> None:
+    assert (found - expected).norm() <= relative * expected.norm() + 1e-15
+
+
+# --- the losses -------------------------------------------------------------------------------------------------------
+
+
+def test_the_divergence_is_that_of_torch_distributions():
+    mean, logvar = torch.randn(7, 4, dtype=torch.float64), 2 * torch.randn(7, 4, dtype=torch.float64)
+    torch.testing.assert_close(Posterior(mean, logvar, []).kl(), divergence(mean, logvar), rtol=1e-12, atol=1e-12)
+    assert Posterior(torch.zeros(2, 4), torch.zeros(2, 4), []).kl().tolist() == [0.0, 0.0]
+
+
+def test_a_posterior_samples_with_its_mean_and_variance():
+    mean, logvar = torch.tensor([[1.0, -2.0]]).expand(20_000, 2), torch.tensor([[0.0, -4.0]]).expand(20_000, 2)
+    drawn = Posterior(mean, logvar, []).sample()
+    torch.testing.assert_close(drawn.mean(0), mean[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, math.exp(-2)]), atol=0, rtol=0.03)
+
+
+def test_the_squared_error_is_summed_over_pixels_not_averaged():
+    images, made = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    made[1] = 0.5
+    assert squared_error(images, made).tolist() == [0.0, 4.0]
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_encoders_loss_and_its_gradient_are_the_papers(name):
+    method, images = build(WEIGHTS[name]), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    part, losses = next(method.moves(images))
+    torch.manual_seed(1)
+    expected = encoder_oracle(method, images)
+    assert part == "encoder"
+    assert losses.keys() == {"total", "kl_real", "kl_reconstruction", "kl_sample", "rejection", "embedding"}
+    for loss, value in losses.items():
+        assert value.item() == pytest.approx(getattr(expected, loss).item(), rel=1e-9), loss
+    assert_equal(gradient(losses["total"], method.encoder), gradient(expected.total, method.encoder))
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_decoders_loss_and_its_gradient_are_the_papers(name):
+    method, images = build(WEIGHTS[name]), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    _, (part, losses) = method.moves(images)
+    torch.manual_seed(1)
+    first = encoder_oracle(method, images)  # for its draws: the decoder's move uses the same latents and noise
+    expected = decoder_oracle(method, images, first.latents, first.noise)
+    assert part == "decoder"
+    assert losses.keys() == {"total", "reconstruction", "kl_generated"}
+    for loss, value in losses.items():
+        assert value.item() == pytest.approx(getattr(expected, loss).item(), rel=1e-9), loss
+    assert_equal(gradient(losses["total"], method.decoder), gradient(expected.total, method.decoder))
+
+
+@pytest.mark.usefixtures("_float64")
+def test_the_decoders_move_sees_the_updated_encoder_and_the_latents_of_the_old_one():
+    method, images = build(WEIGHTS["large"]), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    first = encoder_oracle(method, images)
+    torch.manual_seed(1)
+    moves = method.moves(images)
+    next(moves)
+    with torch.no_grad():
+        for weight in method.encoder.parameters():
+            weight.mul_(1.5)
+    random = torch.get_rng_state()
+    _, losses = next(moves)
+    torch.set_rng_state(random)
+    expected = decoder_oracle(method, images, first.latents, first.noise)
+    assert losses["total"].item() == pytest.approx(expected.total.item(), rel=1e-9)
+
+
+@pytest.mark.usefixtures("_float64")
+def test_a_warm_up_epoch_is_a_plain_vae_and_the_game_begins_after_the_last_one():
+    method, images = build(WEIGHTS["large"]._replace(warmup=2)), torch.rand(BATCH, 1, SIZE, SIZE)
+    w, scale = method.weights, 1 / SIZE**2
+    torch.manual_seed(1)
+    first, second = method.moves(images, epoch=1)
+    torch.manual_seed(1)
+    torch.randn(BATCH, LATENT)  # the prior's noise, which a plain VAE does not use
+    mean, logvar, _ = method.encoder(images)
+    latents = draw(mean, logvar)
+    rec = w.rec * scale * error(images, method.decoder(latents)).mean()
+    expected = {"encoder": rec + w.kl * scale * divergence(mean, logvar).mean(), "decoder": rec}
+    for part, losses in (first, second):
+        assert losses["total"].item() == pytest.approx(expected[part].item(), rel=1e-9)
+        child = getattr(method, part)
+        assert_equal(gradient(losses["total"], child), gradient(expected[part], child))
+    torch.manual_seed(1)
+    _, losses = next(method.moves(images, epoch=2))
+    torch.manual_seed(1)
+    assert losses["total"].item() == pytest.approx(encoder_oracle(method, images).total.item(), rel=1e-9)
+
+
+@pytest.mark.usefixtures("_float64")
+def test_without_the_embedding_weight_the_loss_is_the_soft_introspective_vaes():
+    method, images = build(Weights(embedding=0.0)), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    _, losses = next(method.moves(images))
+    torch.manual_seed(1)
+    expected = encoder_oracle(method, images)
+    assert losses["embedding"] > 0
+    assert losses["total"].item() == pytest.approx(expected.soft_introspective.item(), rel=1e-13)
+    assert_equal(gradient(losses["total"], method.encoder), gradient(expected.soft_introspective, method.encoder))
+
+
+def test_the_weights_by_default_are_the_authors():
+    assert tuple(Weights()) == (0.5, 1.0, 128.0, 1e-8, 0.005, 0)
+
+
+def test_each_setting_reaches_the_weight_of_its_name():
+    params = Params(
+        image_size=32,
+        widths=[4, 6],
+        latent_dim=7,
+        ra_beta_rec=0.1,
+        ra_beta_kl=0.2,
+        ra_beta_neg=0.3,
+        ra_gamma_r=0.4,
+        ra_lambda_emb=0.5,
+        ra_warmup_epochs=6,
+    )
+    method = ReversedAutoencoder.from_params(params)
+    assert method.weights == Weights(rec=0.1, kl=0.2, neg=0.3, generated_rec=0.4, embedding=0.5, warmup=6)
+    assert method.encoder(torch.rand(2, 1, 32, 32)).mean.shape == (2, 7)
+    assert ReversedAutoencoder.from_params(Params()).weights == Weights(warmup=Params().ra_warmup_epochs)
+
+
+# --- where gradients go -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_float64")
+def test_the_target_of_the_re_reconstruction_is_detached_where_the_authors_attach_it():
+    method, images = build(Weights(neg=0.5, embedding=0.0)), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    _, losses = next(method.moves(images))
+    torch.manual_seed(1)
+    detached = encoder_oracle(method, images)
+    torch.manual_seed(1)
+    attached = encoder_oracle(method, images, attached=True)
+    assert detached.total == attached.total  # the same number: only what it teaches differs
+    found = gradient(losses["total"], method.encoder)
+    assert_equal(found, gradient(detached.total, method.encoder))
+    theirs = gradient(attached.total, method.encoder)
+    assert (found - theirs).norm() > 1e-3 * theirs.norm()
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("side", ["real", "reconstructed"])
+def test_both_sides_of_the_embedding_distance_teach_the_encoder(side):
+    method, images = build(WEIGHTS["embedding alone"]), torch.rand(BATCH, 1, SIZE, SIZE)
+    torch.manual_seed(1)
+    _, losses = next(method.moves(images))
+    torch.manual_seed(1)
+    one_sided = gradient(encoder_oracle(method, images, one_sided=side).total, method.encoder)
+    both = gradient(losses["total"], method.encoder)
+    assert (both - one_sided).norm() > 0.01 * both.norm()
+
+
+def test_equal_features_are_at_no_distance_and_opposite_ones_at_two_and_half_the_square():
+    features = [torch.ones(2, 3, 4, 4), torch.full((2, 5, 2, 2), 2.0)]
+    assert embedding_distance(features, features).item() == pytest.approx(0, abs=1e-6)
+    opposite = [-f for f in features]
+    assert embedding_distance(features, opposite).item() == pytest.approx(2 + 2.0**2 / 2 + 2 + 4.0**2 / 2)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_move_sends_nothing_to_the_other_part(turn):
+    method = build()
+    part, losses = list(method.moves(torch.rand(BATCH, 1, SIZE, SIZE)))[turn]
+    losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+    for name, weight in method.named_parameters():
+        if name.startswith(part):
+            assert weight.grad.abs().sum() > 0, name
+        else:
+            assert weight.grad is None, name
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def parameters_by_hand(size: int, widths: list[int], latent: int) -> int:
+    """Count weights layer by layer: no bias in a convolution but the last, two numbers a channel in a norm."""
+
+    def block(a: int, b: int) -> int:
+        return a * b * 9 + 2 * b + b * b * 9 + 2 * b + (a * b if a != b else 0)
+
+    flat = widths[-1] * (size // 2 ** len(widths)) ** 2
+    encoder = 25 * widths[0] + 2 * widths[0] + sum(map(block, widths, widths[1:])) + block(widths[-1], widths[-1])
+    encoder += flat * 2 * latent + 2 * latent
+    back = widths[::-1]
+    decoder = (
+        latent * flat + flat + block(back[0], back[0]) + sum(map(block, back, back[1:])) + block(back[-1], back[-1])
+    )
+    return encoder + decoder + 25 * widths[0] + 1
+
+
+@pytest.mark.parametrize("widths", ["(64, 128, 256, 512, 512)", "[64, 128, 256, 512, 512]"])
+def test_the_papers_size_has_its_parameters_wherever_the_widths_come_from(widths):
+    widths = yaml.safe_load(widths) if widths.startswith("[") else tuple(int(w) for w in widths[1:-1].split(","))
+    assert widths[3] is not widths[4]  # equal, not identical: the authors' code would add two convolutions
+    with torch.device("meta"):
+        method = ReversedAutoencoder(128, widths, 128)
+    assert sum(weight.numel() for weight in method.parameters()) == 29_430_785
+    assert parameters_by_hand(128, [64, 128, 256, 512, 512], 128) == 29_430_785
+    assert len(method.state_dict()) == 150
+
+
+def test_the_papers_size_has_five_embeddings_from_fine_to_coarse():
+    with torch.device("meta"):
+        posterior = ReversedAutoencoder(128, [64, 128, 256, 512, 512], 128).encoder(torch.empty(2, 1, 128, 128))
+    sizes = [tuple(features.shape[1:]) for features in posterior.features]
+    assert sizes == [(64, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4)]
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 128)
+
+
+@pytest.mark.parametrize(
+    ("size", "widths"), [(8, [4, 4, 4]), (16, [4]), (16, [4, 8]), (24, [4, 8, 8]), (32, [8, 4, 6, 4]), (12, (5, 3))]
+)
+def test_any_widths_fit_any_size_that_they_halve_evenly(size, widths):
+    method, images = ReversedAutoencoder(size, widths, 3), torch.rand(2, 1, size, size)
+    assert sum(weight.numel() for weight in method.parameters()) == parameters_by_hand(size, list(widths), 3)
+    for part, losses in method.moves(images):
+        losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+    assert all(weight.grad.isfinite().all() for weight in method.parameters())
+    assert method.eval().reconstruct(images).shape == images.shape
+
+
+def test_nothing_passes_but_the_latent_vector():
+    method, images = build().eval(), torch.rand(2, 1, SIZE, SIZE, requires_grad=True)
+    method.encoder.to_posterior.register_forward_hook(lambda module, given, made: torch.zeros_like(made) * made)
+    made = method.reconstruct(images)
+    assert torch.equal(made[0], made[1])
+    assert not torch.autograd.grad(made.sum(), images)[0].any()
+
+
+def test_a_reconstruction_is_deterministic_in_the_unit_interval_and_depends_on_its_image_alone():
+    method, images = build().eval(), torch.rand(5, 1, SIZE, SIZE)
+    random = torch.get_rng_state()
+    made = method.reconstruct(images)
+    assert torch.equal(torch.get_rng_state(), random)  # the posterior's mean; the authors draw
+    assert torch.equal(method.reconstruct(images), made)
+    assert made.min() >= 0 and made.max() <= 1
+    among_others = torch.cat([images[:1], 1 - images[1:]])
+    torch.testing.assert_close(method.reconstruct(among_others)[:1], made[:1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.reconstruct(images[:1]), made[:1], rtol=0, atol=1e-6)
+    assert (made[0] - made[1]).abs().max() > 1e-6  # and it does depend on that
+
+
+def test_samples_are_different_images_in_the_unit_interval():
+    made = build().eval().samples(4)
+    assert made.shape == (4, 1, SIZE, SIZE)
+    assert made.min() >= 0 and made.max() <= 1
+    assert len(torch.unique(made.flatten(1), dim=0)) == 4
+
+
+def test_a_sample_is_the_decoders_image_of_a_draw_from_the_prior():
+    method = build().eval()
+    torch.manual_seed(5)
+    made = method.samples(3)
+    torch.manual_seed(5)
+    assert torch.equal(made, method.decoder(torch.randn(3, LATENT)))
+
+
+def test_running_statistics_move_in_training_and_not_in_reconstruction():
+    method, images = build(), torch.rand(4, 1, SIZE, SIZE)
+    fresh = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    list(method.moves(images))
+    trained = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    assert not any(torch.equal(fresh[name], trained[name]) for name in fresh)
+    method.eval().reconstruct(images)
+    assert all(torch.equal(trained[name], buffer) for name, buffer in method.named_buffers())
+
+
+def test_batch_normalisation_meets_real_and_generated_images_one_population_at_a_time():
+    method, sizes = build(), []
+    method.encoder.down[0][1].register_forward_hook(lambda module, given, made: sizes.append(len(made)))
+    list(method.moves(torch.rand(BATCH, 1, SIZE, SIZE)))
+    assert sizes == [BATCH] * 5  # x, reconstruction, sample; then, better ones of the latter two
+    assert method.encoder.down[0][1].num_batches_tracked == 5
+    assert method.decoder.up[0].residual[1].num_batches_tracked == 8
