@@ -1,0 +1,151 @@
+"""`imgae-train`, `imgae-evaluate`, `imgae-run`: thin fronts to the functions that the chapters call."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lib.dataset import load_masks, load_sides, split_records
+from lib.figures import findings_forest, loss_curves, reconstructions, roc_curves, score_histograms
+from lib.method import Method
+from lib.params import Params, project_root
+from lib.ra import ReversedAutoencoder
+from lib.runs import Run, pixel_results, summary, write_report
+from lib.scoring import reconstruct, residuals, scores
+from lib.sources import open_source
+from lib.unet import UNetAutoencoder
+
+METHODS: dict[str, Callable[[Params], Method]] = {
+    "unet": UNetAutoencoder.from_params,
+    "ra": ReversedAutoencoder.from_params,
+}
+"""The one place where a name becomes an object outside the chapters."""
+
+NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-train params/x.yaml`: train the file's methods without a notebook."""
+    params, base = _settings("imgae-train", "Train the methods of a params file, without a notebook.", arguments)
+    run = Run.start(params, base)
+    try:
+        source = open_source(params, base)
+        split = split_records(source.records, validation_fraction=params.validation_fraction, seed=params.seed)
+        images = load_sides(source, split, params.image_size)
+        for name in params.methods:
+            torch.manual_seed(params.seed)  # the same first weights whichever method trained before
+            history = run.train(name, METHODS[name](params), split, images)
+            run.save_figure(loss_curves(history), f"{name}-losses")
+    except (Exception, KeyboardInterrupt) as error:
+        run.mark("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.finish()
+    print(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-evaluate RUN`: score a trained run, compare it with the runs beside it, write results and figures."""
+    parser = argparse.ArgumentParser("imgae-evaluate", description="Score and evaluate a run that has been trained.")
+    parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
+    run = Run.open(parser.parse_args(arguments).run)
+    params, base = run.params, project_root()
+    source = open_source(params, base)
+    split = split_records(source.records, validation_fraction=params.validation_fraction, seed=params.seed)
+    images = load_sides(source, split, params.image_size)
+    masks = load_masks(source, list(split.test["id"]), params.image_size)
+    by_side, budgets, pixels, made = {}, {}, {}, {}
+    for name in params.methods:
+        method = METHODS[name](params)
+        history = run.load(name, method)
+        made[name] = reconstruct(method, images.test, name=f"{name} test")
+        maps = residuals(images.test, made[name])
+        validation = reconstruct(method, images.validation, name=f"{name} validation")
+        by_side[name] = {"validation": scores(residuals(images.validation, validation)), "test": scores(maps)}
+        budgets[name] = run.budget(method, history)
+        pixels[name] = pixel_results(maps, list(split.test["id"]), masks)
+    run.write_scores(split, by_side, budgets, pixels, source.synthetic)
+    table, found = run.comparable()
+    results = run.evaluate(table)
+    methods = list(results["methods"])
+    run.save_figure(roc_curves(table, methods, params.labels, results["evaluation"]), "roc")
+    run.save_figure(score_histograms(table, methods, params.labels, results["evaluation"]), "scores")
+    run.save_figure(findings_forest(results["evaluation"]), "findings")
+    run.save_figure(reconstructions(images.test[:6], {name: r[:6] for name, r in made.items()}), "reconstructions")
+    print(found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
+    return 0
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
+    import papermill  # here: the other two commands do without a notebook
+
+    params, base = _settings("imgae-run", "Execute the notebook with a params file.", arguments)
+    folder = params.folder(base)
+    places = [base / NOTEBOOK, Path(__file__).parents[1] / NOTEBOOK]  # a user's own file may lie outside the checkout
+    notebook = next((place for place in places if place.is_file()), None)
+    if notebook is None:
+        print(f"{places[-1]} is not there: build it with `python build_notebook.py`", file=sys.stderr)
+        return 2
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["IMGAE_DX_ROOT"] = str(base)  # the kernel starts where this process stands, and inherits this
+    partial, executed, report = folder / "partial.ipynb", folder / "notebook.ipynb", folder / "report.html"
+    record = Run(params, folder)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            partial,
+            parameters=params.model_dump(),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            coalesce_streams=True,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        record.mark("failed", f"{type(error).__name__}: {str(error)[-2000:]}")
+        print(f"\nfailed; what was executed is in {partial}, the reason in {folder / 'status.json'}", file=sys.stderr)
+        raise
+    partial.replace(executed)
+    write_report(executed, report)
+    record.mark("ok")
+    print("", summary(record.results()), f"report: {report}", sep="\n")
+    return 0
+
+
+def _settings(program: str, description: str, arguments: Sequence[str] | None) -> tuple[Params, Path]:
+    """Read a params file and `--set`; return the settings, with absolute paths, and the project they belong to.
+
+    A relative path in the file starts from the project around the file, one on the command line from where it is typed.
+    """
+    parser = argparse.ArgumentParser(program, description=description)
+    parser.add_argument("params", type=Path, help="a YAML file of settings, for example params/ra.yaml")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="win over the file")
+    given = parser.parse_args(arguments)
+    base = project_root(given.params.resolve().parent)
+    params = Params.from_yaml(given.params, **dict(_assignment(parser, text) for text in given.set))
+    paths = {"run_dir": str(base / (params.run_dir or f"runs/{given.params.stem}"))}
+    if params.data_dir:
+        paths["data_dir"] = str(base / params.data_dir)
+    return params.model_copy(update=paths), base
+
+
+def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        parser.error(f"--set wants key=value, found {text!r}")
+    if key in ("data_dir", "run_dir"):
+        return key, str(Path(value).resolve()) if value else ""
+    try:
+        return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
+    except ValueError:
+        try:
+            return key, yaml.safe_load(value)
+        except yaml.YAMLError:
+            parser.error(f"--set {text}: YAML cannot read the value")

@@ -1,0 +1,270 @@
+"""Promises of `lib.cli`: two commands from a params file to results, and what is refused before anything is written."""
+
+import ast
+import json
+import typing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from lib import cli
+from lib.dataset import SplitError
+from lib.method import Method
+from lib.params import ParameterError, Params
+from lib.runs import RunError
+from lib.sources import SourceError
+from lib.training import CheckpointError
+
+LIB = Path(__file__).resolve().parents[1] / "lib"
+TINY = {
+    "phantom_images": 40,
+    "image_size": 32,
+    "widths": [4, 8],
+    "latent_dim": 4,
+    "epochs": 1,
+    "batch_size": 4,
+    "resamples": 100,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+
+def params_file(folder: Path, name: str = "tiny", **changes) -> Path:
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(TINY | changes))
+    return file
+
+
+def folder_of_images(folder: Path, count: int = 40) -> Path:
+    """Random images, every fourth abnormal; labels.csv has the two columns that it needs."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+    label = ["abnormal" if i % 4 == 3 else "normal" for i in range(count)]
+    pd.DataFrame({"filename": [f"{i}.png" for i in range(count)], "label": label}).to_csv(
+        folder / "labels.csv", index=False
+    )
+    return folder
+
+
+def status(run: Path) -> dict:
+    return json.loads((run / "status.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of both methods, trained and evaluated by the two commands."""
+    base = tmp_path_factory.mktemp("project")
+    assert cli.train([str(params_file(base))]) == 0
+    assert cli.evaluate([str(base / "runs" / "tiny")]) == 0
+    return base / "runs" / "tiny"
+
+
+def test_two_commands_leave_everything_that_a_run_leaves(finished):
+    left = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()}
+    assert left == {
+        *("status.json", "params.json", "split.json", "metrics.jsonl", "scores.parquet", "results.json"),
+        *("checkpoints/unet.pt", "checkpoints/ra.pt", "figures/unet-losses.png", "figures/ra-losses.png"),
+        *("figures/roc.png", "figures/scores.png", "figures/findings.png", "figures/reconstructions.png"),
+    }
+    assert status(finished)["status"] == "ok"
+
+
+def test_the_reported_figure_is_that_of_the_saved_scores(finished):
+    results = json.loads((finished / "results.json").read_text())
+    table = pd.read_parquet(finished / "scores.parquet").query("side == 'test'")
+    for name in cli.METHODS:
+        expected = roc_auc_score(table["label"] == "abnormal", table[name])
+        assert results["evaluation"]["methods"][name]["auroc"]["value"] == pytest.approx(expected)
+        assert results["methods"][name]["pixels"]["images"] == (table["label"] == "abnormal").sum()
+    assert results["synthetic"]
+
+
+def test_both_methods_have_spent_the_same_number_of_images(finished):
+    methods = json.loads((finished / "results.json").read_text())["methods"]
+    assert len({entry["budget"]["images_seen"] for entry in methods.values()}) == 1
+    assert methods["ra"]["budget"]["steps"] == 2 * methods["unet"]["budget"]["steps"]
+
+
+def test_evaluating_again_gives_the_same_again(finished, capsys):
+    before = json.loads((finished / "results.json").read_text())
+    cli.evaluate([str(finished)])
+    assert json.loads((finished / "results.json").read_text()) == before
+    assert "synthetic images: a smoke test, not evidence" in capsys.readouterr().out
+
+
+def test_training_again_continues_and_does_not_repeat(finished, capsys):
+    metrics = (finished / "metrics.jsonl").read_text()
+    cli.train([str(finished.parents[1] / "tiny.yaml")])
+    assert (finished / "metrics.jsonl").read_text() == metrics
+    assert f"next: imgae-evaluate {finished}" in capsys.readouterr().out
+
+
+def test_a_method_trains_alone_as_it_does_beside_another(finished, tmp_path):
+    cli.train([str(params_file(tmp_path, methods=["ra"]))])
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    both = {key: value for row in rows if row["method"] == "ra" for key, value in row.items() if key != "seconds"}
+    (alone,) = map(json.loads, (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines())
+    assert {key: value for key, value in alone.items() if key != "seconds"} == both
+
+
+def test_a_folder_with_names_and_labels_alone_goes_all_the_way(tmp_path):
+    folder_of_images(tmp_path / "data")
+    cli.train([str(params_file(tmp_path, source="folder", data_dir="data", methods=["unet"]))])
+    assert cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
+    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+    assert not results["synthetic"]
+    assert "unverified" in results["patient_separation"]
+
+
+def test_weights_are_not_evaluated_once_the_data_and_with_it_the_split_have_changed(tmp_path):
+    data = folder_of_images(tmp_path / "data")
+    cli.train([str(params_file(tmp_path, source="folder", data_dir="data", methods=["unet"]))])
+    table = pd.read_csv(data / "labels.csv")
+    table.iloc[5:].to_csv(data / "labels.csv", index=False)
+    with pytest.raises((RunError, CheckpointError, SplitError), match="split"):
+        cli.evaluate([str(tmp_path / "runs" / "tiny")])
+
+
+def test_a_label_column_that_the_data_does_not_have_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="strict_label"):
+        cli.train([str(params_file(tmp_path)), "--set", "labels=strict_label"])
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_run_that_fails_says_so_and_why(tmp_path):
+    with pytest.raises(SourceError):
+        cli.train([str(params_file(tmp_path, source="folder", data_dir="nowhere"))])
+    run = tmp_path / "runs" / "tiny"
+    if run.exists():  # to have written nothing is as good
+        assert status(run)["status"] == "failed"
+        assert "nowhere" in status(run)["why"]
+
+
+def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_sides", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cli.train([str(params_file(tmp_path))])
+    assert status(tmp_path / "runs" / "tiny")["status"] == "failed"
+
+
+# Settings on the command line
+
+
+def settings(file: Path, *words: str) -> Params:
+    return cli._settings("imgae-train", "", [str(file), "--set", *words])[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "value"),
+    [
+        ("learning_rate=1e-3", "learning_rate", 1e-3),
+        ("epochs=3", "epochs", 3),
+        ("methods=[unet]", "methods", ["unet"]),
+        ("methods=[]", "methods", []),
+        ('methods=["ra", "unet"]', "methods", ["ra", "unet"]),
+        ("widths=[4, 8, 16]", "widths", [4, 8, 16]),
+        ("tracking=wandb", "tracking", "wandb"),
+        ("tracking=off", "tracking", "off"),
+    ],
+)
+def test_a_word_behind_set_has_the_type_that_it_looks_like(tmp_path, word, name, value):
+    params = settings(params_file(tmp_path), word)
+    assert getattr(params, name) == value
+    assert type(getattr(params, name)) is type(value)
+
+
+def test_several_settings_win_over_the_file(tmp_path):
+    file = params_file(tmp_path, seed=4)
+    assert settings(file, "epochs=6").seed == 4
+    assert settings(file, "seed=5", "epochs=6").seed == 5
+    params, _ = cli._settings("x", "", [str(file), "--set", "seed=5", "--set", "epochs=6"])
+    assert (params.seed, params.epochs) == (5, 6)
+
+
+def test_a_word_without_a_value_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as leave:
+        cli.train([str(params_file(tmp_path)), "--set", "nonsense"])
+    assert leave.value.code == 2
+    assert "--set wants key=value, found 'nonsense'" in capsys.readouterr().err
+
+
+def test_a_list_that_is_not_closed_is_refused_like_any_wrong_word(tmp_path):
+    with pytest.raises((SystemExit, ParameterError)):
+        cli.train([str(params_file(tmp_path)), "--set", "methods=[unet"])
+
+
+@pytest.mark.parametrize("name", ["epoch", "file", "self"])
+def test_an_unknown_name_is_refused_before_anything_is_written(tmp_path, name):
+    file = params_file(tmp_path)
+    with pytest.raises((ParameterError, SystemExit)):
+        cli.train([str(file), "--set", f"{name}=3"])
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_run_has_the_name_of_its_params_file_in_the_project_around_it(tmp_path, monkeypatch):
+    (tmp_path / "project" / "params").mkdir(parents=True)
+    (tmp_path / "project" / "build_notebook.py").write_text("")
+    file = params_file(tmp_path / "project" / "params", "first", source="folder", data_dir="data/x")
+    monkeypatch.chdir(tmp_path)
+    params, base = cli._settings("x", "", [str(file)])
+    root = (tmp_path / "project").resolve()
+    assert base == root
+    assert (params.run_dir, params.data_dir) == (str(root / "runs" / "first"), str(root / "data" / "x"))
+
+
+def test_a_path_on_the_command_line_starts_from_where_it_is_typed(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "typed").mkdir()
+    file = params_file(tmp_path / "project", source="folder", data_dir="data")
+    monkeypatch.chdir(tmp_path / "typed")
+    params = settings(file, "data_dir=../x", "run_dir=here")
+    assert params.data_dir == str((tmp_path / "x").resolve())
+    assert params.run_dir == str((tmp_path / "typed" / "here").resolve())
+
+
+def test_an_empty_path_on_the_command_line_is_empty_and_not_where_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = settings(params_file(tmp_path, run_dir="elsewhere", data_dir="x"), "run_dir=", "data_dir=")
+    assert (params.data_dir, params.run_dir) == ("", str(tmp_path.resolve() / "runs" / "tiny"))
+
+
+def test_evaluating_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is not a run folder"):
+        cli.evaluate([str(tmp_path)])
+
+
+def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "NOTEBOOK", Path("absent.ipynb"))
+    assert cli.run([str(params_file(tmp_path))]) == 2
+    assert "build it with `python build_notebook.py`" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+# Names of methods
+
+
+def test_the_methods_are_exactly_those_that_settings_allow():
+    (allowed,) = typing.get_args(Params.model_fields["methods"].annotation)
+    assert set(cli.METHODS) == set(typing.get_args(allowed)) == set(Params().methods)
+    for build in cli.METHODS.values():
+        assert isinstance(build(Params(widths=[4], latent_dim=2)), Method)
+
+
+@pytest.mark.parametrize("file", sorted(LIB.glob("*.py")), ids=lambda file: file.stem)
+def test_nothing_in_lib_branches_on_a_methods_name(file):
+    """No comparison, match or look-up with a method's name in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare | ast.MatchValue | ast.Subscript):
+            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & set(cli.METHODS)
+            annotation = isinstance(node, ast.Subscript) and "Literal" in ast.unparse(node)
+            assert not words or annotation, f"{file.name}:{node.lineno} {ast.unparse(node)}"
