@@ -1,0 +1,64 @@
+# %% [markdown] id="question"
+# # Does a Reversed Autoencoder find anomalies in chest X-rays better than a U-Net?
+#
+# **The question.** Two networks have seen normal chest radiographs only. One is a *U-Net autoencoder*, the other the
+# *Reversed Autoencoder* (RA; Bercea et al., MIDL 2023). Each is shown a new film and returns the chest that it believes it
+# saw. Where film and belief differ, something may be wrong with the chest. Which of the two points at what a radiologist
+# would call abnormal, by how much, and could something simpler explain it?
+#
+# **Why normal images only?** Because normal films are plentiful and need no drawing of lesions, and because a method that
+# has never been told what pneumonia looks like may also notice what nobody thought of. This is called *unsupervised anomaly
+# detection*, or one-class learning.
+
+# %% [markdown]
+# ## The idea in one picture
+#
+# A network that can only draw normal chests draws the normal chest *nearest* to the film. The difference is the anomaly map,
+# its mean is the film's score, and a film with a high score is called abnormal.
+
+# %%
+from lib.figures import reconstruct_and_compare
+
+reconstruct_and_compare()
+
+# %% [markdown]
+# Two things can go wrong, and they pull in opposite directions:
+#
+# * The network draws **too well**. If it can copy whatever it is shown, it copies the anomaly too, and the difference is
+#   empty. This is the danger of the U-Net, whose skip connections carry every detail from the input to the output
+#   ([chapter 3](03_unet.py)).
+# * The network draws **too badly**. If it forgets ribs and vessels, every film differs from its reconstruction, and the
+#   lesion drowns. This is the danger of a narrow bottleneck, and what RA's game is meant to prevent
+#   ([chapter 4](04_reversed_autoencoder.py)).
+#
+# ## What would count as an answer
+#
+# The comparison is fixed **before** any result is seen:
+#
+# | | |
+# |---|---|
+# | images | adult frontal films, labels read by radiologists (`strict_label`), normal against lung opacity |
+# | training | the same normal images, in the same order, the same number of images seen |
+# | score | the mean absolute residual, the same for both |
+# | primary figure | AUROC, with a 95 % interval from a bootstrap over patients |
+# | the answer | the difference U-Net minus RA on the same resamples; an interval that covers zero is *no difference shown* |
+#
+# AUROC is the probability that a random abnormal film scores higher than a random normal one: 0.5 is a coin, 1 is perfect.
+#
+# By default this notebook draws its own images: synthetic radiographs that need no download. They show that every step
+# works. They are **synthetic images: a smoke test, not evidence.** Real films enter with `source = "folder"`
+# ([chapter 2](02_images.py)).
+#
+# ## The way through
+#
+# | chapter | its question |
+# |---|---|
+# | [1 Parameters](01_parameters.py) | what exactly is run? |
+# | [2 Images](02_images.py) | what do the networks see, and who may see what? |
+# | [3 U-Net](03_unet.py) | does a network with shortcuts learn what is normal? |
+# | [4 Reversed Autoencoder](04_reversed_autoencoder.py) | does one that has to imagine the chest do better? |
+# | [5 Scores](05_scores.py) | how does a reconstruction become one number? |
+# | [6 Comparison](06_comparison.py) | which one wins, and is the difference real? |
+# | [7 What matters](07_what_matters.py) | would something trivial have done as well? |
+# | [8 Limits](08_limits.py) | where does it fail? |
+# | [9 Report](09_report.py) | what is the answer? |

@@ -1,0 +1,73 @@
+# %% [markdown] id="parameters-chapter"
+# # 1 What exactly is run?
+#
+# **Reads** nothing. **Leaves** `params`, `run`, `base`.
+#
+# Everything that a run may vary is in the one cell below. In Colab it is a form; papermill puts the lines of a
+# `params/*.yaml` behind it; the command line goes through the same model. A misspelt name, text in a number's place or a
+# value out of range stops the run here, before anything is trained.
+
+# %%
+# Colab has everything but these small packages; elsewhere `pip install` has brought them along already.
+from importlib.util import find_spec
+
+missing = [name for name in ("jaxtyping", "pydantic", "pyarrow", "wandb", "seaborn") if find_spec(name) is None]
+if missing:
+    get_ipython().run_line_magic("pip", f"install -q {' '.join(missing)}")
+
+# %% tags=["parameters"] id="parameters"
+# @title Parameters
+methods: list[str] = ["unet", "ra"]  # @param {type:"raw"} the methods that this run trains
+source: str = "phantom"  # @param ["phantom", "folder"] phantom: synthetic; folder: data_dir
+data_dir: str = ""  # @param {type:"string"} folder of images, with labels.csv or one folder a class
+labels: str = "label"  # @param ["label", "strict_label"] the label column that is evaluated
+phantom_images: int = 1200  # @param {type:"integer"} phantoms made; a quarter of them abnormal
+image_size: int = 128  # @param {type:"integer"} side of the square input, pixels
+widths: list[int] = [16, 32, 64, 128, 128]  # @param {type:"raw"} channels of each resolution, both methods
+latent_dim: int = 128  # @param {type:"integer"} RA: length of the latent vector z
+batch_size: int = 32  # @param {type:"integer"} images per update
+epochs: int = 20  # @param {type:"integer"} passes over the normal training images
+learning_rate: float = 0.0002  # @param {type:"number"} Adam step size, the same for both methods
+seed: int = 0  # @param {type:"integer"} fixes the split, the weights and the batch order
+validation_fraction: float = 0.15  # @param {type:"number"} share of training normals kept for thresholds
+ra_beta_rec: float = 0.5  # @param {type:"number"} RA: weight of the reconstruction error
+ra_beta_kl: float = 1.0  # @param {type:"number"} RA: weight of the real images' KL
+ra_beta_neg: float = 128.0  # @param {type:"number"} RA: weight of the generated images' KL, encoder
+ra_gamma_r: float = 1e-08  # @param {type:"number"} RA: weight of the generated images' error, decoder
+ra_lambda_emb: float = 0.005  # @param {type:"number"} RA: weight of the reversed embedding loss; 0 gives SI-VAE
+ra_warmup_epochs: int = 5  # @param {type:"integer"} RA: epochs as a plain VAE before the game begins
+precision: str = "auto"  # @param ["auto", "float32", "bfloat16", "float16"] of training; auto: fast
+device: str = "auto"  # @param ["auto", "cpu", "cuda"] where it trains; auto: cuda if there is one
+resamples: int = 2000  # @param {type:"integer"} bootstrap resamples behind each interval
+run_dir: str = ""  # @param {type:"string"} folder of results; empty: runs/ and a name made from the settings
+tracking: str = "off"  # @param ["off", "wandb"] wandb: also log to Weights & Biases, offline
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from lib.params import Params, project_root
+from lib.runs import SYNTHETIC, Run
+from lib.training import choose_device, choose_precision
+
+params = Params.from_notebook(globals())
+base = project_root()
+run = Run.start(params, base)
+pd.set_option("display.max_colwidth", None)
+
+# %% [markdown]
+# `methods` decides which of the two method chapters train. To compare two runs, give them the same images, size and number
+# of images seen, and put their folders side by side: the comparison chapter of the second finds the first.
+
+# %%
+device = choose_device(params.device)
+settings = {
+    "run folder": run.folder,
+    "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+    "precision": str(choose_precision(params.precision, device)).removeprefix("torch."),
+    "torch": torch.__version__,
+    **params.model_dump(exclude={"run_dir", "device", "precision"}),
+}
+pd.DataFrame({"value": {name: str(value) for name, value in settings.items()}})

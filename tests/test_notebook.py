@@ -1,0 +1,114 @@
+"""The built notebook, executed as its users execute it: nbmake, papermill on the command line, the runner."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
+SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
+
+
+def terminal(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Type a command in `folder`, as a user of this Python's environment would."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def typed(folder: Path, name: str, **settings) -> Path:
+    """Write a user's own params file."""
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**SMOKE, "run_dir": f"runs/{name}", **settings}))
+    return file
+
+
+def test_nbmake_passes_and_every_code_cell_was_executed(tmp_path):
+    prepared = tmp_path / "smoke.ipynb"
+    papermill.execute_notebook(NOTEBOOK, prepared, parameters=SMOKE, prepare_only=True, kernel_name="python3")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbmake",
+        "--overwrite",
+        "--nbmake-timeout=300",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = terminal(*command, "smoke.ipynb", folder=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
+    cells = [cell for cell in nbformat.read(prepared, as_version=4).cells if cell.cell_type == "code"]
+    # nbmake passes a run that a magic's UsageError has ended: the counts say what was really executed.
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [cell.source for cell in cells if "UsageError" in json.dumps(cell.outputs)]
+    assert json.loads((tmp_path / "runs/smoke/status.json").read_text())["status"] == "ok"
+    left = {path.name for path in (tmp_path / "runs/smoke").iterdir()}
+    assert left >= {
+        "params.json",
+        "split.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "scores.parquet",
+        "results.json",
+        "figures",
+    }
+
+
+def test_papermill_trains_one_method_each_and_the_second_run_compares_the_two(tmp_path):
+    for method in ("unet", "ra"):
+        file = typed(tmp_path, method, methods=[method])
+        done = terminal("papermill", str(NOTEBOOK), f"{method}.ipynb", "-f", str(file), folder=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"runs/{m}/results.json").read_text()) for m in ("unet", "ra"))
+    assert list(first["methods"]) == ["unet"]
+    assert {name: entry["run"] for name, entry in second["methods"].items()} == {"ra": "ra", "unet": "unet"}
+    assert first["split"] == second["split"]
+    assert [(d["first"], d["second"]) for d in second["evaluation"]["differences"]] == [("ra", "unet")]
+    assert second["evaluation"]["methods"]["unet"]["auroc"] == first["evaluation"]["methods"]["unet"]["auroc"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("epocs: 3", ["epocs=3", "did you mean epochs?"]),
+        ("learning_rate: 1e-4", ["learning_rate='1e-4'", "a number, above 0, at most 1", "write 0.0001"]),
+        ("image_size: 33", ["image_size=33", "not a multiple of 4", "write 32 or 36"]),
+    ],
+)
+def test_papermill_stops_at_a_wrong_parameter_before_anything_is_trained(tmp_path, given, words):
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(SMOKE | {"run_dir": "runs/wrong"}) + given + "\n")
+    done = terminal("papermill", str(NOTEBOOK), "out.ipynb", "-f", "wrong.yaml", folder=tmp_path)
+    assert done.returncode != 0
+    assert not [word for word in words if word not in done.stderr], done.stderr[-2000:]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_runner_leaves_the_executed_notebook_the_report_and_the_final_status(tmp_path):
+    file = typed(tmp_path, "mine", methods=["unet"])
+    done = terminal("imgae-run", str(file), "--set", f"run_dir={tmp_path}/runs/mine", folder=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs/mine"
+    assert "synthetic images: a smoke test, not evidence" in done.stdout
+    assert done.stdout.rstrip().endswith(f"report: {run / 'report.html'}")
+    assert json.loads((run / "status.json").read_text())["status"] == "ok"
+    assert nbformat.read(run / "notebook.ipynb", as_version=4).metadata.papermill.exception is None
+    page = (run / "report.html").read_text()
+    assert "Which one wins" in page
+    assert "%%embed" not in page
+
+
+def test_the_runner_says_why_a_run_failed_and_keeps_what_was_executed(tmp_path):
+    file = typed(tmp_path, "bad", source="folder", data_dir=str(tmp_path / "nothing"))
+    done = terminal("imgae-run", str(file), "--set", f"run_dir={tmp_path}/runs/bad", folder=ROOT)
+    assert done.returncode != 0
+    status = json.loads((tmp_path / "runs/bad/status.json").read_text())
+    assert status["status"] == "failed"
+    assert "is not a folder that is there" in status["why"]
+    assert (tmp_path / "runs/bad/partial.ipynb").is_file()
