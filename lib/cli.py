@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import yaml
 
-from lib.dataset import load_masks, load_sides, split_records
-from lib.figures import findings_forest, loss_curves, reconstructions, roc_curves, score_histograms
+from lib.dataset import Sides, Split, SplitError, load_sides, split_records
+from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
 from lib.method import Method
-from lib.params import Params, project_root
+from lib.params import ParameterError, Params, project_root
 from lib.ra import ReversedAutoencoder
-from lib.runs import Run, pixel_results, summary, write_report
-from lib.scoring import reconstruct, residuals, scores
-from lib.sources import open_source
+from lib.runs import Run, RunError, summary, write_report
+from lib.sources import Source, SourceError, open_source
+from lib.training import Diverged, TrainingError
 from lib.unet import UNetAutoencoder
 
 METHODS: dict[str, Callable[[Params], Method]] = {
@@ -35,9 +35,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     params, base = _settings("imgae-train", "Train the methods of a params file, without a notebook.", arguments)
     run = Run.start(params, base)
     try:
-        source = open_source(params, base)
-        split = split_records(source.records, validation_fraction=params.validation_fraction, seed=params.seed)
-        images = load_sides(source, split, params.image_size)
+        _, split, images = _data(params, base)
         for name in params.methods:
             torch.manual_seed(params.seed)  # the same first weights whichever method trained before
             history = run.train(name, METHODS[name](params), split, images)
@@ -55,29 +53,25 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("imgae-evaluate", description="Score and evaluate a run that has been trained.")
     parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
     run = Run.open(parser.parse_args(arguments).run)
-    params, base = run.params, project_root()
-    source = open_source(params, base)
-    split = split_records(source.records, validation_fraction=params.validation_fraction, seed=params.seed)
-    images = load_sides(source, split, params.image_size)
-    masks = load_masks(source, list(split.test["id"]), params.image_size)
-    by_side, budgets, pixels, made = {}, {}, {}, {}
+    run.track()
+    params = run.params
+    source, split, images = _data(params, run.folder)
+    trained, histories = {}, {}
     for name in params.methods:
-        method = METHODS[name](params)
-        history = run.load(name, method)
-        made[name] = reconstruct(method, images.test, name=f"{name} test")
-        maps = residuals(images.test, made[name])
-        validation = reconstruct(method, images.validation, name=f"{name} validation")
-        by_side[name] = {"validation": scores(residuals(images.validation, validation)), "test": scores(maps)}
-        budgets[name] = run.budget(method, history)
-        pixels[name] = pixel_results(maps, list(split.test["id"]), masks)
-    run.write_scores(split, by_side, budgets, pixels, source.synthetic)
+        trained[name] = METHODS[name](params)
+        histories[name] = run.load(name, trained[name])
+    scored = run.score(trained, histories, source, split, images)
     table, found = run.comparable()
     results = run.evaluate(table)
-    methods = list(results["methods"])
-    run.save_figure(roc_curves(table, methods, params.labels, results["evaluation"]), "roc")
-    run.save_figure(score_histograms(table, methods, params.labels, results["evaluation"]), "scores")
-    run.save_figure(findings_forest(results["evaluation"]), "findings")
-    run.save_figure(reconstructions(images.test[:6], {name: r[:6] for name, r in made.items()}), "reconstructions")
+    evaluation, methods = results["evaluation"], list(results["methods"])
+    run.save_figure(roc_curves(table, methods, params.labels, evaluation), "roc")
+    run.save_figure(score_histograms(table, methods, params.labels, evaluation), "scores")
+    run.save_figure(findings_forest(evaluation), "findings")
+    test = table[table["side"] == "test"].reset_index(drop=True)
+    for name in trained:
+        figure = cases(images.test, scored.reconstructed, test, name, params.labels, scored.lesions)
+        run.save_figure(figure, f"{name}-cases")
+    run.finish()
     print(found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
     return 0
 
@@ -97,6 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ["IMGAE_DX_ROOT"] = str(base)  # the kernel starts where this process stands, and inherits this
     partial, executed, report = folder / "partial.ipynb", folder / "notebook.ipynb", folder / "report.html"
     record = Run(params, folder)
+    record.refuse_other_settings()  # before anything is marked: a finished run stays what it is
     try:
         papermill.execute_notebook(
             notebook,
@@ -117,6 +112,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     record.mark("ok")
     print("", summary(record.results()), f"report: {report}", sep="\n")
     return 0
+
+
+def _data(params: Params, base: Path) -> tuple[Source, Split, Sides]:
+    source = open_source(params, base)
+    split = split_records(
+        source.records, validation_fraction=params.validation_fraction, seed=params.seed, labels=params.labels
+    )
+    return source, split, load_sides(source, split, params.image_size)
 
 
 def _settings(program: str, description: str, arguments: Sequence[str] | None) -> tuple[Params, Path]:
@@ -141,7 +144,7 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
     if not equals:
         parser.error(f"--set wants key=value, found {text!r}")
     if key in ("data_dir", "run_dir"):
-        return key, str(Path(value).resolve()) if value else ""
+        return key, str(Path(value).expanduser().resolve()) if value else ""
     try:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
     except ValueError:
@@ -149,3 +152,19 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
             return key, yaml.safe_load(value)
         except yaml.YAMLError:
             parser.error(f"--set {text}: YAML cannot read the value")
+
+
+def _command(function: Callable[[], int]) -> Callable[[], int]:
+    """A command line's form of a function: what its user can mend is said in a line, without a traceback."""
+
+    def command() -> int:
+        try:
+            return function()
+        except (ParameterError, SourceError, SplitError, TrainingError, RunError, Diverged) as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return command
+
+
+train_command, evaluate_command, run_command = map(_command, (train, evaluate, run))

@@ -4,6 +4,7 @@ Labels are read here to keep abnormal images out of training, and then not befor
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def is_normal(records: pd.DataFrame) -> np.ndarray:
     return ((records[columns].to_numpy() == "normal") | ~given).all(axis=1) & given.any(axis=1)
 
 
-def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: int) -> Split:
+def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: int, labels: str = "label") -> Split:
     """Divide the records; no known patient and no exact duplicate stands on two sides.
 
     An official test side is kept as it is, and training images that share a patient or a file with it are left out and
@@ -60,7 +61,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
     What is on no side is counted in the manifest by its reason.
 
     Raises:
-        SplitError: A side would be empty, or the test side would lack normal or abnormal images.
+        SplitError: A side would be empty, or the test side would lack normal or abnormal images by the column `labels`.
 
     """
     records = records.reset_index(drop=True)
@@ -98,14 +99,12 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
                 f"{len(np.unique(group[normal]))} groups of one patient or file; wanted normal images of at least "
                 "three patients"
             )
-    # A label that only one column gives counts: the evaluation looks at one column at a time.
-    labels = records.loc[test, [c for c in ("label", "strict_label") if c in records]].to_numpy()
-    for wanted in ("normal", "abnormal"):
-        if not (labels == wanted).any():
-            raise SplitError(
-                f"the test side has no image labelled {wanted!r} among its {test.sum()}; found "
-                f"{sorted(set(labels.ravel()) - {''})}: an AUROC needs both classes"
-            )
+    found = records[labels][test].replace("", "no label").value_counts().to_dict()
+    if not {"normal", "abnormal"} <= found.keys():
+        raise SplitError(
+            f"the test side holds {found} by the column {labels!r}: an AUROC needs images labelled normal and images "
+            "labelled abnormal, in these words"
+        )
     manifest = _manifest(records, sides, reason, group, bool(official))
     return Split(*(records[side].reset_index(drop=True) for side in sides.values()), manifest)
 
@@ -116,6 +115,8 @@ def _manifest(
     """Return what a reader needs to check the split, and to make it again: JSON-ready."""
     known = (records["patient"] != "").to_numpy()
     without_id = {name: int((side & ~known).sum()) for name, side in sides.items()}
+    patients = [set(records["patient"][side & known]) for side in sides.values()]
+    assert all(not a & b for a, b in itertools.combinations(patients, 2)), "a known patient stands on two sides"
     unverified = [f"{count} {name} images without a patient id" for name, count in without_id.items() if count]
     lines = sorted(
         f"{name} {row.id} {row.digest}" for name, side in sides.items() for row in records[side].itertuples()
@@ -207,7 +208,7 @@ def prepare(image: np.ndarray, size: int) -> np.ndarray:
     and the difference alone would tell them apart.
     """
     low, high = np.percentile(image, [1, 99])
-    stretched = np.clip((image - low) / max(high - low, 1), 0, 1).astype(np.float32)
+    stretched = np.clip((image - low) / (high - low or 1), 0, 1).astype(np.float32)
     return np.round(_to_square(stretched, size) * 255).astype(np.uint8)
 
 

@@ -313,6 +313,14 @@ def shown(estimate: dict | None) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if estimate else "–"
 
 
+def difference_text(difference: dict) -> str:
+    """One of `results["differences"]` in words, with what its interval says."""
+    area = difference["auroc"]
+    verdict = "no difference shown" if area["low"] <= 0 <= area["high"] else "the interval excludes zero"
+    names = f"{difference['first']} − {difference['second']}"
+    return f"AUROC {names} = {area['value']:+.3f} [{area['low']:+.2f}, {area['high']:+.2f}]: {verdict}"
+
+
 def results_table(results: dict) -> pd.DataFrame:
     """One row a method of what `evaluate_scores` returned, as text to read."""
     interval = f"[{results['level']:.0%} interval]".replace("%", " %")

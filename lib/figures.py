@@ -13,9 +13,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
+
+from lib.evaluation import shown
 
 WIDTH = 10  # inches
 PALETTE = sns.color_palette("colorblind")
@@ -89,11 +90,12 @@ def reconstructions(
     images: np.ndarray,
     reconstructions: dict[str, np.ndarray],
     titles: Sequence[str] | None = None,
-    limit: float | None = None,
+    lesions: Sequence[np.ndarray | None] | None = None,
 ) -> Figure:
     """One row an image: the input, then each method's reconstruction and residual |x - r|, all arrays (n, [1,] H, W).
 
-    All residuals share the limits 0 to `limit`, by default the 99.5th percentile of all that are shown.
+    All residuals share the limits 0 to the 99.5th percentile of all that are shown. `lesions`, one mask (H, W) or None
+    an image, are outlined in the input.
     """
     images = greys("images", images)
     titles = check_count("titles", titles, len(images))
@@ -104,7 +106,7 @@ def reconstructions(
     if not made:
         raise ValueError("reconstructions is empty, expected at least one method's")
     residuals = {name: np.abs(images - array) for name, array in made.items()}
-    limit = limit or float(np.percentile(list(residuals.values()), 99.5)) or 1.0  # all equal: any limit will do
+    limit = float(np.percentile(list(residuals.values()), 99.5)) or 1.0  # all equal: any limit will do
 
     columns = 1 + 2 * len(made)
     cell = (WIDTH - 1.4) / max(columns, 4)  # the colour bar takes the rest
@@ -114,6 +116,8 @@ def reconstructions(
     for i, row in enumerate(grid):
         show_xray(row[0], images[i], "input" if i == 0 else "")
         row[0].set_ylabel(titles[i], fontsize=9)
+        if lesions is not None and lesions[i] is not None:
+            row[0].contour(lesions[i], levels=[0.5], colors=["tab:red"], linewidths=1)
         for left, right, name in zip(row[1::2], row[2::2], made, strict=True):
             show_xray(left, made[name][i], name if i == 0 else "")
             left.title.set(color=colour(name), fontweight="bold")
@@ -126,25 +130,61 @@ def reconstructions(
     return figure
 
 
+def cases(
+    images: np.ndarray,
+    reconstructed: dict[str, np.ndarray],
+    test: pd.DataFrame,
+    method: str,
+    labels: str,
+    lesions: dict[str, np.ndarray],
+) -> Figure:
+    """The best and the worst of one method: abnormal images found and missed, normal ones passed and falsely alarmed.
+
+    `test` holds the rows of the test side in the order of `images` and of each method's `reconstructed`; `lesions` are
+    masks by id. Two images a kind, by the score of `method`; the other methods are shown beside it.
+    """
+    rows = {kind: test[test[labels] == kind].sort_values(method).index for kind in ("normal", "abnormal")}
+    kinds = {
+        "found": rows["abnormal"][::-1][:2],
+        "missed": rows["abnormal"][:2],
+        "passed": rows["normal"][:2],
+        "false alarm": rows["normal"][::-1][:2],
+    }
+    chosen = [i for indices in kinds.values() for i in indices]
+    titles = [
+        f"{kind}\n{(test['finding'][i] or test[labels][i]).split('|')[0]}\nscore {test[method][i]:.3f}"
+        for kind, indices in kinds.items()
+        for i in indices
+    ]
+    shown_methods = {name: made[chosen] for name, made in reconstructed.items()}
+    return reconstructions(images[chosen], shown_methods, titles, [lesions.get(test["id"][i]) for i in chosen])
+
+
 def loss_curves(history: Sequence[dict]) -> Figure:
-    """One panel a part: its losses over the epochs, from rows such as {"epoch": 3, "encoder/total": 0.4, …}."""
+    """One panel a part, and one for its KLs: from rows such as {"epoch": 3, "encoder/total": 0.4, …}."""
     if not history or "epoch" not in history[0]:
         raise ValueError("history has no row with an 'epoch', expected one row an epoch: train first")
     rows = pd.DataFrame(list(history))
     parts: dict[str, list[str]] = {}
     for key in rows.columns:
         if "/" in key:
-            parts.setdefault(key.split("/")[0], []).append(key)
+            part, name = key.split("/", 1)
+            parts.setdefault(f"{part}, KL in nats" if name.startswith("kl_") else part, []).append(key)
     if not parts:
         raise ValueError(f"history has {list(rows.columns)}, expected losses named part/loss, as in 'encoder/total'")
 
-    figure = Drawing(figsize=(WIDTH if len(parts) > 1 else 6, 3.4), layout="constrained")
-    for ax, (part, keys) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
+    columns = min(len(parts), 3)
+    rows_of_panels = math.ceil(len(parts) / columns)
+    figure = Drawing(figsize=(WIDTH if len(parts) > 1 else 6, 3.2 * rows_of_panels), layout="constrained")
+    grid = figure.subplots(rows_of_panels, columns, squeeze=False).ravel()
+    for ax in grid[len(parts) :]:
+        ax.remove()
+    for ax, (part, keys) in zip(grid, sorted(parts.items()), strict=False):
         for i, key in enumerate(keys):
             name = key.split("/", 1)[1]
             look = {"color": INK, "linewidth": 2} if name == "total" else {"color": PALETTE[(i + 2) % len(PALETTE)]}
             ax.plot(rows["epoch"], rows[key], label=name, marker="o" if len(rows) < 15 else "", markersize=3, **look)
-        lead = f"{part}/total" if f"{part}/total" in keys else keys[0]
+        lead = next((key for key in keys if key.endswith("/total")), keys[0])
         known = rows[lead].dropna()
         ax.set_title(f"{part}: {lead.split('/', 1)[1]} {known.iloc[0]:.3g} → {known.iloc[-1]:.3g}", fontsize=10)
         low, high = rows[keys].min().min(), rows[keys].max().max()
@@ -159,11 +199,6 @@ def loss_curves(history: Sequence[dict]) -> Figure:
 def percent(share: float) -> str:
     """A share in [0, 1] as "95 %"."""
     return f"{100 * share:.0f} %"
-
-
-def shown(estimate: dict) -> str:
-    """An estimate of `results` as "0.71 [0.61, 0.80]"."""
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
 def headline(results: dict) -> str:
@@ -280,62 +315,4 @@ def findings_forest(results: dict) -> Figure:
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
     sns.despine(ax=ax, left=True)
     ax.tick_params(axis="y", length=0)
-    return figure
-
-
-def sketched_chest(spot: bool) -> np.ndarray:
-    """A child's drawing of a chest film, (128, 128) in [0, 1]: two dark lungs, a heart, and perhaps a white spot."""
-    y, x = np.mgrid[-1:1:128j, -1:1:128j]
-
-    def ellipse(across: float, down: float, width: float, height: float) -> np.ndarray:
-        radius = ((x - across) / width) ** 2 + ((y - down) / height) ** 2
-        return 0.5 - 0.5 * np.tanh(6 * (radius - 1))  # a soft edge
-
-    lungs = np.maximum(ellipse(-0.42, 0, 0.32, 0.7), ellipse(0.42, 0, 0.32, 0.7))
-    image = 0.75 * ellipse(0, 0.2, 0.95, 1.2) - 0.55 * lungs * (1 - ellipse(0.15, 0.35, 0.3, 0.3))
-    return np.clip(image + (0.5 * ellipse(-0.45, 0.1, 0.13, 0.13) if spot else 0), 0, 1)
-
-
-def reconstruct_and_compare(image: np.ndarray | None = None, reconstruction: np.ndarray | None = None) -> Figure:
-    """The idea in one drawing: an image and its reconstruction, both (H, W) in [0, 1] or uint8, or else sketches."""
-    if (image is None) != (reconstruction is None):
-        raise ValueError("one of image and reconstruction is missing, expected both, or neither for a sketch")
-    if image is None or reconstruction is None:
-        image, reconstruction = sketched_chest(spot=True), sketched_chest(spot=False)
-    if np.shape(image) != np.shape(reconstruction) or np.ndim(image) != 2:
-        raise ValueError(
-            f"image {np.shape(image)}, reconstruction {np.shape(reconstruction)}: expected the same (H, W)"
-        )
-    given = {"image": image, "reconstruction": reconstruction}
-    image, reconstruction = (greys(name, np.asarray(one)[None])[0] for name, one in given.items())
-    residual = np.abs(image - reconstruction)
-    limit = float(np.percentile(residual, 99.5)) or 1.0
-
-    figure = Drawing(figsize=(WIDTH, 2.9))
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(0, 2.9))
-    low, high = 0.75, 2.35  # inches, bottom and top of the pictures
-    middle = (low + high) / 2
-    pictures = {
-        "input": (0.15, image, {"cmap": "gray", "vmin": 0, "vmax": 1}),
-        "reconstruction": (4.35, reconstruction, {"cmap": "gray", "vmin": 0, "vmax": 1}),
-        f"|difference|, 0 to {limit:.2f}": (6.5, residual, {"cmap": RESIDUALS, "vmin": 0, "vmax": limit}),
-    }
-    for name, (left, picture, look) in pictures.items():
-        ax.imshow(picture, extent=(left, left + high - low, low, high), aspect="auto", **look)
-        ax.text(left + (high - low) / 2, high + 0.1, name, ha="center", va="bottom", fontsize=10, color=INK)
-    for x in (2.3, 3.7):  # two halves that meet in a narrow waist
-        outer, inner = (x - 0.1, 3.0) if x < 3 else (x, 3.0)
-        corners = [(outer, low + 0.1), (outer, high - 0.1), (inner, middle + 0.22), (inner, middle - 0.22)]
-        ax.add_patch(Polygon(corners, facecolor="0.92", edgecolor=INK, linewidth=1))
-    ax.text(2.95, high + 0.1, "model", ha="center", va="bottom", fontsize=10, color=INK)
-    ax.text(2.95, low - 0.1, "has seen only\nnormal chests", ha="center", va="top", fontsize=9, color=INK)
-    score = FancyBboxPatch((8.6, middle - 0.35), 1.2, 0.7, boxstyle="round,pad=0.05", facecolor="0.92", edgecolor=INK)
-    ax.add_patch(score)
-    ax.text(9.2, middle, f"score = mean\n= {residual.mean():.3f}", ha="center", va="center", fontsize=10, color=INK)
-    for start, stop in ((1.8, 2.15), (3.75, 4.3), (6.0, 6.45), (8.15, 8.5)):
-        ax.add_patch(FancyArrowPatch((start, middle), (stop, middle), arrowstyle="-|>", mutation_scale=12, color=INK))
-    ax.plot([0.95, 0.95, 7.3], [low - 0.05, 0.2, 0.2], color=INK, linewidth=1)  # the input is also compared
-    ax.add_patch(FancyArrowPatch((7.3, 0.2), (7.3, low - 0.02), arrowstyle="-|>", mutation_scale=12, color=INK))
-    ax.set_axis_off()
     return figure

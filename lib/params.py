@@ -86,6 +86,11 @@ class Params(BaseModel):
             raise ValueError(f"widths={self.widths} holds a number below 1; wanted channels, for example [32, 64, 128]")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={self.methods} names a method twice; wanted each at most once")
+        if self.ra_warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of epochs={self.epochs} for the game: RA would "
+                f"be a plain VAE; write at most {self.epochs - 1}"
+            )
         if self.source == "folder" and not self.data_dir:
             raise ValueError("data_dir='' is empty, but source='folder' reads images from it: give the folder's path")
         return self
@@ -108,18 +113,26 @@ class Params(BaseModel):
     def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
         """Take what the parameters cell, and the cell that papermill injected after it, assigned in `namespace`.
 
-        The names are read from those two cells' text, so that a misspelt one, which Python and papermill accept, is
-        found.
+        Names and values are read from those two cells' text: so a misspelt name, which Python and papermill accept, is
+        found, and a chapter that has used a name since does no harm. Where there are no cells, as in an IDE, the names
+        in `namespace` count.
         """
-        names = set(cls.model_fields)
+        given = {name: namespace[name] for name in cls.model_fields if name in namespace}
         for title in (CELL_TITLE, INJECTED_TITLE):
             cells = [
                 cell for cell in namespace.get("In", []) if re.match(rf"{title}\s*({{.*}})?\s*$", cell.split("\n")[0])
             ]
-            for node in ast.walk(ast.parse(cells[-1] if cells else "")):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    names.add(node.id)
-        return cls(**{name: namespace[name] for name in names if name in namespace})
+            try:
+                nodes = ast.parse(cells[-1] if cells else "").body
+            except SyntaxError as error:
+                raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
+            for node in nodes:
+                if isinstance(node, ast.Assign | ast.AnnAssign):
+                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                    names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
+                    value = _literal(node.value)
+                    given.update(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
+        return cls(**given)
 
     @classmethod
     def cell(cls) -> str:
@@ -130,9 +143,9 @@ class Params(BaseModel):
             form = {int: '{type:"integer"}', float: '{type:"number"}', str: '{type:"string"}'}.get(
                 field.annotation, json.dumps(choices) if choices else '{type:"raw"}'
             )
-            kind = {int: "int", float: "float"}.get(
-                field.annotation, "list[int]" if name == "widths" else "list[str]" if name == "methods" else "str"
-            )
+            kind = type(field.default).__name__
+            if kind == "list":
+                kind = f"list[{type(field.default[0]).__name__}]"
             lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {form} {field.description}")
         return "\n".join(lines)
 
@@ -152,7 +165,8 @@ class Params(BaseModel):
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""
         if self.run_dir:
             return (base / self.run_dir).resolve()
-        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+        what = self.training_settings() | self.model_dump(include={"methods", "epochs", "data_dir"})
+        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
         return (base / "runs" / f"{'+'.join(self.methods) or 'compare'}-{self.source}-{digest}").resolve()
 
 
@@ -204,6 +218,15 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     }
     words = {"integer": "an integer", "number": "a number", "string": "text"}[schema["type"]]
     return ", ".join([words, *(f"{text} {schema[key]:g}" for key, text in limits.items() if key in schema)])
+
+
+def _literal(value: ast.expr | None) -> Any:
+    if value is None:
+        raise ParameterError("a line of the parameters cell has a name and no value: write name = value")
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ParameterError(f"{ast.unparse(value)} is computed; the parameters cell takes plain values only") from None
 
 
 def _plain(text: str, kind: type | None) -> str:

@@ -81,8 +81,7 @@ def radiograph(
     if min(seed, patient, exposure) < 0:
         raise ValueError(f"{seed=}, {patient=}, {exposure=}: one is negative, use 0 or more")
 
-    rng = np.random.default_rng([seed, patient, 1, exposure])
-    chest = _positioned(_anatomy(np.random.default_rng([seed, patient, 0])), rng)
+    chest, rng = _chest(patient, exposure, seed)
     fine = size * math.ceil(FINEST / size)
     x, y = _rays(chest, fine)
     vessels = _vessels_seen(chest, fine)
@@ -111,6 +110,18 @@ def radiograph(
         grey = np.where(mask, _grey(np.exp(-(length + change)) + scatter, noise, photons), grey)
     image = np.clip(grey / white, 0, 1) ** chest.gamma * open_beam
     return Radiograph(image, mask, finding, severity or 0.0, chest.view, chest.sex, chest.age)
+
+
+def subject(patient: int, exposure: int = 0, *, seed: int = 0) -> dict[str, str | int]:
+    """View, sex and age of a film, without drawing it."""
+    chest, _ = _chest(patient, exposure, seed)
+    return {"view": chest.view, "sex": chest.sex, "age": chest.age}
+
+
+def _chest(patient: int, exposure: int, seed: int) -> tuple[SimpleNamespace, np.random.Generator]:
+    """A patient as one film takes them, and the generator that goes on to draw the film's noise."""
+    rng = np.random.default_rng([seed, patient, 1, exposure])
+    return _positioned(_anatomy(np.random.default_rng([seed, patient, 0])), rng), rng
 
 
 def half_chord(

@@ -16,14 +16,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.dataset import Sides, Split
-from lib.evaluation import evaluate_scores, pixel_average_precision, results_table
+from lib.dataset import Sides, Split, load_masks
+from lib.evaluation import difference_text, evaluate_scores, pixel_average_precision, results_table
 from lib.files import replacing, write_json
 from lib.method import Method
 from lib.params import Params
+from lib.scoring import reconstruct, residuals, scores
+from lib.sources import Source
 from lib.training import choose_device, choose_precision, load_checkpoint, train
 
 SYNTHETIC = "synthetic images: a smoke test, not evidence"
+SCORED_SIDES = ("validation", "test")
 
 
 class RunError(ValueError):
@@ -40,6 +43,14 @@ class Budget(NamedTuple):
     seconds: float
 
 
+class Scored(NamedTuple):
+    """What a run's methods make of its images."""
+
+    table: pd.DataFrame  # one row an image of the validation and the test side: its record, and a score a method
+    reconstructed: dict[str, np.ndarray]  # by method, the test side, (n, size, size) in [0, 1]
+    lesions: dict[str, np.ndarray]  # by id, (size, size) bool, of test images that have one marked
+
+
 class Run:
     """One run's folder and its tracker."""
 
@@ -50,32 +61,42 @@ class Run:
 
     @classmethod
     def start(cls, params: Params, base: Path) -> "Run":
-        """Make or reopen the folder, mark it as running, start the tracker (offline unless WANDB_MODE says so)."""
-        import wandb  # here: it takes 0.7 s, and only a run needs it
-
-        run = cls(params, params.folder(base))
-        run._refuse_other_settings()
+        """Make or reopen the folder, mark it as running, start the tracker."""
+        folder = params.folder(base)
+        if params.data_dir:
+            params = params.model_copy(update={"data_dir": str((base / params.data_dir).resolve())})
+        run = cls(params, folder)
+        run.refuse_other_settings()
         write_json(run.folder / "params.json", params.model_dump())
         run.mark("running")
-        mode = os.environ.get("WANDB_MODE", "offline") if params.tracking == "wandb" else "disabled"
-        wandb.finish()  # the tracker of a run that this process has started before, and not finished
-        run._tracker = wandb.init(
-            project="imgae-dx", name=run.folder.name, dir=run.folder, mode=mode, config=params.model_dump()
-        )
-        for method in params.methods:
-            run._tracker.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
+        run.track()
         return run
 
-    def _refuse_other_settings(self) -> None:
-        """A folder with trained weights keeps the record of what they were trained under."""
+    def track(self) -> None:
+        """Start the tracker: offline unless WANDB_MODE says otherwise, disabled if `tracking` is off."""
+        import wandb  # here: it takes 0.7 s, and only a run needs it
+
+        mode = os.environ.get("WANDB_MODE", "offline") if self.params.tracking == "wandb" else "disabled"
+        wandb.finish()  # the tracker of a run that this process has started before, and not finished
+        self._tracker = wandb.init(
+            project="imgae-dx", name=self.folder.name, dir=self.folder, mode=mode, config=self.params.model_dump()
+        )
+        for method in self.params.methods:
+            self._tracker.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
+
+    def refuse_other_settings(self) -> None:
+        """Raise RunError if the folder holds weights that were trained under other settings than the run's."""
         if not any((self.folder / "checkpoints").glob("*.pt")):
             return
-        there, now = Run.open(self.folder).params.training_settings(), self.params.training_settings()
-        if pairs := ", ".join(
-            f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]
-        ):
+        kept = Run.open(self.folder).params
+        there, now = kept.training_settings(), self.params.training_settings()
+        pairs = [f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]]
+        if kept.epochs > self.params.epochs:
+            pairs.append(f"epochs: {kept.epochs} there, {self.params.epochs} now; only more can be asked for")
+        if pairs:
             raise RunError(
-                f"{self.folder} was trained under other settings ({pairs}): choose another run_dir, or remove it"
+                f"{self.folder} was trained under other settings ({', '.join(pairs)}): "
+                "choose another run_dir, or remove it"
             )
 
     @classmethod
@@ -170,23 +191,41 @@ class Run:
             seconds=round(last["seconds"], 1),
         )
 
+    def score(
+        self,
+        trained: Mapping[str, Method],
+        histories: Mapping[str, Sequence[Mapping[str, float]]],
+        source: Source,
+        split: Split,
+        images: Sides,
+    ) -> Scored:
+        """Score the validation and the test side by every trained method; from here on other runs can compare."""
+        by_side, budgets, pixels, reconstructed = {}, {}, {}, {}
+        lesions = load_masks(source, list(split.test["id"]), self.params.image_size)
+        for name, method in trained.items():
+            made = {side: reconstruct(method, getattr(images, side), name=f"{name}: {side}") for side in SCORED_SIDES}
+            maps = {side: residuals(getattr(images, side), made[side]) for side in SCORED_SIDES}
+            by_side[name] = {side: scores(maps[side]) for side in SCORED_SIDES}
+            budgets[name] = self.budget(method, histories[name])
+            pixels[name] = pixel_results(maps["test"], list(split.test["id"]), lesions)
+            reconstructed[name] = made["test"]
+        table = self.write_scores(split, by_side, budgets, pixels, source.synthetic)
+        return Scored(table, reconstructed, lesions)
+
     def write_scores(
         self,
         split: Split,
-        scores: Mapping[str, Mapping[str, np.ndarray]],
+        by_side: Mapping[str, Mapping[str, np.ndarray]],
         budgets: Mapping[str, Budget],
-        pixels: Mapping[str, Mapping[str, float]],
+        pixels: Mapping[str, Mapping[str, float] | None],
         synthetic: bool,
     ) -> pd.DataFrame:
-        """Write split.json, scores.parquet and results.json: from here on other runs can compare with this one.
-
-        `scores` holds each method's image scores by side ("validation", "test"). Returns the table of scores.
-        """
-        sides = {"validation": split.validation, "test": split.test}
-        table = pd.concat([records.assign(side=side) for side, records in sides.items()], ignore_index=True)
+        """Write split.json, scores.parquet and results.json from each method's scores by side; return the table."""
+        rows = [getattr(split, side).assign(side=side) for side in SCORED_SIDES]
+        table = pd.concat(rows, ignore_index=True)
         table["patient"] = table["patient"].where(table["patient"] != "", "image " + table["id"])
-        for name, by_side in scores.items():
-            table[name] = np.concatenate([by_side[side] for side in sides])
+        for name, of_side in by_side.items():
+            table[name] = np.concatenate([of_side[side] for side in SCORED_SIDES])
         self._keep_split(split)
         with replacing(self.folder / "scores.parquet") as out:
             table.to_parquet(out, index=False)
@@ -199,7 +238,7 @@ class Run:
                 "patient_separation": split.manifest["patient_separation"],
                 "methods": {
                     name: {"run": self.folder.name, "budget": budgets[name]._asdict(), "pixels": pixels.get(name)}
-                    for name in scores
+                    for name in by_side
                 },
             }
         )
@@ -219,33 +258,42 @@ class Run:
     def comparable(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return this run's scores with those of finished runs beside it, and what was found, one row a run and method.
 
-        A run beside it counts if its split, image size and number of images seen are the same; in what else it differs
-        is said. Of several with one method the newest is taken; this run's own methods come first.
+        A run beside it counts if it is finished and its split, image size and number of images seen are the same; in
+        what else it differs is said. This run's own methods count first, and of several with one method the newest.
         """
         mine, table = self.results(), pd.read_parquet(self.folder / "scores.parquet")
-        mine["methods"] = {n: entry for n, entry in mine["methods"].items() if entry["run"] == self.folder.name}
+        entries = {name: entry for name, entry in mine["methods"].items() if entry["run"] == self.folder.name}
+        found = [{"method": name, "run": self.folder.name, "used": True, "remark": ""} for name in entries]
         settings = self.params.training_settings()
-        found = [{"method": name, "run": self.folder.name, "used": True, "differs in": ""} for name in mine["methods"]]
-        seen = {entry["budget"]["images_seen"] for entry in mine["methods"].values()} or None
+        seen = {entry["budget"]["images_seen"] for entry in entries.values()} or None
         others = [file for file in self.folder.parent.glob("*/results.json") if file.parent != self.folder]
         for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
-            theirs = json.loads(file.read_text())
-            if any(theirs.get(key) != mine[key] for key in ("split", "image_size", "score")):
-                continue
-            other = Run.open(file.parent).params.training_settings()
-            differs = ", ".join(f"{key} {other[key]}" for key in settings if other[key] != settings[key])
-            for name, entry in theirs["methods"].items():
-                if entry["run"] != file.parent.name or (seen and entry["budget"]["images_seen"] not in seen):
+            try:
+                theirs, params, status = (
+                    json.loads((file.parent / f"{name}.json").read_text()) for name in ("results", "params", "status")
+                )
+                if any(theirs[key] != mine[key] for key in ("split", "image_size", "score")):
                     continue
-                seen = seen or {entry["budget"]["images_seen"]}  # a run that trains nothing takes the newest's budget
-                used = name not in mine["methods"]
-                found.append({"method": name, "run": entry["run"], "used": used, "differs in": differs})
-                if used:
-                    scores = pd.read_parquet(file.parent / "scores.parquet", columns=["id", name])
-                    table = table.merge(scores, on="id", how="left", validate="one_to_one")
-                    mine["methods"][name] = entry
+                own = {n: entry for n, entry in theirs["methods"].items() if entry["run"] == file.parent.name}
+                own = {n: entry for n, entry in own.items() if not seen or entry["budget"]["images_seen"] in seen}
+                used = [name for name in own if name not in entries and status["status"] == "ok"]
+                beside = pd.read_parquet(file.parent / "scores.parquet", columns=["id", *used])
+                differs = [f"{key} {params.get(key)}" for key in settings if params.get(key) != settings[key]]
+                remark = f"differs in {', '.join(differs)}" if differs else ""
+                remark = remark if status["status"] == "ok" else f"its status is {status['status']}"
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                own, used = {"": {}}, []
+                remark = f"cannot be read: {type(error).__name__}: {error}"
+            found += [{"method": n, "run": file.parent.name, "used": n in used, "remark": remark} for n in own]
+            for name in used:
+                entries[name] = own[name]
+                seen = seen or {own[name]["budget"]["images_seen"]}  # a run that trains nothing takes the newest's
+            if used:
+                table = table.merge(beside, on="id", how="left", validate="one_to_one")
+        order = Params.model_fields["methods"].default  # so that a difference has the same sign whichever ran last
+        mine["methods"] = {name: entries[name] for name in sorted(entries, key=lambda n: (*order, n).index(n))}
         self.write_results(mine)
-        return table, pd.DataFrame(found, columns=["method", "run", "used", "differs in"])
+        return table, pd.DataFrame(found, columns=["method", "run", "used", "remark"])
 
     def evaluate(self, table: pd.DataFrame) -> dict[str, Any]:
         """Evaluate every method of `table`, under each label column there is; write and return results.json.
@@ -254,6 +302,11 @@ class Run:
         `results["other_labels"]`.
         """
         results = self.results()
+        if not results["methods"]:
+            raise RunError(
+                f"nothing to evaluate: {self.folder} trains no method (methods is empty), and no finished run in "
+                f"{self.folder.parent} has the same split, image size and budget"
+            )
         options = {"resamples": self.params.resamples, "seed": self.params.seed}
         labelled = table[table["side"] == "test"]
         columns = [
@@ -311,9 +364,7 @@ def summary(results: Mapping[str, Any]) -> str:
     """Return the result as plain text: the table, the differences, and that it is no evidence where it is none."""
     evaluation = results["evaluation"]
     lines = [results_table(evaluation).to_string()]
-    for d in evaluation["differences"]:
-        a = d["auroc"]
-        lines.append(f"AUROC {d['first']} minus {d['second']}: {a['value']:+.3f} [{a['low']:+.3f}, {a['high']:+.3f}]")
+    lines += [difference_text(difference) for difference in evaluation["differences"]]
     if results["synthetic"]:
         lines.append(SYNTHETIC)
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import lib.phantom
 from lib.params import Params
-from lib.phantom import FINDINGS, radiograph
+from lib.phantom import FINDINGS, Radiograph, radiograph, subject
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 OPTIONAL_COLUMNS = ("finding", "split", "patient", "age", "sex", "view")
@@ -36,7 +36,7 @@ class Source(Protocol):
     records: pd.DataFrame
 
     def read(self, image_id: str) -> np.ndarray:
-        """Return the grey image, (height, width) uint8 or uint16, white dense."""
+        """Return the grey image, (height, width), on any scale; white is dense."""
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Return the lesion, (height, width) bool, or None where none is marked."""
@@ -65,10 +65,7 @@ class PhantomSource:
         abnormal = np.arange(count) % 4 == 3
         findings = [FINDINGS[i // 4 % len(FINDINGS)] if odd else "" for i, odd in enumerate(abnormal)]
         patients = [i // 4 * 2 + (i % 4 == 2) if i % 4 < 3 else count + i for i in range(count)]  # two images, then one
-        films = [
-            radiograph(p, i, finding=f, size=32, seed=seed)
-            for i, (p, f) in enumerate(zip(patients, findings, strict=True))
-        ]
+        subjects = [subject(patient, i, seed=seed) for i, patient in enumerate(patients)]
         self.records = pd.DataFrame(
             {
                 "id": [f"phantom-{i:06d}" for i in range(count)],
@@ -76,9 +73,7 @@ class PhantomSource:
                 "finding": findings,
                 "split": "",
                 "patient": [f"phantom-patient-{p:06d}" for p in patients],
-                "age": [film.age for film in films],
-                "sex": [film.sex for film in films],
-                "view": [film.view for film in films],
+                **{key: [one[key] for one in subjects] for key in ("age", "sex", "view")},
                 "digest": [f"{self.name}-{i}" for i in range(count)],
             }
         )
@@ -86,7 +81,7 @@ class PhantomSource:
             row: (p, i, f) for i, (row, p, f) in enumerate(zip(self.records["id"], patients, findings, strict=True))
         }
 
-    def _film(self, image_id: str):
+    def _film(self, image_id: str) -> Radiograph:
         patient, exposure, finding = self._arguments[image_id]
         return radiograph(patient, exposure, finding=finding, size=self._size, seed=self._seed)
 
@@ -96,8 +91,7 @@ class PhantomSource:
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Return the exact lesion, or None in a normal image."""
-        film = self._film(image_id)
-        return film.mask if film.finding else None
+        return self._film(image_id).mask if self._arguments[image_id][2] else None
 
 
 class FolderSource:
@@ -128,12 +122,19 @@ class FolderSource:
             sorted(f"{name} {digest}" for name, digest in zip(records["id"], records["digest"], strict=True))
         )
         self.name = f"folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        boxes = folder / "boxes.csv"
-        self._boxes = (
-            dict(iter(_read_csv(boxes, ("filename", "x", "y", "w", "h")).groupby("filename")))
-            if boxes.is_file()
-            else {}
-        )
+        self._boxes = self._read_boxes(folder / "boxes.csv")
+
+    def _read_boxes(self, file: Path) -> dict[str, np.ndarray]:
+        """Return each marked image's boxes, (boxes, 4) of x, y, w, h in pixels."""
+        if not file.is_file():
+            return {}
+        sides = ["x", "y", "w", "h"]
+        table = _read_csv(file, ("filename", *sides))
+        numbers = table[sides].apply(pd.to_numeric, errors="coerce")
+        if (bad := numbers.isna().any(axis=1)).any():
+            row = int(bad.idxmax())
+            raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; wanted numbers for x, y, w and h")
+        return {name: rows.to_numpy() for name, rows in numbers.groupby(table["filename"])}
 
     def _from_table(self, table: Path) -> pd.DataFrame:
         rows = _read_csv(table, ("filename", "label"))
@@ -183,8 +184,8 @@ class FolderSource:
         file = self._files[image_id]
         try:
             with Image.open(file) as image:
-                deep = image.mode.startswith("I")  # 16 bits, which `convert` would clip
-                return np.asarray(image).astype(np.uint16) if deep else np.asarray(image.convert("L"))
+                deep = image.mode[0] in "IF"  # 16 bits or fractions, which `convert` would clip
+                return np.asarray(image) if deep else np.asarray(image.convert("L"))
         except (OSError, SyntaxError, ValueError) as error:
             raise SourceError(
                 f"{file} ({file.stat().st_size} bytes) cannot be read as an image: {str(error).splitlines()[0]}. "
@@ -196,7 +197,7 @@ class FolderSource:
         if image_id not in self._boxes:
             return None
         mask = np.zeros(self.read(image_id).shape, dtype=bool)
-        for x, y, w, h in self._boxes[image_id][["x", "y", "w", "h"]].astype(float).to_numpy():
+        for x, y, w, h in self._boxes[image_id]:
             mask[max(round(y), 0) : max(round(y + h), 0), max(round(x), 0) : max(round(x + w), 0)] = True
         return mask
 

@@ -26,7 +26,11 @@ class Diverged(RuntimeError):
     """A loss is no longer a number."""
 
 
-class CheckpointError(ValueError):
+class TrainingError(ValueError):
+    """Training cannot begin."""
+
+
+class CheckpointError(TrainingError):
     """A checkpoint belongs to another run, or is further than asked for."""
 
 
@@ -35,7 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch finds no CUDA card here: write device: cpu, or auto")
+        raise TrainingError("device='cuda', but torch finds no CUDA card here: write device: cpu, or auto")
     return torch.device(name)
 
 
@@ -78,17 +82,18 @@ def train(
     the last bit. `log` is called with all rows so far: after a resume, and after each epoch.
 
     Raises:
-        ValueError: There are fewer images than a batch holds, or none to validate on.
+        TrainingError: There are fewer images than a batch holds, or none to validate on.
         CheckpointError: The checkpoint was trained under other `settings`, or for more epochs.
         Diverged: A loss or the validation residual is NaN or infinite; the last good epoch is in `checkpoint`.
 
     """
     if len(images) < batch_size:
-        raise ValueError(
+        raise TrainingError(
             f"{len(images)} training images are fewer than batch_size={batch_size}: lower it, or add images"
         )
     if not len(validation):
-        raise ValueError("there are no validation images: raise validation_fraction, or add normal images")
+        raise TrainingError("there are no validation images: raise validation_fraction, or add normal images")
+    torch.backends.cudnn.deterministic = True  # or a resumed run differs from an uninterrupted one on a card
     settings = {**settings, "precision": str(precision).removeprefix("torch.")}  # the one that `auto` has become
     method.to(device, memory_format=torch.channels_last)
     parts = dict(method.named_children())

@@ -13,16 +13,30 @@
 # %% [markdown]
 # ## The idea in one picture
 #
-# A network that can only draw normal chests draws the normal chest *nearest* to the film. The difference is the anomaly map,
-# its mean is the film's score, and a film with a high score is called abnormal.
+# A network that can only draw normal chests draws the normal chest *nearest* to the film, its *reconstruction*. The absolute
+# difference of the two is the anomaly map, the *residual*; its mean is the film's score, and a film with a high score is
+# called abnormal.
 
 # %%
-from lib.figures import reconstruct_and_compare
+# Of what the notebook needs, Colab lacks little; elsewhere `pip install` has brought it along already.
+from importlib.util import find_spec
 
-reconstruct_and_compare()
+missing = [name for name in ("jaxtyping", "pydantic", "pyarrow", "seaborn", "wandb") if find_spec(name) is None]
+if missing:
+    get_ipython().run_line_magic("pip", f"install -q {' '.join(missing)}")
+
+# %%
+from lib.figures import reconstructions
+from lib.phantom import radiograph
+
+film = radiograph(3, finding="opacity", severity=0.7)
+same_without = radiograph(3)
+reconstructions(film.image[None], {"a perfect model": same_without.image[None]}, ["opacity"], [film.mask])
 
 # %% [markdown]
-# Two things can go wrong, and they pull in opposite directions:
+# This model is perfect because it cheats: both films are synthetic, drawn by formulas, one with the opacity (outlined) and
+# one without, and the "reconstruction" is simply the latter. It is what one would wish for: everything is given back but what
+# should not be there. Real models can miss that in two ways, and they pull in opposite directions:
 #
 # * The network draws **too well**. If it can copy whatever it is shown, it copies the anomaly too, and the difference is
 #   empty. This is the danger of the U-Net, whose skip connections carry every detail from the input to the output

@@ -7,14 +7,6 @@
 # `params/*.yaml` behind it; the command line goes through the same model. A misspelt name, text in a number's place or a
 # value out of range stops the run here, before anything is trained.
 
-# %%
-# Colab has everything but these small packages; elsewhere `pip install` has brought them along already.
-from importlib.util import find_spec
-
-missing = [name for name in ("jaxtyping", "pydantic", "pyarrow", "wandb", "seaborn") if find_spec(name) is None]
-if missing:
-    get_ipython().run_line_magic("pip", f"install -q {' '.join(missing)}")
-
 # %% tags=["parameters"] id="parameters"
 # @title Parameters
 methods: list[str] = ["unet", "ra"]  # @param {type:"raw"} the methods that this run trains
@@ -58,15 +50,16 @@ run = Run.start(params, base)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# `methods` decides which of the two method chapters train. To compare two runs, give them the same images, size and number
+# Relative folders start from the checkout around the kernel's folder; outside of one, from the folder where the kernel was
+# started (on Colab, `/content`). `methods` decides which of the two method chapters train. To compare two runs, give them the same images, size and number
 # of images seen, and put their folders side by side: the comparison chapter of the second finds the first.
 
 # %%
-device = choose_device(params.device)
+hardware = choose_device(params.device)
 settings = {
     "run folder": run.folder,
-    "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
-    "precision": str(choose_precision(params.precision, device)).removeprefix("torch."),
+    "device": torch.cuda.get_device_name() if hardware.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+    "precision": str(choose_precision(params.precision, hardware)).removeprefix("torch."),
     "torch": torch.__version__,
     **params.model_dump(exclude={"run_dir", "device", "precision"}),
 }

@@ -1,11 +1,12 @@
 # %% [markdown] id="images"
 # # 2 What do the networks see, and who may see what?
 #
-# **Reads** `params`. **Leaves** `source`, `split`, `images`.
+# **Reads** `params`. **Leaves** `source`, `split`, `images`, `abnormal`; `trained` and `histories`, still empty.
 #
-# A result can only be as true as its split. Three rules hold, and the next cells check them: training and validation hold
-# *normal* images only; no patient whose identity is known stands on two sides; exact duplicates stay together. Labels are
-# read here, once, to keep abnormal images out of training, and not again before the evaluation.
+# A result can only be as true as its split. Three rules hold: training and validation hold *normal* images only; no
+# patient whose identity is known stands on two sides; exact duplicates (files equal in every byte) stay together. Labels are
+# used here to keep abnormal images out of training, and then to choose films to look at; nothing that is trained or scored
+# sees one before the evaluation.
 
 # %%
 from lib.dataset import load_sides, split_records
@@ -13,7 +14,10 @@ from lib.figures import image_grid
 from lib.sources import open_source
 
 source = open_source(params, base)
-split = split_records(source.records, validation_fraction=params.validation_fraction, seed=params.seed)
+split = split_records(
+    source.records, validation_fraction=params.validation_fraction, seed=params.seed, labels=params.labels
+)
+trained, histories = {}, {}  # the method chapters fill these
 origin = SYNTHETIC if source.synthetic else f"images from {source.folder.name}"
 display(Markdown(f"**{origin}.** {len(source.records):,} records, split `{split.hash}`."))
 
@@ -57,6 +61,5 @@ titles = [(split.test["finding"][i] or "abnormal").replace("|", "\n") for i in a
 run.save_figure(image_grid(images.test[abnormal], titles=titles, columns=8), "abnormal")
 
 # %% [markdown]
-# If you did not find the difference easy to see, neither do the networks. How the labels were made, and how wrong they may
-# be, is part of the data: text-mined labels of the adult films call 27 films abnormal that a radiologist called normal
-# (chapter 8).
+# If you did not find the difference easy to see: neither do the networks. How the labels were made, and how wrong they may be,
+# is part of the data ([chapter 8](08_limits.py)).

@@ -1,22 +1,23 @@
 # %% [markdown] id="unet"
 # # 3 Does a network with shortcuts learn what is normal?
 #
-# **Reads** `params`, `split`, `images`, `run`. **Leaves** `trained["unet"]`, if `methods` names it.
+# **Reads** `params`, `split`, `images`, `run`. **Leaves** `trained["unet"]` and `histories["unet"]`, if `methods` names it;
+# `copied_share`.
 #
 # A U-Net (Ronneberger et al., 2015) halves the image again and again, $64 \to 32 \to 16 \to \dots$, while the number of
 # channels grows, and then doubles it back to full size. At every size a **skip connection** hands the features on the way
-# down straight to the way up. As an autoencoder it is trained to return its input, with the mean squared error
+# down straight to the way up. (Ours has the residual blocks, batch normalisation and average pooling of the other method, so
+# that the two differ in what is being compared and not in their bricks.) As an autoencoder it is trained to return its input, with the mean squared error
 #
 # $$\mathcal L(x) = \frac{1}{HW} \sum_{i} (x_i - \hat x_i)^2 , \qquad \hat x = f_\theta(x).$$
 #
 # That is all: one network, one loss, one optimizer. Nothing forces it to know anything about chests.
 
 # %%
-from lib.figures import loss_curves, reconstructions
+from lib.figures import loss_curves
 from lib.scoring import reconstruct
 from lib.unet import UNetAutoencoder
 
-trained, histories = {}, {}
 if "unet" in params.methods:
     torch.manual_seed(params.seed)  # the same first weights whichever method trained before
     trained["unet"] = UNetAutoencoder.from_params(params)
@@ -26,14 +27,14 @@ else:
     print(f"This run trains {params.methods}: the U-Net is left to another one.")
 
 # %% [markdown]
-# The loss on training images, and below it the mean absolute residual of normal images that were not trained on. What do
+# The loss on training images, and beside it the mean absolute residual of normal images that were not trained on. What do
 # such reconstructions look like?
 
 # %%
 if "unet" in trained:
     sample = images.validation[:4]
-    made = reconstruct(trained["unet"], sample)
-    display(run.save_figure(reconstructions(sample, {"unet": made}), "unet-normal"))
+    returned = reconstruct(trained["unet"], sample)
+    display(run.save_figure(reconstructions(sample, {"unet": returned}), "unet-normal"))
 
 # %% [markdown]
 # ## The shortcut

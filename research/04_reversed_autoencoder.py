@@ -1,7 +1,8 @@
 # %% [markdown] id="reversed-autoencoder"
 # # 4 Does a network that has to imagine the chest do better?
 #
-# **Reads** `params`, `split`, `images`, `run`. **Leaves** `trained["ra"]`, if `methods` names it.
+# **Reads** `params`, `split`, `images`, `run`, `copied_share`. **Leaves** `trained["ra"]` and `histories["ra"]`, if `methods`
+# names it.
 #
 # The Reversed Autoencoder (Bercea et al., MIDL 2023) has no shortcut. Everything it knows of a film has to pass through a
 # short vector $z$, and its two halves keep each other honest. It is built in four steps; each is one line of mathematics.
@@ -23,7 +24,7 @@
 #
 # In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It gives real films a high
 # bound and films that the decoder made, $g \in \{\hat x, D(\varepsilon)\}$, a low one; the decoder wants its films to be
-# given a high one. With $s = 1/(HW)$ the encoder lowers
+# given a high one. Such a film is encoded and decoded in its turn: $\hat g = D(E(g))$. With $s = 1/(HW)$ the encoder lowers
 #
 # $$\mathcal L_E = s\left[\beta_{rec}\, L(x, \hat x) + \beta_{kl}\, \mathrm{KL}(x)\right]
 # + \tfrac14 \sum_{g} \exp\!\left(-2s\left[\beta_{rec}\, L(g, \hat g) + \beta_{neg}\, \mathrm{KL}(g)\right]\right)
@@ -38,6 +39,14 @@
 # that is, it reconstructs, and makes films which the encoder would find likely. At the end of the game blur does not pay:
 # the encoder would recognise it.
 #
+# | weight | parameter | of what | the authors' value, at 128 px |
+# |---|---|---|---|
+# | $\beta_{rec}$ | `ra_beta_rec` | the reconstruction error | 0.5; half of what the U-Net's loss gives it, up to the scale |
+# | $\beta_{kl}$ | `ra_beta_kl` | the KL of real films (encoder), of generated ones (decoder) | 1 |
+# | $\beta_{neg}$ | `ra_beta_neg` | the KL of generated films in the exponential: how sharp the critic is | 128 |
+# | $\gamma_r$ | `ra_gamma_r` | the generated films' own reconstruction error (decoder) | $10^{-8}$ |
+# | $\lambda_{emb}$ | `ra_lambda_emb` | the reversed embedding loss, next | 0.005 |
+#
 # ## The reversal
 #
 # What makes it *RA* is the last term. Let $e_l(x)$ be the encoder's features after its $l$-th halving. The **reversed
@@ -46,15 +55,18 @@
 # $$L_{emb} = \sum_l \left[\tfrac12\, \mathrm{MSE}\big(e_l(x), e_l(\hat x)\big)
 # + 1 - \cos\big(e_l(x), e_l(\hat x)\big)\right].$$
 #
-# It is computed on the reconstruction, detached, and trains the encoder alone: reconstructions become anatomically close to
-# the film where the film is normal, and only there, since nothing else has ever been seen. With $\lambda_{emb} = 0$ the
-# method is the plain soft-introspective VAE.
+# The reconstruction is *detached* here, as everywhere in the critic's part: it counts as a given film, and no gradient flows
+# back through the decoder that drew it. So this term shapes the encoder, which is pulled to features in which a normal film
+# and its reconstruction agree; the decoder then learns to draw from a code that keeps them. That it makes reconstructions
+# anatomically closer is the authors' claim; with $\lambda_{emb} = 0$ the method is the plain soft-introspective VAE, and can be
+# compared.
 #
 # ## Two moves, two optimizers
 #
 # Each batch is played in two moves: the encoder's, then the decoder's, which already meets the improved encoder. In
 # `lib/ra.py` this is one function that reads from top to bottom, `moves`; the training loop asks for the next move, lowers
-# its loss in that part alone, and never knows which method it trains.
+# its loss in that part alone, and never knows which method it trains. For the first `ra_warmup_epochs` there is no game: both
+# losses lose their sum over $g$ (and the encoder's its $L_{emb}$), so that the decoder can draw before it has to convince.
 
 # %%
 from lib.ra import ReversedAutoencoder
@@ -68,14 +80,14 @@ else:
     print(f"This run trains {params.methods}: the RA is left to another one.")
 
 # %% [markdown]
-# The curves to look at are the three KLs. `kl_real` should lie *below* `kl_reconstruction` and `kl_sample`: that gap is what
+# The curves to look at are the encoder's three KLs. `kl_real` should lie *below* `kl_reconstruction` and `kl_sample`: that gap is what
 # the encoder knows of the difference between a chest and an invention. Its reconstructions:
 
 # %%
 if "ra" in trained:
     sample = images.validation[:4]
-    made = reconstruct(trained["ra"], sample)
-    display(run.save_figure(reconstructions(sample, {"ra": made}), "ra-normal"))
+    returned = reconstruct(trained["ra"], sample)
+    display(run.save_figure(reconstructions(sample, {"ra": returned}), "ra-normal"))
 
 # %% [markdown]
 # They are not copies. And what does the decoder imagine when it is given nothing but noise?
@@ -99,16 +111,19 @@ if "ra" in trained:
 # %% [markdown]
 # ## Where we depart from the authors' code, and why
 #
-# Their training script and their paper do not always agree. Each choice below has its test in `tests/test_ra.py` or
-# `tests/test_training.py`.
+# Their training script and their paper do not always agree. What can be tested of these choices is, in `tests/test_ra.py`,
+# `tests/test_training.py` and `tests/test_scoring.py`; the architecture page of the repository names each test.
 #
 # | place | the authors' code | here, and why |
 # |---|---|---|
 # | target when a generated film is reconstructed again (encoder's move) | attached: sends gradient into the first pass | detached: to the critic a generated film is given data |
-# | batch normalisation while training | evaluation mode, by a copy that switches the original | training mode, as in the soft-introspective VAE |
+# | batch normalisation while training | evaluation mode, by a copy that switches the original | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated films too |
+# | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar): in short trials on normal films, the game without it had not begun to reconstruct |
 # | learning rate | a schedule that receives the loss as its epoch and never acts | constant, said so |
 # | latent at test time | a sample: scores are random | the posterior's mean: a score depends on the film alone |
 # | 1×1 shortcuts | chosen by object identity: depends on where the list of widths came from | chosen by value |
 # | checkpoint | an optimizer that never steps | both optimizers: a resumed run equals an uninterrupted one |
+# | widths, learning rate, batch | up to 512 channels, $5 \cdot 10^{-5}$, 8 | parameters; the defaults are narrower and faster |
+# | which epoch | the best by validation error | the last |
 # | augmentation | affine and horizontal flip | none: the heart has a side |
 # | anomaly score | CLAHE residual times a perceptual distance | the plain residual, so that both methods are measured alike |

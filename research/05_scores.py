@@ -1,42 +1,33 @@
 # %% [markdown] id="scores"
 # # 5 How does a reconstruction become one number?
 #
-# **Reads** `trained`, `split`, `images`. **Leaves** `table`, one row an image, and a finished run on disk.
+# **Reads** `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with one row an
+# image, the reconstructions, the lesions; and scores on disk that other runs can compare with.
 #
 # The same two steps for every method: the **residual map** $r_i = |x_i - \hat x_i|$, and the **image score**
 # $\frac{1}{HW}\sum_i r_i$. No label is looked at. A score depends on one film alone: not on its neighbours in the batch, not
 # on the other films of the test side.
 
 # %%
-from lib.dataset import load_masks
-from lib.runs import budget_table, pixel_results
-from lib.scoring import residuals, scores
+from lib.runs import budget_table
 
-made, maps, by_side, budgets, pixels = {}, {}, {}, {}, {}
-masks = load_masks(source, list(split.test["id"]), params.image_size)
-for name, method in trained.items():
-    made[name] = reconstruct(method, images.test, name=f"{name}: test")
-    maps[name] = residuals(images.test, made[name])
-    validation = reconstruct(method, images.validation, name=f"{name}: validation")
-    by_side[name] = {"validation": scores(residuals(images.validation, validation)), "test": scores(maps[name])}
-    budgets[name] = run.budget(method, histories[name])
-    pixels[name] = pixel_results(maps[name], list(split.test["id"]), masks)
-table = run.write_scores(split, by_side, budgets, pixels, source.synthetic)
-table.groupby("side")[list(trained)].describe().T if trained else None
+scored = run.score(trained, histories, source, split, images)
+scored.table.groupby("side")[list(trained)].describe().T if trained else print("No method was trained by this run.")
 
 # %% [markdown]
-# One abnormal film through all stages, for each method: what goes in, what comes back, where they differ. The same limits
-# hold for every error map.
+# Three abnormal films through all stages, for each method: what goes in (with the lesion outlined where it is marked), what
+# comes back, where they differ. The same limits hold for every error map.
 
 # %%
 if trained:
-    shown = [i for i in abnormal if split.test["id"][i] in masks][:3] or list(abnormal[:3])
-    labels = [split.test["finding"][i].replace("|", "\n") for i in shown]
-    display(
-        run.save_figure(
-            reconstructions(images.test[shown], {n: m[shown] for n, m in made.items()}, titles=labels), "stages"
-        )
+    marked = [i for i in abnormal if split.test["id"][i] in scored.lesions][:3] or list(abnormal[:3])
+    figure = reconstructions(
+        images.test[marked],
+        {name: returned[marked] for name, returned in scored.reconstructed.items()},
+        [split.test["finding"][i].replace("|", "\n") for i in marked],
+        [scored.lesions.get(split.test["id"][i]) for i in marked],
     )
+    display(run.save_figure(figure, "stages"))
 
 # %% [markdown]
 # ## Does the map point at the lesion?
@@ -45,7 +36,7 @@ if trained:
 # **pixel-level average precision**. A map that knows nothing scores the prevalence: the share of marked pixels.
 
 # %%
-located = {name: found for name, found in pixels.items() if found}
+located = {name: entry["pixels"] for name, entry in run.results()["methods"].items() if entry["pixels"]}
 pd.DataFrame(located).T.rename_axis("method") if located else print("No lesion is marked in this data.")
 
 # %% [markdown]

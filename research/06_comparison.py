@@ -1,18 +1,18 @@
 # %% [markdown] id="comparison"
 # # 6 Which one wins, and is the difference real?
 #
-# **Reads** this run's scores, and those of finished runs beside it. **Leaves** `results`.
+# **Reads** `run`, with its scores and those of finished runs beside it. **Leaves** `table`, `compared`, `results`, `evaluation`.
 #
 # Two runs can be compared if they share the split's hash, the image size and the number of images seen. If this run trained
 # both methods they are compared here; if it trained one, the other is looked for in the folders beside this run.
 
 # %%
-from lib.evaluation import findings_table, results_table
+from lib.evaluation import difference_text, findings_table, results_table
 from lib.figures import findings_forest, roc_curves, score_histograms
 
 table, found = run.comparable()
-methods = list(run.results()["methods"])
-absent = [name for name in ("unet", "ra") if name not in methods]
+compared = list(run.results()["methods"])
+absent = [name for name in ("unet", "ra") if name not in compared]
 if absent:
     print(
         f"No finished run beside this one has {' or '.join(absent)} on this split with this budget: nothing to compare with yet."
@@ -36,10 +36,10 @@ print(
 results_table(evaluation)
 
 # %%
-run.save_figure(roc_curves(table, methods, params.labels, evaluation), "roc")
+run.save_figure(roc_curves(table, compared, params.labels, evaluation), "roc")
 
 # %%
-run.save_figure(score_histograms(table, methods, params.labels, evaluation), "scores")
+run.save_figure(score_histograms(table, compared, params.labels, evaluation), "scores")
 
 # %% [markdown]
 # If the two normal histograms lie apart, the test normals are not like the normals that were learned from (another camera,
@@ -52,12 +52,7 @@ run.save_figure(score_histograms(table, methods, params.labels, evaluation), "sc
 
 # %%
 for difference in evaluation["differences"]:
-    d = difference["auroc"]
-    verdict = "covers zero: no difference shown" if d["low"] <= 0 <= d["high"] else "does not cover zero"
-    text = (
-        f"AUROC {difference['first']} − {difference['second']} = {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-    )
-    display(Markdown(f"**{text}**, which {verdict}."))
+    display(Markdown(f"**{difference_text(difference)}**"))
 
 # %% [markdown]
 # ## Finding by finding

@@ -15,18 +15,9 @@ sentences = [
     )
     + "."
 ]
-for difference in evaluation["differences"]:
-    d = difference["auroc"]
-    outcome = (
-        "shows no difference"
-        if d["low"] <= 0 <= d["high"]
-        else f"favours {difference['first'] if d['low'] > 0 else difference['second']}"
-    )
-    sentences.append(
-        f"The paired difference {difference['first']} − {difference['second']}, {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], {outcome}."
-    )
+sentences += [f"{difference_text(difference)}." for difference in evaluation["differences"]]
 sentences.append(
-    f"The best trivial score ({best}) reaches {trivial[best]:.3f}; patient separation: {results['patient_separation']}."
+    f"The best trivial score ({best}) lies {away:.3f} from chance; patient separation: {results['patient_separation']}."
 )
 if source.synthetic:
     sentences.append(f"These are {SYNTHETIC}.")
@@ -49,11 +40,7 @@ for file in published:
     display(Markdown(f"**{file.stem}**, labels: {theirs['evaluation']['labels']}, {theirs['image_size']} px"))
     display(results_table(theirs["evaluation"]))
     display(budget_table(theirs))
-    for difference in theirs["evaluation"]["differences"]:
-        d = difference["auroc"]
-        print(
-            f"AUROC {difference['first']} − {difference['second']} = {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-        )
+    print(*map(difference_text, theirs["evaluation"]["differences"]), sep="\n")
 
 # %%
 run.finish()

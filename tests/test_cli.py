@@ -27,6 +27,7 @@ TINY = {
     "widths": [4, 8],
     "latent_dim": 4,
     "epochs": 1,
+    "ra_warmup_epochs": 0,
     "batch_size": 4,
     "resamples": 100,
     "precision": "float32",
@@ -71,7 +72,8 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
     assert left == {
         *("status.json", "params.json", "split.json", "metrics.jsonl", "scores.parquet", "results.json"),
         *("checkpoints/unet.pt", "checkpoints/ra.pt", "figures/unet-losses.png", "figures/ra-losses.png"),
-        *("figures/roc.png", "figures/scores.png", "figures/findings.png", "figures/reconstructions.png"),
+        *("figures/roc.png", "figures/scores.png", "figures/findings.png"),
+        *("figures/unet-cases.png", "figures/ra-cases.png"),
     }
     assert status(finished)["status"] == "ok"
 
@@ -121,6 +123,25 @@ def test_a_folder_with_names_and_labels_alone_goes_all_the_way(tmp_path):
     results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
     assert not results["synthetic"]
     assert "unverified" in results["patient_separation"]
+
+
+def test_no_label_of_the_test_side_is_seen_between_the_split_and_the_evaluation(tmp_path):
+    data = folder_of_images(tmp_path / "data")
+    rows = pd.read_csv(data / "labels.csv")
+    rows["split"] = ["test" if i % 4 in (2, 3) else "train" for i in range(len(rows))]
+    kept = []
+    for name, labels in (
+        ("true", rows["label"]),
+        ("turned", rows["label"].map({"normal": "abnormal", "abnormal": "normal"})),
+    ):
+        rows.assign(label=labels.where(rows["split"] == "test", rows["label"])).to_csv(data / "labels.csv", index=False)
+        file = params_file(tmp_path, name, source="folder", data_dir=str(data), run_dir=f"runs-{name}/x")
+        cli.train([str(file)])
+        cli.evaluate([str(tmp_path / f"runs-{name}/x")])
+        kept.append(pd.read_parquet(tmp_path / f"runs-{name}/x/scores.parquet").set_index("id"))
+    true, turned = kept
+    assert (true["label"] != turned["label"]).sum() == 20
+    pd.testing.assert_frame_equal(true[["unet", "ra", "side"]], turned[["unet", "ra", "side"]], check_exact=True)
 
 
 def test_weights_are_not_evaluated_once_the_data_and_with_it_the_split_have_changed(tmp_path):

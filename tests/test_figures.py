@@ -43,23 +43,25 @@ HISTORY = [
         "epoch": i,
         "seconds": 2.0,
         "encoder/total": 3 - i,
-        "encoder/kl": 40.0,
+        "encoder/kl_real": 40.0,
         "decoder/total": 1.0,
         "validation/residual": 1,
     }
     for i in range(4)
 ]
 
+TEST = TABLE[TABLE["side"] == "test"].reset_index(drop=True)
+CASES = np.random.default_rng(2).random((len(TEST), 16, 16))
+
 # Each figure: the function, its arguments, the number of axes (a colour bar counts).
 DRAWN = {
     "image_grid": (figures.image_grid, (IMAGES, list("abcde"), 3), 5),
     "reconstructions": (figures.reconstructions, (IMAGES, MADE, list("abcde")), 5 * 5 + 1),
-    "loss_curves": (figures.loss_curves, (HISTORY,), 3),
+    "loss_curves": (figures.loss_curves, (HISTORY,), 4),
     "roc_curves": (figures.roc_curves, (TABLE, METHODS, "label", RESULTS), 1),
     "score_histograms": (figures.score_histograms, (TABLE, METHODS, "label", RESULTS), 3),
     "findings_forest": (figures.findings_forest, (RESULTS,), 1),
-    "reconstruct_and_compare": (figures.reconstruct_and_compare, (IMAGES[0, 0], IMAGES[1, 0]), 1),
-    "reconstruct_and_compare, sketched": (figures.reconstruct_and_compare, (), 1),
+    "cases": (figures.cases, (CASES, {"ra": CASES}, TEST, "ra", "label", {TEST["id"][0]: CASES[0] > 0.5}), 8 * 3 + 1),
 }
 
 
@@ -93,7 +95,7 @@ def test_no_words_are_cut_off_at_the_edge(name):
 
 
 def test_a_notebook_shows_a_figure_without_pyplot():
-    assert figures.reconstruct_and_compare()._repr_png_().startswith(b"\x89PNG")
+    assert figures.image_grid(IMAGES)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_method_keeps_its_colour_and_shares_it_with_no_other():
@@ -110,13 +112,14 @@ def test_a_method_keeps_its_colour_and_shares_it_with_no_other():
 
 
 def test_all_x_rays_share_one_grey_scale_and_all_residuals_the_printed_limits():
-    figure = figures.reconstructions(IMAGES, MADE, limit=0.25)
+    figure = figures.reconstructions(IMAGES, MADE)
+    largest = np.percentile([abs(IMAGES[:, 0] - made.reshape(5, 16, 16)) for made in MADE.values()], 99.5)
     limits = {"gray": set(), "magma": set()}
     for ax in figure.axes[:-1]:
         picture = ax.images[0]
         limits[picture.get_cmap().name].add(picture.get_clim())
-    assert limits == {"gray": {(0, 1)}, "magma": {(0, 0.25)}}
-    assert "0 to 0.25" in texts(figure)
+    assert limits == {"gray": {(0, 1)}, "magma": {(0, largest)}}
+    assert f"0 to {largest:.2g}" in texts(figure)
 
 
 def test_a_residual_is_the_absolute_difference_and_its_mean_is_written_below():
@@ -140,7 +143,7 @@ def test_the_roc_curve_passes_through_its_marked_threshold_and_names_its_auroc()
     point = np.array([dot.get_xdata()[0], dot.get_ydata()[0]])
     assert point == pytest.approx([1 - one["threshold"]["specificity"], one["threshold"]["sensitivity"]])
     assert np.abs(curve.get_xydata() - point).sum(axis=1).min() == pytest.approx(0, abs=1e-12)
-    assert f"ra  {one['auroc']['value']:.2f} [" in texts(figure)
+    assert f"ra  {one['auroc']['value']:.3f} [" in texts(figure)
 
 
 def test_the_histogram_shows_the_threshold_and_how_many_images_there_are():
@@ -164,8 +167,9 @@ def test_the_headline_claims_a_better_method_only_if_the_interval_excludes_zero(
 
 
 def test_losses_are_drawn_by_part_over_the_epochs():
-    encoder, decoder, validation = figures.loss_curves(HISTORY).axes
-    assert [line.get_label() for line in encoder.lines] == ["total", "kl"]
+    decoder, encoder, kl, validation = figures.loss_curves(HISTORY).axes
+    assert [line.get_label() for line in encoder.lines] == ["total"]
+    assert [line.get_label() for line in kl.lines] == ["kl_real"]
     assert list(encoder.lines[0].get_xdata()) == [0, 1, 2, 3] and list(encoder.lines[0].get_ydata()) == [3, 2, 1, 0]
     assert decoder.get_title() == "decoder: total 1 → 1" and validation.get_title().startswith("validation: residual")
 
@@ -183,11 +187,6 @@ def test_losses_are_drawn_by_part_over_the_epochs():
             r"reconstructions\['ra'\] has shape \(3, 16, 16\)",
         ),
         (lambda: figures.reconstructions(IMAGES, {}), "reconstructions is empty"),
-        (lambda: figures.reconstruct_and_compare(IMAGES[0, 0]), "one of image and reconstruction is missing"),
-        (
-            lambda: figures.reconstruct_and_compare(IMAGES, IMAGES),
-            r"image \(5, 1, 16, 16\).*expected the same \(H, W\)",
-        ),
         (lambda: figures.loss_curves([]), "history has no row"),
         (lambda: figures.loss_curves([{"epoch": 0, "loss": 1}]), r"history has \['epoch', 'loss'\]"),
         (lambda: figures.roc_curves(TABLE, ["pca"], "label", RESULTS), r"no column \['pca'\]"),

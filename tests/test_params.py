@@ -99,6 +99,21 @@ def test_phantoms_smaller_than_a_chest_needs_are_refused_with_the_settings():
     assert Params(image_size=16, widths=[4], source="folder", data_dir="x").image_size == 16
 
 
+def test_a_warm_up_that_leaves_no_epoch_for_the_game_is_refused():
+    assert "ra_warmup_epochs=5 leaves none of epochs=5 for the game" in refusal(epochs=5, ra_warmup_epochs=5)
+    assert Params(epochs=5, ra_warmup_epochs=4).epochs == 5
+
+
+def test_a_chapter_that_has_used_a_parameters_name_since_does_no_harm():
+    given = notebook(Params.cell(), "# Parameters\nmethods = ['ra']")
+    assert Params.from_notebook(given | {"methods": ["ra", "unet"], "source": object()}).methods == ["ra"]
+
+
+def test_a_computed_value_in_the_cell_is_refused():
+    with pytest.raises(ParameterError, match=r"10 \* 2 is computed; the parameters cell takes plain values only"):
+        Params.from_notebook(notebook(Params.cell().replace("epochs: int = 20", "epochs: int = 10 * 2")))
+
+
 def test_whole_numbers_serve_where_a_fraction_is_allowed():
     assert Params(learning_rate=1).learning_rate == 1
 
@@ -115,8 +130,8 @@ def test_two_runs_do_not_share_a_default_list():
 
 
 def test_what_is_given_beside_a_file_wins_over_it(tmp_path):
-    params = Params.from_yaml(yaml_file(tmp_path, "epochs: 3\nseed: 4\n"), epochs=5)
-    assert (params.epochs, params.seed, params.batch_size) == (5, 4, Params().batch_size)
+    params = Params.from_yaml(yaml_file(tmp_path, "epochs: 8\nseed: 4\n"), epochs=9)
+    assert (params.epochs, params.seed, params.batch_size) == (9, 4, Params().batch_size)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
@@ -227,8 +242,8 @@ def test_names_of_other_cells_are_nobodys_settings():
 
 def test_a_cell_that_is_corrected_and_run_again_is_read_in_its_last_form():
     wrong, right = Params.cell().replace("epochs: int = 20", "epoch: int = 3"), Params.cell()
-    params = Params.from_notebook(notebook(wrong, right.replace("epochs: int = 20", "epochs: int = 3")))
-    assert params == Params(epochs=3)
+    params = Params.from_notebook(notebook(wrong, right.replace("epochs: int = 20", "epochs: int = 8")))
+    assert params == Params(epochs=8)
 
 
 def test_text_in_a_numbers_place_is_refused_in_the_notebook_too():
@@ -309,6 +324,6 @@ def test_other_settings_get_another_run_folder_and_equal_ones_the_same(tmp_path)
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "device"}
     assert set(Params().training_settings()) == FIELDS - free
-    others = Params(methods=["ra"], epochs=3, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
+    others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()
     assert Params(latent_dim=3).training_settings() != Params().training_settings()

@@ -29,6 +29,7 @@ SMALL = {
     "widths": [4],
     "batch_size": 8,
     "epochs": 1,
+    "ra_warmup_epochs": 0,
     "precision": "float32",
     "device": "cpu",
     "resamples": 100,
@@ -209,9 +210,9 @@ def test_the_second_run_finds_the_first(tmp_path):
     ]
     theirs = pd.read_parquet(first.folder / "scores.parquet").set_index("id")["unet"]
     assert table.set_index("id")["unet"].equals(theirs.loc[table["id"]])
-    assert list(second.results()["methods"]) == ["ra", "unet"]
+    assert list(second.results()["methods"]) == ["unet", "ra"]  # a difference has one sign, whichever ran last
     assert second.results()["methods"]["unet"]["run"] == "u"
-    assert second.evaluate(table)["evaluation"]["differences"][0]["second"] == "unet"
+    assert second.evaluate(table)["evaluation"]["differences"][0]["second"] == "ra"
 
 
 @pytest.mark.parametrize("difference", ["split", "image_size", "images_seen", "unfinished", "elsewhere"])
@@ -292,11 +293,30 @@ def test_a_run_without_methods_compares_two_equal_ones(tmp_path):
     assert set(run.evaluate(table)["evaluation"]["methods"]) == {"unet", "ra"}
 
 
-def test_a_foreign_results_file_beside_is_passed_over(tmp_path):
+def test_a_foreign_results_file_beside_is_named_and_passed_over(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "results.json").write_text('{"accuracy": 1}')
     _, found = scored(tmp_path, "r", ["ra"]).comparable()
-    assert found["run"].tolist() == ["r"]
+    assert found[["run", "used"]].to_numpy().tolist() == [["r", True], ["foreign", False]]
+    assert found["remark"][1].startswith("cannot be read: ")
+
+
+def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
+    other = scored(tmp_path, "u", ["unet"])
+    other.mark("failed", "out of memory")
+    table, found = scored(tmp_path, "r", ["ra"]).comparable()
+    assert "unet" not in table
+    assert found[["run", "used", "remark"]].to_numpy().tolist() == [
+        ["r", True, ""],
+        ["u", False, "its status is failed"],
+    ]
+
+
+def test_a_run_that_trains_nothing_and_finds_nothing_says_so(tmp_path):
+    run = scored(tmp_path, "r", [])
+    table, _ = run.comparable()
+    with pytest.raises(RunError, match=r"nothing to evaluate: .* \(methods is empty\)"):
+        run.evaluate(table)
 
 
 def test_both_label_columns_are_evaluated(tmp_path):
@@ -334,7 +354,7 @@ def test_the_summary_says_of_synthetic_images_that_they_are_no_evidence(tmp_path
     results = run.evaluate(run.comparable()[0]) | {"synthetic": synthetic}
     words = summary(results)
     assert (SYNTHETIC in words) == synthetic
-    assert "AUROC unet minus ra: " in words
+    assert "AUROC unet − ra = " in words
     value = results["evaluation"]["methods"]["unet"]["auroc"]["value"]
     assert f"{value:.3f}" in words
 
