@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from traitlets.config import Config
 
 from lib.dataset import Sides, Split, SplitError, load_sides, split_records
 from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             coalesce_streams=True,
+            config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # or each start warns of plain TCP
         )
     except (Exception, KeyboardInterrupt) as error:
         record.mark("failed", f"{type(error).__name__}: {str(error)[-2000:]}")

@@ -88,11 +88,10 @@ class Run:
         """Raise RunError if the folder holds weights that were trained under other settings than the run's."""
         if not any((self.folder / "checkpoints").glob("*.pt")):
             return
-        kept = Run.open(self.folder).params
-        there, now = kept.training_settings(), self.params.training_settings()
-        pairs = [f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]]
-        if kept.epochs > self.params.epochs:
-            pairs.append(f"epochs: {kept.epochs} there, {self.params.epochs} now; only more can be asked for")
+        there, now = json.loads((self.folder / "params.json").read_text()), self.params.training_settings()
+        pairs = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
+        if there["epochs"] > self.params.epochs:
+            pairs.append(f"epochs: {there['epochs']} there, {self.params.epochs} now; only more can be asked for")
         if pairs:
             raise RunError(
                 f"{self.folder} was trained under other settings ({', '.join(pairs)}): "

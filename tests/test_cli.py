@@ -289,3 +289,11 @@ def test_nothing_in_lib_branches_on_a_methods_name(file):
             words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & set(cli.METHODS)
             annotation = isinstance(node, ast.Subscript) and "Literal" in ast.unparse(node)
             assert not words or annotation, f"{file.name}:{node.lineno} {ast.unparse(node)}"
+
+
+def test_what_a_user_can_mend_is_said_in_one_line_without_a_traceback(tmp_path, monkeypatch, capsys):
+    file = params_file(tmp_path)
+    monkeypatch.setattr("sys.argv", ["imgae-train", str(file), "--set", "epocs=3"])
+    assert cli.train_command() == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("epocs=3: there is no such parameter; did you mean epochs?")

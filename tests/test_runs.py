@@ -301,6 +301,23 @@ def test_a_foreign_results_file_beside_is_named_and_passed_over(tmp_path):
     assert found["remark"][1].startswith("cannot be read: ")
 
 
+def test_a_run_without_its_scores_is_named_and_passed_over(tmp_path):
+    (scored(tmp_path, "u", ["unet"]).folder / "scores.parquet").unlink()
+    table, found = scored(tmp_path, "r", ["ra"]).comparable()
+    assert "unet" not in table
+    assert found["remark"][1].startswith("cannot be read: FileNotFoundError")
+
+
+def test_fewer_epochs_than_a_finished_run_has_are_refused_and_it_stays_finished(tmp_path):
+    run = scored(tmp_path, "r", ["ra"], epochs=4)
+    run.checkpoint("ra").parent.mkdir()
+    run.checkpoint("ra").write_bytes(b"weights")
+    with pytest.raises(RunError, match="epochs: 4 there, 2 now; only more can be asked for"):
+        Run.start(params(methods=["ra"], run_dir="r", epochs=2), tmp_path)
+    assert status(run.folder)["status"] == "ok"
+    assert json.loads((run.folder / "params.json").read_text())["epochs"] == 4
+
+
 def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
     other = scored(tmp_path, "u", ["unet"])
     other.mark("failed", "out of memory")
