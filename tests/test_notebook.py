@@ -128,7 +128,7 @@ def test_both_methods_in_one_execution_equal_one_execution_each(tmp_path):
 
 @pytest.mark.long
 def test_the_demo_runs_from_make_and_ends_with_table_warning_and_report():
-    done = terminal("make", "demo", folder=ROOT)
+    done = terminal("make", "--no-print-directory", "demo", folder=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     *_, warning, report = done.stdout.rstrip().splitlines()
     assert warning == "synthetic images: a smoke test, not evidence"
