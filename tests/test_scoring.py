@@ -22,7 +22,7 @@ class Halved(Method):
         nn.init.constant_(self.grey.weight, 0.5)
 
     def moves(self, images):
-        raise NotImplementedError
+        return iter(())  # it is never trained
 
     def reconstruct(self, images):
         self.saw.append((len(images), self.training, torch.is_grad_enabled()))
