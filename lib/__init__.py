@@ -4,8 +4,15 @@ files       a file is there whole or not at all
 method      the contract: child modules that train, `moves(images)`, `reconstruct(images)`
 params      a run's settings: one typed, frozen model; what is wrong is refused by name
 phantom     the embedded default: synthetic chest radiographs with exact lesion masks
-sources     where images come from: phantom or folder; a table of records, one image at a time
-dataset     records -> patient-safe, normal-only split with a manifest -> uint8 images
+source      the contract of a source of images, and what may be wrong with them
+decoding    a file's bytes -> one grey image, DICOM included, or the reason why not
+kaggle      a data set of Kaggle on this machine, whole, or what to do to get it
+registry    the data sets that a run can name, what their labels mean and what they may be used for
+stream      parquet shards anywhere, read while they arrive; and written from any other source
+sources     where images come from: phantom, folder, Kaggle, shards; a table of records, the bytes of images
+cache       images prepared once: a memory-mapped uint8 array and its journal
+duplicates  films that are nearly the same
+dataset     all images checked -> patient-safe, normal-only split with a manifest
 blocks      layers that both methods share, so that they cannot differ by accident
 unet        the U-Net autoencoder: network and objective
 ra          the Reversed Autoencoder: encoder, decoder, objective

@@ -1,4 +1,4 @@
-"""`imgae-train`, `imgae-evaluate`, `imgae-run`: thin fronts to the functions that the chapters call."""
+"""`imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the functions that the chapters call."""
 
 import argparse
 import json
@@ -12,13 +12,15 @@ import torch
 import yaml
 from traitlets.config import Config
 
-from lib.dataset import Sides, Split, SplitError, load_sides, split_records
+from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
 from lib.method import Method
 from lib.params import ParameterError, Params, project_root
 from lib.ra import ReversedAutoencoder
 from lib.runs import Run, RunError, summary, write_report
-from lib.sources import Source, SourceError, open_source
+from lib.source import SourceError, problem_counts
+from lib.sources import Source, open_source
+from lib.stream import write_shards
 from lib.training import Diverged, TrainingError
 from lib.unet import UNetAutoencoder
 
@@ -33,7 +35,9 @@ NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """`imgae-train params/x.yaml`: train the file's methods without a notebook."""
-    params, base = _settings("imgae-train", "Train the methods of a params file, without a notebook.", arguments)
+    params, base = _settings(
+        _parser("imgae-train", "Train the methods of a params file, without a notebook."), arguments
+    )
     run = Run.start(params, base)
     try:
         _, split, images = _data(params, base)
@@ -65,12 +69,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     table, found = run.comparable()
     results = run.evaluate(table)
     evaluation, methods = results["evaluation"], list(results["methods"])
-    run.save_figure(roc_curves(table, methods, params.labels, evaluation), "roc")
-    run.save_figure(score_histograms(table, methods, params.labels, evaluation), "scores")
+    run.save_figure(roc_curves(table, methods, params.label_column, evaluation), "roc")
+    run.save_figure(score_histograms(table, methods, params.label_column, evaluation), "scores")
     run.save_figure(findings_forest(evaluation), "findings")
     test = table[table["side"] == "test"].reset_index(drop=True)
     for name in trained:
-        figure = cases(images.test, scored.reconstructed, test, name, params.labels, scored.lesions)
+        figure = cases(images.test, scored.reconstructed, test, name, params.label_column, scored.lesions)
         run.save_figure(figure, f"{name}-cases")
     run.finish()
     print(found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
@@ -81,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
     import papermill  # here: the other two commands do without a notebook
 
-    params, base = _settings("imgae-run", "Execute the notebook with a params file.", arguments)
+    params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
     folder = params.folder(base)
     places = [base / NOTEBOOK, Path(__file__).parents[1] / NOTEBOOK]  # a user's own file may lie outside the checkout
     notebook = next((place for place in places if place.is_file()), None)
@@ -116,36 +120,52 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def shards(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-shards params/x.yaml --to ADDRESS`: write a source's images as parquet shards, to stream from."""
+    parser = _parser("imgae-shards", "Check the images of a params file's source and write them as parquet shards.")
+    parser.add_argument("--to", required=True, metavar="ADDRESS", help="a folder, s3://, gs://, hf://; see the README")
+    params, base = _settings(parser, arguments)
+    source = open_source(params, base)
+    data = load_data(source, params)
+    for reason, count in problem_counts(data.problems).items():
+        print(f"{count:,} images: {reason}")
+    address = parser.parse_args(arguments).to
+    write_shards(source, data.records, address)
+    print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
+    return 0
+
+
 def _data(params: Params, base: Path) -> tuple[Source, Split, Sides]:
     source = open_source(params, base)
-    split = split_records(
-        source.records, validation_fraction=params.validation_fraction, seed=params.seed, labels=params.labels
-    )
-    return source, split, load_sides(source, split, params.image_size)
+    data = load_data(source, params)
+    split = data.split(params)
+    return source, split, data.sides(split)
 
 
-def _settings(program: str, description: str, arguments: Sequence[str] | None) -> tuple[Params, Path]:
+def _parser(program: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(program, description=description)
+    parser.add_argument("params", type=Path, help="a YAML file of settings, for example params/ra.yaml")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="win over the file")
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[Params, Path]:
     """Read a params file and `--set`; return the settings, with absolute paths, and the project they belong to.
 
     A relative path in the file starts from the project around the file, one on the command line from where it is typed.
     """
-    parser = argparse.ArgumentParser(program, description=description)
-    parser.add_argument("params", type=Path, help="a YAML file of settings, for example params/ra.yaml")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="win over the file")
     given = parser.parse_args(arguments)
     base = project_root(given.params.resolve().parent)
     params = Params.from_yaml(given.params, **dict(_assignment(parser, text) for text in given.set))
-    paths = {"run_dir": str(base / (params.run_dir or f"runs/{given.params.stem}"))}
-    if params.data_dir:
-        paths["data_dir"] = str(base / params.data_dir)
-    return params.model_copy(update=paths), base
+    run_dir = str(base / (params.run_dir or f"runs/{given.params.stem}"))
+    return params.with_data_under(base).model_copy(update={"run_dir": run_dir}), base
 
 
 def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         parser.error(f"--set wants key=value, found {text!r}")
-    if key in ("data_dir", "run_dir"):
+    if key in ("data_dir", "run_dir") and "://" not in value:
         return key, str(Path(value).expanduser().resolve()) if value else ""
     try:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
@@ -169,4 +189,4 @@ def _command(function: Callable[[], int]) -> Callable[[], int]:
     return command
 
 
-train_command, evaluate_command, run_command = map(_command, (train, evaluate, run))
+train_command, evaluate_command, run_command, shards_command = map(_command, (train, evaluate, run, shards))

@@ -1,13 +1,12 @@
-"""Records -> a patient-safe, normal-only split with a manifest -> uint8 images, decoded once.
+"""A source's images, all of them prepared and checked -> a patient-safe, normal-only split with a manifest.
 
 Labels are read here to keep abnormal images out of training, and then not before the evaluation.
 """
 
 import hashlib
 import itertools
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ import pandas as pd
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torchvision.transforms.v2 import functional as transforms
-from tqdm import tqdm
 
+from lib.cache import Cache, Films, Preparation
+from lib.duplicates import near_duplicates
 from lib.files import replacing
 from lib.method import Images
-from lib.sources import Source
+from lib.params import Params
+from lib.source import LEFT_OUT, Problem, Source, SourceError, problems_table
 
 TEST_FRACTION = 0.2  # of the normal images, where the data has no official split
-PREPARATION = "stretch 1-99, pad to a square, resize antialiased"  # part of a cache's identity: change both together
 
 
 class SplitError(ValueError):
@@ -39,6 +38,7 @@ class Split:
     validation: pd.DataFrame
     test: pd.DataFrame
     manifest: dict[str, Any]
+    problems: pd.DataFrame = field(default_factory=lambda: problems_table([]))
 
     @property
     def hash(self) -> str:
@@ -54,9 +54,9 @@ def is_normal(records: pd.DataFrame) -> np.ndarray:
 
 
 def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: int, labels: str = "label") -> Split:
-    """Divide the records; no known patient and no exact duplicate stands on two sides.
+    """Divide the records; no known patient, no exact and no near-duplicate stands on two sides.
 
-    An official test side is kept as it is, and training images that share a patient or a file with it are left out and
+    An official test side is kept as it is, and training images that share a patient or a film with it are left out and
     counted. Without one, patients with an abnormal image form the test side together with a fifth of the normal ones.
     What is on no side is counted in the manifest by its reason.
 
@@ -78,7 +78,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
         reason[unknown] = "split is neither train, val nor test"
         reason[~test & ~unknown & ~normal] = "abnormal or unlabelled image of the official training or validation side"
         shared = ~test & ~unknown & normal & np.isin(group, group[test])
-        reason[shared] = "shares a patient or a file with the official test side"
+        reason[shared] = "shares a patient or a film with the official test side"
         pool = ~test & (reason == "").to_numpy()
         validation = pool & (records["split"] == "val").to_numpy()
         validation |= np.isin(group, group[validation]) & pool
@@ -96,7 +96,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
             raise SplitError(
                 f"the {name} side is empty: {len(records)} images, {normal.sum()} of them normal "
                 f"(label: {', '.join(sorted(set(records['label'])))}), in "
-                f"{len(np.unique(group[normal]))} groups of one patient or file; wanted normal images of at least "
+                f"{len(np.unique(group[normal]))} groups of one patient or film; wanted normal images of at least "
                 "three patients"
             )
     found = records[labels][test].replace("", "no label").value_counts().to_dict()
@@ -133,11 +133,12 @@ def _manifest(
         },
         "patient_separation": "unverified for " + ", ".join(unverified) if unverified else "verified",
         "exact_duplicates": int(records["digest"].duplicated().sum()),
+        "near_duplicates": int(records["twin"].duplicated().sum() - records["digest"].duplicated().sum()),
         "left_out": reason[reason != ""].value_counts().to_dict(),
     }
     if official:
         theirs = ~sides["test"] & records["split"].isin(["train", "val"]).to_numpy()
-        manifest["test_images_sharing_a_patient_or_file_with_the_official_training_side"] = {
+        manifest["test_images_sharing_a_patient_or_film_with_the_official_training_side"] = {
             "any image": int((sides["test"] & np.isin(group, group[theirs])).sum()),
             "normal image": int((sides["test"] & np.isin(group, group[theirs & is_normal(records)])).sum()),
         }
@@ -145,13 +146,17 @@ def _manifest(
 
 
 def _groups(records: pd.DataFrame) -> np.ndarray:
-    """Return a number a record, (n,), equal for images that share a patient or a digest, also through others."""
-    rows = np.arange(len(records))
+    """Return a number a record, (n,), equal for images that share a patient, file or film, also through others."""
     patient = records["patient"].where(records["patient"] != "", "image " + records["id"])  # unknown: its own patient
-    first_of_patient = pd.Series(rows).groupby(patient.to_numpy()).transform("min").to_numpy()
-    first_of_digest = pd.Series(rows).groupby(records["digest"].to_numpy()).transform("min").to_numpy()
-    links = np.concatenate([first_of_patient, first_of_digest])
-    graph = coo_array((np.ones(len(links)), (np.concatenate([rows, rows]), links)), shape=(len(rows), len(rows)))
+    rows = pd.Series(np.arange(len(records)))
+    keys = (patient, records["digest"], records["twin"])
+    return _connected(len(rows), [(rows, rows.groupby(key.to_numpy()).transform("min")) for key in keys])
+
+
+def _connected(count: int, links: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return a number for each of `count` things, equal for those that are linked, also through others."""
+    first, second = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
@@ -165,62 +170,110 @@ def _draw(group: np.ndarray, among: np.ndarray, wanted: float, rng: np.random.Ge
 
 @dataclass(frozen=True)
 class Sides:
-    """The images of a split, each side (n, size, size) uint8, in the order of its records."""
+    """The images of a split, each side like an array (n, size, size) uint8, in the order of its records."""
 
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-def load_sides(source: Source, split: Split, size: int, cache: Path | None = None) -> Sides:
-    """Return the prepared images of all three sides; `cache` defaults to `IMGAE_DX_CACHE`, else the user's cache."""
-    cache = cache or Path(os.environ.get("IMGAE_DX_CACHE", Path.home() / ".cache" / "imgae-dx"))
-    records = [split.train, split.validation, split.test]
-    images = load_images(source, [image_id for side in records for image_id in side["id"]], size, cache)
-    return Sides(*np.split(images, np.cumsum([len(side) for side in records])[:-1]))
+    train: Films
+    validation: Films
+    test: Films
 
 
-def load_images(source: Source, ids: Sequence[str], size: int, cache: Path) -> np.ndarray:
-    """Return the prepared images, (n, size, size) uint8, memory-mapped from a file in `cache` (made once)."""
-    identity = "\n".join([source.name, str(size), PREPARATION, *ids])
-    file = cache / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
-    if not file.is_file():
-        images = np.empty((len(ids), size, size), dtype=np.uint8)
-        for i, image_id in enumerate(
-            tqdm(ids, desc=f"prepare {source.name.split('-')[0]} images", unit="image", mininterval=1)
-        ):
-            images[i] = prepare(source.read(image_id), size)
-        with replacing(file) as out:
-            np.save(out, images)
-    return np.load(file, mmap_mode="r")
+@dataclass(frozen=True)
+class Data:
+    """A source's records that can be used, their images in the same order, and what was wrong with any."""
+
+    records: pd.DataFrame
+    """With two columns more: `digest`, equal for equal files; `twin`, equal for images that are nearly the same."""
+    images: Films
+    problems: pd.DataFrame
+
+    def split(self, params: Params) -> Split:
+        """Divide the records as the settings say; see `split_records`."""
+        made = split_records(
+            self.records, validation_fraction=params.validation_fraction, seed=params.seed, labels=params.label_column
+        )
+        return replace(made, problems=self.problems)
+
+    def sides(self, split: Split) -> Sides:
+        """Return the images of the three sides."""
+        place = pd.Series(np.arange(len(self.records)), index=self.records["id"])
+        return Sides(
+            *(self.images.of(place[side["id"]].to_numpy()) for side in (split.train, split.validation, split.test))
+        )
 
 
-def load_masks(source: Source, ids: Sequence[str], size: int) -> dict[str, np.ndarray]:
-    """Return the lesion of each image that has one marked, by id, (size, size) bool, as `prepare` places it."""
-    marked = {image_id: mask for image_id in ids if (mask := source.mask(image_id)) is not None}
-    return {image_id: _to_square(mask.astype(np.float32), size) > 0.5 for image_id, mask in marked.items()}
+def load_data(source: Source, params: Params, cache: Path | None = None) -> Data:
+    """Prepare and check all of a source's images; `cache` defaults to `IMGAE_DX_CACHE`, else the user's cache.
 
+    Shards that were checked when they were written are used while they arrive.
 
-def prepare(image: np.ndarray, size: int) -> np.ndarray:
-    """Stretch the grey levels between percentiles 1 and 99, pad with black to a square, resize: (size, size) uint8.
+    Raises:
+        SourceError: Images cannot be used, and `on_bad_image` says stop.
 
-    The stretch is the same for every image: parts of public sets were stretched by their sources and parts were not,
-    and the difference alone would tell them apart.
     """
-    low, high = np.percentile(image, [1, 99])
-    stretched = np.clip((image - low) / (high - low or 1), 0, 1).astype(np.float32)
-    return np.round(_to_square(stretched, size) * 255).astype(np.uint8)
+    store, records = Cache(source, Preparation.from_params(params), cache), source.records
+    if "arrival" in records and params.on_bad_image == "stop":
+        store.fill_in_background()
+        films = Films(store, np.arange(len(records)), records["arrival"].to_numpy())
+        return Data(records, films, problems_table(source.problems))
+    store.fill()
+    lines = pd.DataFrame([store.rows[row] for row in range(len(records))])
+    records = records.assign(digest=lines["digest"])
+    for column in ("patient", "age", "sex", "view"):  # what the table does not say, a DICOM header may
+        said = lines["header"].map(lambda header, column=column: header.get(column, ""))
+        said = said.where(said != records["id"], "")  # RSNA's names each image as a patient of its own
+        records[column] = records[column].where(records[column] != "", said)
+    films = Films(store, np.arange(len(records)))
+    pairs = np.empty((2, 0), dtype=int) if source.synthetic else _near_duplicates(store, films)  # drawn ones are alike
+    first = pd.Series(np.arange(len(records))).groupby(_connected(len(records), [pairs])).transform("min")
+    records["twin"] = records["id"].to_numpy()[first]
+    bad = lines["problem"] != ""
+    problems = [*source.problems, *map(Problem, records["id"][bad], lines["problem"][bad], itertools.repeat(LEFT_OUT))]
+    table = problems_table(problems + _repeated(records[~bad]))
+    left_out = table[table["consequence"] == LEFT_OUT]
+    if len(left_out) and params.on_bad_image == "stop":
+        with replacing(file := store.folder / "problems.csv") as out:
+            table.to_csv(out, index=False)
+        raise SourceError(
+            f"{len(left_out)} of {len(records)} images cannot be used, first {left_out['image'].iloc[0]}: "
+            f"{left_out['problem'].iloc[0]}; all are named in {file}. Mend them, or write on_bad_image: skip"
+        )
+    kept = np.flatnonzero(~records["id"].isin(left_out["image"]))
+    return Data(records.iloc[kept].reset_index(drop=True), Films(store, kept), table)
 
 
-def _to_square(image: np.ndarray, size: int) -> np.ndarray:
-    height, width = image.shape
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = np.zeros((side, side), dtype=np.float32)
-    square[top : top + height, left : left + width] = image
-    return transforms.resize(torch.from_numpy(square)[None], [size, size], antialias=True)[0].clamp(0, 1).numpy()
+def _near_duplicates(store: Cache, films: Films) -> np.ndarray:
+    """Return the pairs of a complete cache, (2, k); found once."""
+    file = store.folder / "near-duplicates.npy"
+    if not file.is_file():
+        with replacing(file) as out:
+            np.save(out, near_duplicates(films))
+    return np.load(file).T
 
 
-def to_unit(images: np.ndarray, device: torch.device) -> Images:
+def _repeated(records: pd.DataFrame) -> list[Problem]:
+    """Return the images that are there more than once, each with another such image."""
+    problems = []
+    labels = [column for column in ("label", "strict_label") if column in records]
+    for key, like in (("digest", "the same file as another image"), ("twin", "nearly the same as another image")):
+        for _, group in records[records[key].duplicated(keep=False)].groupby(key):
+            if key == "twin" and group["digest"].nunique() == 1:
+                continue
+            contradiction = key == "digest" and len(group[labels].drop_duplicates()) > 1
+            what = f"{like}, with another label" if contradiction else like
+            others = [group["id"].iloc[1], *itertools.repeat(group["id"].iloc[0], len(group) - 1)]
+            consequence = LEFT_OUT if contradiction else "kept on one side with it"
+            problems += [
+                Problem(one, f"{what}: {other}", consequence) for one, other in zip(group["id"], others, strict=True)
+            ]
+    return problems
+
+
+def load_masks(source: Source, ids: Sequence[str], preparation: Preparation) -> dict[str, np.ndarray]:
+    """Return the lesion of each image that has one marked, by id, (size, size) bool, where its film shows it."""
+    marked = {image_id: mask for image_id in ids if (mask := source.mask(image_id)) is not None}
+    return {image_id: preparation.mask(mask) for image_id, mask in marked.items()}
+
+
+def to_unit(images: np.ndarray | Films, device: torch.device) -> Images:
     """Return uint8 images, (n, height, width), as float32 in [0, 1] on the device."""
     return torch.from_numpy(np.array(images)).to(device)[:, None].float() / 255  # copied: torch wants it writable

@@ -32,11 +32,18 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     methods: list[Literal["unet", "ra"]] = Field(["unet", "ra"], description="the methods that this run trains")
-    source: Literal["phantom", "folder"] = Field("phantom", description="phantom: synthetic; folder: data_dir")
-    data_dir: str = Field("", description="folder of images, with labels.csv or one folder a class")
-    labels: Literal["label", "strict_label"] = Field("label", description="the label column that is evaluated")
+    source: Literal[
+        "phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"
+    ] = Field("phantom", description="phantom: synthetic; folder, stream: data_dir; else: a data set from Kaggle")
+    data_dir: str = Field("", description="folder of images, or address of shards (hf://, s3://, gs://, https://)")
+    labels: Literal["given", "strict"] = Field("given", description="the reading that counts, where there are two")
+    on_bad_image: Literal["stop", "skip"] = Field("stop", description="an unusable image: stop, or leave it out")
+    stretch: list[float] = Field(
+        [1.0, 99.0], min_length=2, max_length=2, description="percentiles of grey that become black and white"
+    )
+    square: Literal["pad", "squash"] = Field("pad", description="how a film becomes square")
     phantom_images: int = Field(1200, ge=40, le=1_000_000, description="phantoms made; a quarter of them abnormal")
-    image_size: int = Field(128, ge=8, le=1024, description="side of the square input, pixels")
+    image_size: int = Field(128, ge=16, le=1024, description="side of the square input, pixels")
     widths: list[int] = Field(
         [16, 32, 64, 128, 128], min_length=1, description="channels of each resolution, both methods"
     )
@@ -73,7 +80,7 @@ class Params(BaseModel):
     def _fits(self) -> Self:
         step = 2 ** len(self.widths)
         if self.image_size % step:
-            near = [size for size in (self.image_size // step * step, -(-self.image_size // step) * step) if size >= 8]
+            near = [size for size in (self.image_size // step * step, -(-self.image_size // step) * step) if size >= 16]
             raise ValueError(
                 f"image_size={self.image_size} is not a multiple of {step}: each of the {len(self.widths)} widths "
                 f"halves the image once; write {' or '.join(map(str, near))}, or fewer widths"
@@ -91,8 +98,12 @@ class Params(BaseModel):
                 f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of epochs={self.epochs} for the game: RA would "
                 f"be a plain VAE; write at most {self.epochs - 1}"
             )
-        if self.source == "folder" and not self.data_dir:
-            raise ValueError("data_dir='' is empty, but source='folder' reads images from it: give the folder's path")
+        low, high = self.stretch
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"stretch={self.stretch} is no range of percentiles; wanted 0 <= low < high <= 100")
+        if self.source in ("folder", "stream") and not self.data_dir:
+            what = {"folder": "the folder's path", "stream": "the address of the shards"}[self.source]
+            raise ValueError(f"data_dir='' is empty, but source={self.source!r} reads images from it: give {what}")
         return self
 
     @classmethod
@@ -158,8 +169,19 @@ class Params(BaseModel):
 
         The images themselves are named by their split's hash, so a moved `data_dir` does not matter.
         """
-        free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "device"}
-        return self.model_dump(exclude=free)
+        free = {"methods", "epochs", "run_dir", "tracking", "resamples", "device"}
+        return self.model_dump(exclude=free | {"data_dir", "labels", "on_bad_image"})
+
+    @property
+    def label_column(self) -> str:
+        """The column of the records that `labels` means."""
+        return {"given": "label", "strict": "strict_label"}[self.labels]
+
+    def with_data_under(self, base: Path) -> Self:
+        """Return the settings with an absolute `data_dir`; a relative one lies under `base`, an address stays."""
+        if not self.data_dir or "://" in self.data_dir:
+            return self
+        return self.model_copy(update={"data_dir": str((base / self.data_dir).resolve())})
 
     def folder(self, base: Path) -> Path:
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""

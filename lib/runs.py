@@ -1,8 +1,8 @@
 """The run folder: everything that a run leaves, written so that an interruption loses nothing that was finished.
 
-`status.json` (running, ok or failed, and why), `params.json`, `split.json`, `metrics.jsonl` (one row an epoch and
-method), `checkpoints/`, `scores.parquet` (one row an image), `results.json`, `figures/*.png`; a runner adds the
-executed `notebook.ipynb` and `report.html`.
+`status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
+an epoch and method), `checkpoints/`, `scores.parquet` (one row an image), `results.json`, `figures/*.png`; a runner
+adds the executed `notebook.ipynb` and `report.html`.
 """
 
 import json
@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.cache import Preparation
 from lib.dataset import Sides, Split, load_masks
 from lib.evaluation import difference_text, evaluate_scores, pixel_average_precision, results_table
 from lib.files import replacing, write_json
 from lib.method import Method
 from lib.params import Params
 from lib.scoring import reconstruct, residuals, scores
+from lib.source import problem_counts
 from lib.sources import Source
 from lib.training import choose_device, choose_precision, load_checkpoint, train
 
@@ -62,9 +64,7 @@ class Run:
     @classmethod
     def start(cls, params: Params, base: Path) -> "Run":
         """Make or reopen the folder, mark it as running, start the tracker."""
-        folder = params.folder(base)
-        if params.data_dir:
-            params = params.model_copy(update={"data_dir": str((base / params.data_dir).resolve())})
+        folder, params = params.folder(base), params.with_data_under(base)
         run = cls(params, folder)
         run.refuse_other_settings()
         write_json(run.folder / "params.json", params.model_dump())
@@ -132,7 +132,7 @@ class Run:
         )
 
     def _keep_split(self, split: Split) -> None:
-        """Write split.json; weights of this folder that were trained on another split end the run."""
+        """Write split.json and problems.csv; weights of this folder that were trained on another split end the run."""
         file = self.folder / "split.json"
         there = json.loads(file.read_text())["hash"] if file.is_file() else split.hash
         if there != split.hash and any((self.folder / "checkpoints").glob("*.pt")):
@@ -140,6 +140,8 @@ class Run:
                 f"{self.folder} was trained on split {there}, and the images now give {split.hash}: train anew"
             )
         write_json(file, split.manifest)
+        with replacing(self.folder / "problems.csv") as out:
+            split.problems.to_csv(out, index=False)
 
     def checkpoint(self, name: str) -> Path:
         """Return where a method's weights are."""
@@ -200,7 +202,7 @@ class Run:
     ) -> Scored:
         """Score the validation and the test side by every trained method; from here on other runs can compare."""
         by_side, budgets, pixels, reconstructed = {}, {}, {}, {}
-        lesions = load_masks(source, list(split.test["id"]), self.params.image_size)
+        lesions = load_masks(source, list(split.test["id"]), Preparation.from_params(self.params))
         for name, method in trained.items():
             made = {side: reconstruct(method, getattr(images, side), name=f"{name}: {side}") for side in SCORED_SIDES}
             maps = {side: residuals(getattr(images, side), made[side]) for side in SCORED_SIDES}
@@ -235,6 +237,7 @@ class Run:
                 "synthetic": synthetic,
                 "score": "mean absolute residual",
                 "patient_separation": split.manifest["patient_separation"],
+                "problems": problem_counts(split.problems),
                 "methods": {
                     name: {"run": self.folder.name, "budget": budgets[name]._asdict(), "pixels": pixels.get(name)}
                     for name in by_side
@@ -311,10 +314,12 @@ class Run:
         columns = [
             column
             for column in ("label", "strict_label")
-            if column in table and column != self.params.labels and {"normal", "abnormal"} <= set(labelled[column])
+            if column in table
+            and column != self.params.label_column
+            and {"normal", "abnormal"} <= set(labelled[column])
         ]
         methods = list(results["methods"])
-        results["evaluation"] = evaluate_scores(table, methods, labels=self.params.labels, **options)
+        results["evaluation"] = evaluate_scores(table, methods, labels=self.params.label_column, **options)
         results["other_labels"] = [evaluate_scores(table, methods, labels=column, **options) for column in columns]
         self.write_results(results)
         if self._tracker is not None:

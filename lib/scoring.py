@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lib.cache import Films
 from lib.dataset import to_unit
 from lib.method import Images, Method, PerImage
 
@@ -19,7 +20,9 @@ def image_score(maps: Images) -> PerImage:
 
 
 @torch.no_grad()
-def reconstruct(method: Method, images: np.ndarray, batch_size: int = 64, name: str = "reconstruct") -> np.ndarray:
+def reconstruct(
+    method: Method, images: np.ndarray | Films, batch_size: int = 64, name: str = "reconstruct"
+) -> np.ndarray:
     """Return the reconstructions of uint8 images, (n, height, width) float32 in [0, 1], in evaluation mode."""
     method.eval()
     device = next(method.parameters()).device
@@ -30,7 +33,7 @@ def reconstruct(method: Method, images: np.ndarray, batch_size: int = 64, name: 
     return made
 
 
-def residuals(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+def residuals(images: np.ndarray | Films, reconstructions: np.ndarray) -> np.ndarray:
     """Return the residual maps of uint8 images, (n, height, width) float32."""
     return residual_map(to_unit(images, torch.device("cpu")), torch.from_numpy(reconstructions)[:, None])[:, 0].numpy()
 

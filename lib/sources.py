@@ -1,56 +1,30 @@
-"""Where images come from. Each source gives a table of records and reads one image, or one lesion mask, at a time.
+"""Where images come from. Each source gives a table of records, and the bytes of the images that are asked for.
 
 A record is one row an image: `id`, `label` ("normal", "abnormal", or another word that the evaluation counts apart),
-perhaps `strict_label`, `finding` (several joined by "|"), `split` ("train", "val", "test", or "" where the data has no
-official one), `patient` ("" if unknown), `age`, `sex`, `view`, and `digest`, equal for exact duplicates.
+perhaps `strict_label`, a second and better reading, `finding` (several joined by "|"), `split` ("train", "val", "test",
+or "" where the data has no official one), `patient` ("" if unknown), `age`, `sex` and `view`. What a DICOM header says
+of the last four is filled in when the images are read.
 """
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import yaml
 
 import lib.phantom
+from lib.decoding import decode
+from lib.kaggle import fetch
 from lib.params import Params
 from lib.phantom import FINDINGS, Radiograph, radiograph, subject
+from lib.registry import REGISTRY
+from lib.source import LEFT_OUT, NORMAL_WORDS, SPLIT_WORDS, Problem, Source, SourceError, label_problems
+from lib.stream import StreamSource
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 OPTIONAL_COLUMNS = ("finding", "split", "patient", "age", "sex", "view")
-NORMAL_FOLDERS = {"normal", "no finding", "no_finding"}
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-class SourceError(ValueError):
-    """The images or their table are not as a source needs them."""
-
-
-class Source(Protocol):
-    """What the data set needs from a source."""
-
-    name: str
-    """Names what `read` returns, for the cache: equal names mean equal images."""
-    synthetic: bool
-    records: pd.DataFrame
-
-    def read(self, image_id: str) -> np.ndarray:
-        """Return the grey image, (height, width), on any scale; white is dense."""
-
-    def mask(self, image_id: str) -> np.ndarray | None:
-        """Return the lesion, (height, width) bool, or None where none is marked."""
-
-
-def open_source(params: Params, base: Path) -> Source:
-    """Open the source that the settings name; a relative `data_dir` lies under `base`."""
-    if params.source == "phantom":
-        source = PhantomSource(params.phantom_images, params.image_size, params.seed)
-    else:
-        source = FolderSource((base / params.data_dir).resolve())
-    if params.labels not in source.records:
-        raise SourceError(f"labels={params.labels!r}, but the images have no such column; write labels: label")
-    return source
 
 
 class PhantomSource:
@@ -61,6 +35,12 @@ class PhantomSource:
     def __init__(self, count: int, size: int, seed: int = 0) -> None:
         recipe = hashlib.sha256(Path(lib.phantom.__file__).read_bytes()).hexdigest()[:8]  # other formulas, other films
         self.name = f"phantom-{recipe}-{count}-{size}-{seed}"
+        self.about = {
+            "from": f"drawn by formulas (lib/phantom.py), seed {seed}",
+            "licence": "that of this project",
+            "labels": "exact: the finding is drawn, or it is not",
+        }
+        self.problems: list[Problem] = []
         self._size, self._seed = size, seed
         abnormal = np.arange(count) % 4 == 3
         findings = [FINDINGS[i // 4 % len(FINDINGS)] if odd else "" for i, odd in enumerate(abnormal)]
@@ -74,97 +54,133 @@ class PhantomSource:
                 "split": "",
                 "patient": [f"phantom-patient-{p:06d}" for p in patients],
                 **{key: [one[key] for one in subjects] for key in ("age", "sex", "view")},
-                "digest": [f"{self.name}-{i}" for i in range(count)],
             }
         )
         self._arguments = {
             row: (p, i, f) for i, (row, p, f) in enumerate(zip(self.records["id"], patients, findings, strict=True))
         }
 
-    def _film(self, image_id: str) -> Radiograph:
+    def film(self, image_id: str) -> Radiograph:
+        """Draw one film, at the run's image size."""
         patient, exposure, finding = self._arguments[image_id]
         return radiograph(patient, exposure, finding=finding, size=self._size, seed=self._seed)
 
-    def read(self, image_id: str) -> np.ndarray:
-        """Return the phantom at the run's image size."""
-        return np.round(self._film(image_id).image * 255).astype(np.uint8)
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield each film with a function that draws it, as an 8-bit PGM file."""
+        header = f"P5 {self._size} {self._size} 255\n".encode()
+        for image_id in ids:
+            yield image_id, lambda i=image_id: header + np.round(self.film(i).image * 255).astype(np.uint8).tobytes()
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Return the exact lesion, or None in a normal image."""
-        return self._film(image_id).mask if self._arguments[image_id][2] else None
+        return self.film(image_id).mask if self._arguments[image_id][2] else None
 
 
-class FolderSource:
-    """A folder with `images/` and `labels.csv`, or with one folder a class, perhaps below `train/`, `val/`, `test/`.
+class FileSource:
+    """Images that lie in files, one row of `records` each, with the path in the column `file`.
 
-    `labels.csv` needs `filename` and `label`; `strict_label`, `finding`, `split`, `patient_id`, `age`, `sex` and `view`
-    are read where they are. `boxes.csv` (`filename`, `x`, `y`, `w`, `h`; pixels, upper left corner) marks lesions.
+    `boxes` are each marked image's boxes, (k, 4) of x, y, width, height in pixels of the file. A row whose file is
+    missing is left out and named among the problems.
     """
 
     synthetic = False
 
+    def __init__(
+        self,
+        name: str,
+        records: pd.DataFrame,
+        boxes: dict[str, np.ndarray],
+        about: dict[str, str],
+        problems: Iterable[Problem] = (),
+    ) -> None:
+        there = records["file"].map(Path.is_file).astype(bool)
+        missing = [Problem(name, "no file for this row", LEFT_OUT) for name in records["id"][~there]]
+        records = records[there].reset_index(drop=True)
+        if records.empty:
+            raise SourceError(f"none of the {len(there)} images that the table names is there: bring the files")
+        self._files = dict(zip(records["id"], records["file"], strict=True))
+        self.records, self._boxes, self.about = records.drop(columns="file"), boxes, about
+        self.problems = [*problems, *missing, *label_problems(self.records)]
+        stats = {image_id: file.stat() for image_id, file in self._files.items()}
+        listing = "\n".join(sorted(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()))
+        self.name = f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
+
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield each image with a function that reads its file."""
+        for image_id in ids:
+            yield image_id, self._files[image_id].read_bytes
+
+    def mask(self, image_id: str) -> np.ndarray | None:
+        """Return the union of the image's boxes, or None where it has none."""
+        if image_id not in self._boxes:
+            return None
+        mask = np.zeros(decode(self._files[image_id].read_bytes()).pixels.shape, dtype=bool)
+        for x, y, w, h in self._boxes[image_id]:
+            mask[max(round(y), 0) : max(round(y + h), 0), max(round(x), 0) : max(round(x + w), 0)] = True
+        return mask
+
+
+class FolderSource(FileSource):
+    """A folder with `images/` and `labels.csv`, or with one folder a class, perhaps below `train/`, `val/`, `test/`.
+
+    `labels.csv` needs `filename` and `label`; `strict_label`, `finding`, `split`, `patient_id`, `age`, `sex` and `view`
+    are read where they are. `boxes.csv` (`filename`, `x`, `y`, `w`, `h`; pixels, upper left corner) marks lesions, and
+    `about.yaml` says where the images are from and under which licence.
+    """
+
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise SourceError(f"data_dir {folder} is not a folder that is there: give the path of the images' folder")
-        self.folder = folder
+        self._problems: list[Problem] = []
         table = folder / "labels.csv"
-        records = self._from_table(table) if table.is_file() else self._from_class_folders()
-        self._files = dict(zip(records["id"], records.pop("file"), strict=True))
-        missing = [name for name, file in self._files.items() if not file.is_file()]
-        if missing:
-            raise SourceError(
-                f"{len(missing)} of {len(records)} images that {table} names are not in {folder / 'images'}, "
-                f"first {missing[0]}: bring the files, or take their rows out"
-            )
-        records["digest"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files.values()]
-        self.records = records
-        content = "\n".join(
-            sorted(f"{name} {digest}" for name, digest in zip(records["id"], records["digest"], strict=True))
+        records = self._from_table(folder, table) if table.is_file() else self._from_class_folders(folder)
+        about = {"from": f"folder {folder.name}"}
+        about |= dict.fromkeys(("licence", "labels"), "not stated: an about.yaml in the folder can say it")
+        if (file := folder / "about.yaml").is_file():
+            about |= {str(key): str(value) for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
+        boxes = _read_boxes(folder / "boxes.csv")
+        self._note(
+            sorted(boxes.keys() - set(records["id"])), "boxes of an image that is not among the rows", "not used"
         )
-        self.name = f"folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        self._boxes = self._read_boxes(folder / "boxes.csv")
+        super().__init__("folder", records, boxes, about, self._problems)
 
-    def _read_boxes(self, file: Path) -> dict[str, np.ndarray]:
-        """Return each marked image's boxes, (boxes, 4) of x, y, w, h in pixels."""
-        if not file.is_file():
-            return {}
-        sides = ["x", "y", "w", "h"]
-        table = _read_csv(file, ("filename", *sides))
-        numbers = table[sides].apply(pd.to_numeric, errors="coerce")
-        if (bad := numbers.isna().any(axis=1)).any():
-            row = int(bad.idxmax())
-            raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; wanted numbers for x, y, w and h")
-        return {name: rows.to_numpy() for name, rows in numbers.groupby(table["filename"])}
-
-    def _from_table(self, table: Path) -> pd.DataFrame:
+    def _from_table(self, folder: Path, table: Path) -> pd.DataFrame:
         rows = _read_csv(table, ("filename", "label"))
-        if repeated := rows["filename"][rows["filename"].duplicated()].tolist():
-            raise SourceError(f"{table} names {repeated[0]} twice ({len(repeated)} such rows): one row an image")
         ours = {"filename": "id", "label": "label", "strict_label": "strict_label"}
         ours |= {"patient_id" if column == "patient" else column: column for column in OPTIONAL_COLUMNS}
         rows = rows[[name for name in ours if name in rows]].rename(columns=ours)
         for column in OPTIONAL_COLUMNS:
             if column not in rows:
                 rows[column] = ""
-        rows["file"] = [self.folder / "images" / name for name in rows["id"]]
+        repeated = rows.drop_duplicates()["id"].duplicated(keep=False).reindex(rows.index, fill_value=False)
+        contradicted = rows["id"].isin(rows["id"][repeated])
+        self._note(rows["id"][contradicted].unique(), f"rows of {table.name} contradict each other", LEFT_OUT)
+        self._note(rows["id"][~contradicted & rows.duplicated()].unique(), f"row twice in {table.name}", "used once")
+        images, named = folder / "images", set(rows["id"])
+        rows = rows[~contradicted].drop_duplicates(ignore_index=True)
+        rows["file"] = [images / name for name in rows["id"]]
+        there = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.is_file()}
+        self._note(sorted(there - named), f"file without a row in {table.name}", "not used")
         return rows
 
-    def _from_class_folders(self) -> pd.DataFrame:
-        files = sorted(
-            file
-            for file in self.folder.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    def _from_class_folders(self, folder: Path) -> pd.DataFrame:
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+        self._note(
+            [file.relative_to(folder).as_posix() for file in others if file.name != "about.yaml"],
+            "by its name not an image",
+            "not used",
         )
         rows = []
-        for file in files:
-            *above, name = ["", *file.relative_to(self.folder).parts[:-1]]
-            split = next((SPLIT_FOLDERS[part.lower()] for part in above if part.lower() in SPLIT_FOLDERS), "")
-            if not name or name.lower() in SPLIT_FOLDERS or NORMAL_FOLDERS & {part.lower() for part in above}:
+        for file in sorted(set(files) - set(others)):
+            *above, name = ["", *file.relative_to(folder).parts[:-1]]
+            split = next((SPLIT_WORDS[part.lower()] for part in above if part.lower() in SPLIT_WORDS), "")
+            if not name or name.lower() in SPLIT_WORDS or NORMAL_WORDS & {part.lower() for part in above}:
                 raise SourceError(f"{file} is not directly in the folder of a class: move it there, or take it out")
-            normal = name.lower() in NORMAL_FOLDERS
+            normal = name.lower() in NORMAL_WORDS
             rows.append(
                 {
-                    "id": str(file.relative_to(self.folder)),
+                    "id": file.relative_to(folder).as_posix(),
                     "label": "normal" if normal else "abnormal",
                     "finding": "" if normal else name,
                     "split": split,
@@ -174,32 +190,60 @@ class FolderSource:
         classes = sorted({row["finding"] or "normal" for row in rows})
         if "normal" not in classes or len(classes) < 2:
             raise SourceError(
-                f"{self.folder} has neither labels.csv nor a folder `normal` beside one or more of abnormal images; "
-                f"found {len(files)} images in folders {classes}"
+                f"{folder} has neither labels.csv nor a folder `normal` beside one or more of abnormal images; "
+                f"found {len(rows)} images in folders {classes}"
             )
         return pd.DataFrame(rows).assign(**dict.fromkeys(("patient", "age", "sex", "view"), ""))
 
-    def read(self, image_id: str) -> np.ndarray:
-        """Return the decoded file, grey."""
-        file = self._files[image_id]
-        try:
-            with Image.open(file) as image:
-                deep = image.mode[0] in "IF"  # 16 bits or fractions, which `convert` would clip
-                return np.asarray(image) if deep else np.asarray(image.convert("L"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SourceError(
-                f"{file} ({file.stat().st_size} bytes) cannot be read as an image: {str(error).splitlines()[0]}. "
-                "Replace the file, or take it out of the data"
-            ) from error
+    def _note(self, images: Iterable[str], problem: str, consequence: str) -> None:
+        self._problems += [Problem(image, problem, consequence) for image in images]
 
-    def mask(self, image_id: str) -> np.ndarray | None:
-        """Return the union of the image's boxes, or None where it has none."""
-        if image_id not in self._boxes:
-            return None
-        mask = np.zeros(self.read(image_id).shape, dtype=bool)
-        for x, y, w, h in self._boxes[image_id]:
-            mask[max(round(y), 0) : max(round(y + h), 0), max(round(x), 0) : max(round(x + w), 0)] = True
-        return mask
+
+def open_source(params: Params, base: Path) -> Source:
+    """Open the source that the settings name; a relative `data_dir` lies under `base`.
+
+    Raises:
+        SourceError: It is not there, or not as it should be; the message says what to do.
+
+    """
+    params = params.with_data_under(base)
+    if params.source == "phantom":
+        source = PhantomSource(params.phantom_images, params.image_size, params.seed)
+    elif params.source == "stream":
+        source = StreamSource(params.data_dir)
+    elif params.source == "folder":
+        source = FolderSource(Path(params.data_dir))
+    else:
+        entry = REGISTRY[params.source]
+        root = Path(params.data_dir) if params.data_dir else fetch(entry.handle)
+        records = entry.records(root)
+        counts = records["label"].value_counts()
+        odd = [
+            Problem(
+                params.source,
+                f"other number of images than expected: {counts.get(word, 0):,} {word}, not {n:,}",
+                "used",
+            )
+            for word, n in entry.expected.items()
+            if counts.get(word, 0) != n
+        ]
+        source = FileSource(params.source, records, entry.boxes(root), entry.about(), odd)
+    if params.label_column not in source.records:
+        raise SourceError("labels='strict', but the images have one reading only: write labels: given")
+    return source
+
+
+def _read_boxes(file: Path) -> dict[str, np.ndarray]:
+    """Return each marked image's boxes, (boxes, 4) of x, y, w, h in pixels."""
+    if not file.is_file():
+        return {}
+    sides = ["x", "y", "w", "h"]
+    table = _read_csv(file, ("filename", *sides))
+    numbers = table[sides].apply(pd.to_numeric, errors="coerce")
+    if (bad := numbers.isna().any(axis=1)).any():
+        row = int(bad.idxmax())
+        raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; wanted numbers for x, y, w and h")
+    return {name: rows.to_numpy() for name, rows in numbers.groupby(table["filename"])}
 
 
 def _read_csv(file: Path, wanted: tuple[str, ...]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from torch.optim import Adam
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from lib.cache import Films
 from lib.dataset import to_unit
 from lib.files import replacing
 from lib.method import Images, Losses, Method
@@ -58,8 +59,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 def train(
     method: Method,
-    images: np.ndarray,
-    validation: np.ndarray,
+    images: np.ndarray | Films,
+    validation: np.ndarray | Films,
     *,
     epochs: int,
     batch_size: int,
@@ -72,14 +73,15 @@ def train(
     log: Callable[[list[dict[str, float]]], None] = lambda history: None,
     name: str = "",
 ) -> list[dict[str, float]]:
-    """Train on normal images, (n, height, width) uint8, from `checkpoint` on if it exists; return one row an epoch.
+    """Train on normal images, from `checkpoint` on if it exists; return one row an epoch.
 
-    The method is left in evaluation mode.
+    `images` and `validation` are like arrays (n, height, width) uint8. The method is left in evaluation mode.
 
     A row holds the mean of each loss as "part/loss", the mean absolute residual of the validation normals, and the
     budget so far: images seen, optimizer steps, multiply-adds, seconds. The order of the images is a function of
-    (seed, epoch), and the generator's state is in the checkpoint, so that a resumed run equals an uninterrupted one to
-    the last bit. `log` is called with all rows so far: after a resume, and after each epoch.
+    (seed, epoch), in the first epoch also of a stream's shards, and the generator's state is in the checkpoint, so that
+    a resumed run equals an uninterrupted one to the last bit. `log` is called with all rows so far: after a resume, and
+    after each epoch.
 
     Raises:
         TrainingError: There are fewer images than a batch holds, or none to validate on.
@@ -109,7 +111,7 @@ def train(
         for epoch in range(len(history), epochs):
             start, sums = time.perf_counter(), defaultdict(float)
             method.train()
-            for batch in _order(len(images), seed, epoch)[: batches * batch_size].reshape(batches, batch_size):
+            for batch in _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size):
                 for part, losses in _moves(method, to_unit(images[batch], device), epoch, _autocast(device, precision)):
                     _update(optimizers[part], scalers[part], parts[part], losses)
                     for loss, value in losses.items():
@@ -175,13 +177,16 @@ def _update(optimizer: Adam, scaler: GradScaler, part: nn.Module, losses: Losses
     scaler.update()
 
 
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def _order(images: np.ndarray | Films, seed: int, epoch: int) -> np.ndarray:
+    """Return the epoch's order; the first takes the images of a stream shard by shard, as they arrive."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(images))
+    arrival = getattr(images, "arrival", None)
+    return order if epoch or arrival is None else order[np.argsort(arrival[order], kind="stable")]
 
 
 @torch.no_grad()
 def _residual(
-    method: Method, images: np.ndarray, batch_size: int, device: torch.device, precision: torch.dtype
+    method: Method, images: np.ndarray | Films, batch_size: int, device: torch.device, precision: torch.dtype
 ) -> float:
     method.eval()
     total = 0.0

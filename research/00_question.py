@@ -21,7 +21,11 @@
 # Of what the notebook needs, Colab lacks little; elsewhere `pip install` has brought it along already.
 from importlib.util import find_spec
 
-missing = [name for name in ("jaxtyping", "pydantic", "pyarrow", "seaborn", "wandb") if find_spec(name) is None]
+missing = [
+    name
+    for name in ("filelock", "jaxtyping", "kagglehub", "pyarrow", "pydantic", "seaborn", "tenacity", "wandb")
+    if find_spec(name) is None
+]
 if missing:
     get_ipython().run_line_magic("pip", f"install -q {' '.join(missing)}")
 
@@ -60,8 +64,8 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 # AUROC is the probability that a random abnormal film scores higher than a random normal one: 0.5 is a coin, 1 is perfect.
 #
 # By default this notebook draws its own images: synthetic radiographs that need no download. They show that every step
-# works. They are **synthetic images: a smoke test, not evidence.** Real films enter with `source = "folder"`
-# ([chapter 2](02_images.py)).
+# works. They are **synthetic images: a smoke test, not evidence.** Real films enter by naming another
+# `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).
 #
 # ## The way through
 #

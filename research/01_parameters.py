@@ -10,9 +10,12 @@
 # %% tags=["parameters"] id="parameters"
 # @title Parameters
 methods: list[str] = ["unet", "ra"]  # @param {type:"raw"} the methods that this run trains
-source: str = "phantom"  # @param ["phantom", "folder"] phantom: synthetic; folder: data_dir
-data_dir: str = ""  # @param {type:"string"} folder of images, with labels.csv or one folder a class
-labels: str = "label"  # @param ["label", "strict_label"] the label column that is evaluated
+source: str = "phantom"  # @param ["phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"] phantom: synthetic; folder, stream: data_dir; else: a data set from Kaggle
+data_dir: str = ""  # @param {type:"string"} folder of images, or address of shards (hf://, s3://, gs://, https://)
+labels: str = "given"  # @param ["given", "strict"] the reading that counts, where there are two
+on_bad_image: str = "stop"  # @param ["stop", "skip"] an unusable image: stop, or leave it out
+stretch: list[float] = [1.0, 99.0]  # @param {type:"raw"} percentiles of grey that become black and white
+square: str = "pad"  # @param ["pad", "squash"] how a film becomes square
 phantom_images: int = 1200  # @param {type:"integer"} phantoms made; a quarter of them abnormal
 image_size: int = 128  # @param {type:"integer"} side of the square input, pixels
 widths: list[int] = [16, 32, 64, 128, 128]  # @param {type:"raw"} channels of each resolution, both methods

@@ -36,10 +36,10 @@ print(
 results_table(evaluation)
 
 # %%
-run.save_figure(roc_curves(table, compared, params.labels, evaluation), "roc")
+run.save_figure(roc_curves(table, compared, params.label_column, evaluation), "roc")
 
 # %%
-run.save_figure(score_histograms(table, compared, params.labels, evaluation), "scores")
+run.save_figure(score_histograms(table, compared, params.label_column, evaluation), "scores")
 
 # %% [markdown]
 # If the two normal histograms lie apart, the test normals are not like the normals that were learned from (another camera,

@@ -12,10 +12,10 @@
 from lib.evaluation import auroc
 
 test = table[table["side"] == "test"].reset_index(drop=True)
-known = test[params.labels].isin(["normal", "abnormal"]).to_numpy()
-is_abnormal = (test[params.labels][known] == "abnormal").to_numpy()
+known = test[params.label_column].isin(["normal", "abnormal"]).to_numpy()
+is_abnormal = (test[params.label_column][known] == "abnormal").to_numpy()
 films = images.test[known].astype(np.float32) / 255
-mean_film = images.train.mean(axis=0) / 255
+mean_film = images.train[:].mean(axis=0) / 255
 rows = {
     "mean grey": films.mean(axis=(1, 2)),
     "contrast (standard deviation)": films.std(axis=(1, 2)),

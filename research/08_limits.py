@@ -12,7 +12,7 @@ from lib.figures import cases
 
 for name in trained:
     display(Markdown(f"**{name}**"))
-    figure = cases(images.test, scored.reconstructed, test, name, params.labels, scored.lesions)
+    figure = cases(images.test, scored.reconstructed, test, name, params.label_column, scored.lesions)
     display(run.save_figure(figure, f"{name}-cases"))
 
 # %% [markdown]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.dataset import split_records
+from lib.dataset import load_data
 from lib.method import Method
 from lib.params import Params
 from lib.ra import ReversedAutoencoder, Weights
@@ -92,8 +92,7 @@ def test_the_figures_are_those_of_the_code():
     assert [weight for _, weight, _ in weights] == list(Weights._fields)
     assert all(float(value) == getattr(params, setting) for setting, _, value in weights)
     assert f"`image_size` {params.image_size}, `widths`\n{params.widths}" in PAGE
-    records = open_source(params, ROOT).records
-    sides = split_records(records, validation_fraction=params.validation_fraction, seed=params.seed).manifest["images"]
+    sides = load_data(open_source(params, ROOT), params).split(params).manifest["images"]
     assert "{train} training, {validation} validation and {test} test images".format(**sides) in PAGE
 
 

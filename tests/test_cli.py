@@ -2,13 +2,18 @@
 
 import ast
 import json
+import signal
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, film, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -16,6 +21,7 @@ from lib import cli
 from lib.dataset import SplitError
 from lib.method import Method
 from lib.params import ParameterError, Params
+from lib.registry import REGISTRY
 from lib.runs import RunError
 from lib.sources import SourceError
 from lib.training import CheckpointError
@@ -70,7 +76,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_commands_leave_everything_that_a_run_leaves(finished):
     left = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()}
     assert left == {
-        *("status.json", "params.json", "split.json", "metrics.jsonl", "scores.parquet", "results.json"),
+        *(
+            "status.json",
+            "params.json",
+            "split.json",
+            "problems.csv",
+            "metrics.jsonl",
+            "scores.parquet",
+            "results.json",
+        ),
         *("checkpoints/unet.pt", "checkpoints/ra.pt", "figures/unet-losses.png", "figures/ra-losses.png"),
         *("figures/roc.png", "figures/scores.png", "figures/findings.png"),
         *("figures/unet-cases.png", "figures/ra-cases.png"),
@@ -154,8 +168,8 @@ def test_weights_are_not_evaluated_once_the_data_and_with_it_the_split_have_chan
 
 
 def test_a_label_column_that_the_data_does_not_have_is_refused_before_training(tmp_path):
-    with pytest.raises(ValueError, match="strict_label"):
-        cli.train([str(params_file(tmp_path)), "--set", "labels=strict_label"])
+    with pytest.raises(ValueError, match="one reading only: write labels: given"):
+        cli.train([str(params_file(tmp_path)), "--set", "labels=strict"])
     assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -172,7 +186,7 @@ def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_sides", interrupted)
+    monkeypatch.setattr(cli, "load_data", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cli.train([str(params_file(tmp_path))])
     assert status(tmp_path / "runs" / "tiny")["status"] == "failed"
@@ -182,7 +196,7 @@ def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
 
 
 def settings(file: Path, *words: str) -> Params:
-    return cli._settings("imgae-train", "", [str(file), "--set", *words])[0]
+    return cli._settings(cli._parser("imgae-train", ""), [str(file), "--set", *words])[0]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +222,7 @@ def test_several_settings_win_over_the_file(tmp_path):
     file = params_file(tmp_path, seed=4)
     assert settings(file, "epochs=6").seed == 4
     assert settings(file, "seed=5", "epochs=6").seed == 5
-    params, _ = cli._settings("x", "", [str(file), "--set", "seed=5", "--set", "epochs=6"])
+    params, _ = cli._settings(cli._parser("x", ""), [str(file), "--set", "seed=5", "--set", "epochs=6"])
     assert (params.seed, params.epochs) == (5, 6)
 
 
@@ -237,7 +251,7 @@ def test_a_run_has_the_name_of_its_params_file_in_the_project_around_it(tmp_path
     (tmp_path / "project" / "build_notebook.py").write_text("")
     file = params_file(tmp_path / "project" / "params", "first", source="folder", data_dir="data/x")
     monkeypatch.chdir(tmp_path)
-    params, base = cli._settings("x", "", [str(file)])
+    params, base = cli._settings(cli._parser("x", ""), [str(file)])
     root = (tmp_path / "project").resolve()
     assert base == root
     assert (params.run_dir, params.data_dir) == (str(root / "runs" / "first"), str(root / "data" / "x"))
@@ -297,3 +311,102 @@ def test_what_a_user_can_mend_is_said_in_one_line_without_a_traceback(tmp_path, 
     assert cli.train_command() == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("epocs=3: there is no such parameter; did you mean epochs?")
+
+
+# Shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run on phantoms, and the shards that `imgae-shards` wrote of them."""
+    pytest.importorskip("datasets")
+    base = tmp_path_factory.mktemp("shards")
+    file = params_file(base, methods=["ra"])
+    assert cli.train([str(file)]) == cli.evaluate([str(base / "runs" / "tiny")]) == 0
+    assert cli.shards([str(file), "--to", str(base / "films")]) == 0
+    return base / "runs" / "tiny", base / "films"
+
+
+def test_a_run_on_shards_is_the_run_on_the_source_that_they_were_written_from(shards, tmp_path):
+    direct, films = shards
+    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(films))
+    assert cli.train([str(file)]) == cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
+    runs = (direct, tmp_path / "runs" / "tiny")
+    manifests = [json.loads((run / "split.json").read_text()) for run in runs]
+    assert manifests[0] == manifests[1]
+    tables = [pd.read_parquet(run / "scores.parquet") for run in runs]
+    pd.testing.assert_frame_equal(tables[0], tables[1][tables[0].columns], check_exact=True)
+    results = [json.loads((run / "results.json").read_text())["methods"]["ra"]["pixels"] for run in runs]
+    assert results[0] == results[1] is not None
+
+
+KILLED = """
+import os, signal, sys, torch
+import lib.cache, lib.stream
+from lib import cli
+
+torch.set_num_threads(1)  # as here: sums of other parts would differ in the last bit
+
+lib.cache.CHUNK, seen, contents = 8, [], lib.stream.StreamSource.contents
+
+def counted(self, ids):
+    for image_id, read in contents(self, ids):
+        seen.append(image_id)
+        with open(sys.argv[2], "a") as log:
+            log.write(image_id + "\\n")
+        yield image_id, read
+        if len(seen) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+lib.stream.StreamSource.contents = counted
+cli.train([sys.argv[1]])
+"""
+
+
+def test_a_run_on_shards_that_is_killed_goes_on_with_no_film_lost_or_doubled(shards, tmp_path, monkeypatch):
+    direct, films = shards
+    monkeypatch.setenv("IMGAE_DX_CACHE", str(tmp_path / "cache"))
+    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(films))
+    log, ended = tmp_path / "films.txt", []
+    for after in (20, 1000):  # killed in the first run's third chunk; the second run ends by itself
+        call = [sys.executable, "-c", KILLED, str(file), str(log), str(after)]
+        ended.append(subprocess.run(call, cwd=LIB.parent, capture_output=True).returncode)
+    assert ended == [-signal.SIGKILL, 0]
+    read = log.read_text().split()
+    assert (len(set(read)), len(read)) == (40, 40 + 20 - 16)  # two chunks of eight had been kept
+    states = [torch.load(run / "checkpoints" / "ra.pt") for run in (direct, tmp_path / "runs" / "tiny")]
+    assert all(torch.equal(states[0]["method"][name], weight) for name, weight in states[1]["method"].items())
+
+
+def test_shards_are_written_without_what_cannot_be_used_and_that_is_said(tmp_path, capsys):
+    pytest.importorskip("datasets")
+    data = folder_of_images(tmp_path / "data")
+    (data / "images" / "7.png").write_bytes(b"")
+    file = params_file(tmp_path, source="folder", data_dir=str(data), on_bad_image="skip")
+    assert cli.shards([str(file), "--to", str(tmp_path / "films")]) == 0
+    assert "1 images: is empty: left out" in capsys.readouterr().out
+    index = json.loads((tmp_path / "films" / "shards.json").read_text())
+    assert index["images"] == 39
+
+
+# A data set of Kaggle
+
+
+@CLIENT_LEAVES_SOCKETS_OPEN
+def test_a_data_set_of_kaggle_goes_from_its_archive_to_results(tmp_path, monkeypatch):
+    classes = ["Normal"] * 28 + ["Lung Opacity"] * 8 + ["No Lung Opacity / Not Normal"] * 4
+    rows = [f"p{i},{'1,2,9,9' if name == 'Lung Opacity' else ',,,'},0,{name},51,F,AP" for i, name in enumerate(classes)]
+    table = "\n".join(["patientId,x,y,width,height,Target,class,age,sex,position", *rows])
+    files = {f"Training/Images/p{i}.png": film(i) for i in range(40)}
+    with serving(tmp_path / "kaggle", monkeypatch) as server:
+        packed = archive({"stage2_train_metadata.csv": table.encode(), **files})
+        server.archives[REGISTRY["rsna"].handle] = packed
+        assert cli.train([str(params_file(tmp_path, source="rsna", labels="strict", methods=["unet"]))]) == 0
+        assert cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
+        assert len(server.transfers()) == 1
+    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+    evaluation = results["evaluation"]
+    assert (evaluation["n_abnormal"], evaluation["left_out"]) == (8, {"other_abnormal": 4})
+    assert results["patient_separation"].startswith("unverified")
+    assert results["problems"] == {"other number of images than expected: used": 2}
+    assert results["methods"]["unet"]["pixels"]["images"] == 8

@@ -1,25 +1,23 @@
 """Promises of `lib.dataset`: nobody on two sides, only normals in training, and images prepared alike."""
 
 import json
+import zlib
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from lib.dataset import (
-    Split,
-    SplitError,
-    is_normal,
-    load_images,
-    load_masks,
-    load_sides,
-    prepare,
-    split_records,
-    to_unit,
-)
-from lib.sources import FolderSource, PhantomSource
+from lib.cache import Preparation
+from lib.dataset import Data, Split, SplitError, is_normal, load_data, load_masks, split_records, to_unit
+from lib.params import Params
+from lib.phantom import radiograph
+from lib.source import LEFT_OUT, SourceError
+from lib.sources import open_source
 
 FRACTION = 0.15
 
@@ -27,8 +25,8 @@ FRACTION = 0.15
 def records(count: int, **columns) -> pd.DataFrame:
     """Normal images, each of a patient and a file of its own, but for what `columns` say."""
     names = [f"image-{i:04d}" for i in range(count)]
-    table = {"id": names, "label": "normal", "finding": "", "split": "", "patient": names, "digest": names}
-    return pd.DataFrame(table | columns)
+    table = {"id": names, "label": "normal", "finding": "", "split": "", "patient": names}
+    return pd.DataFrame(table | {"digest": names, "twin": names} | columns)
 
 
 def quarter(count: int = 80, **columns) -> pd.DataFrame:
@@ -55,6 +53,7 @@ def random_table(seed: int, with_split: bool) -> pd.DataFrame:
         label=rng.choice(["normal", "abnormal", "other", ""], n, p=[0.75, 0.15, 0.05, 0.05]),
         patient=[f"p{p}" if p % 3 else "" for p in rng.integers(0, n, n)],
         digest=[f"d{d}" for d in rng.integers(0, 4 * n, n)],
+        twin=[f"t{t}" for t in rng.integers(0, 4 * n, n)],
     )
     if seed % 2:
         table["strict_label"] = rng.choice(["", "normal", "abnormal"], n, p=[0.85, 0.13, 0.02])
@@ -73,10 +72,10 @@ def share(a: pd.DataFrame, b: pd.DataFrame, column: str) -> set[str]:
 
 @pytest.mark.parametrize("with_split", [False, True])
 @pytest.mark.parametrize("seed", range(25))
-def test_no_patient_and_no_file_is_on_two_sides_and_only_normals_train(seed, with_split):
+def test_no_patient_file_or_film_is_on_two_sides_and_only_normals_train(seed, with_split):
     table = random_table(seed, with_split)
     result = split(table, seed=seed)
-    for column in ("id", "patient", "digest"):
+    for column in ("id", "patient", "digest", "twin"):
         assert not share(result.train, result.validation, column)
         assert not share(result.train, result.test, column)
         assert not share(result.validation, result.test, column)
@@ -95,11 +94,12 @@ def test_no_patient_and_no_file_is_on_two_sides_and_only_normals_train(seed, wit
 
 @pytest.mark.parametrize("with_split", [False, True])
 def test_what_is_linked_only_through_others_stays_together(with_split):
-    """Image 0 and 1 share a patient, 1 and 2 a file, 2 and 3 a patient again, and so on: one chain of forty."""
+    """Image 0 and 1 share a patient, 1 and 2 a file or a film, 2 and 3 a patient again: one chain of forty."""
     table = official() if with_split else quarter()
     patient = [f"p{i // 2}" if i < 40 else f"own-{i}" for i in range(80)]
-    digest = [f"d{(i + 1) // 2}" if i < 40 else f"own-{i}" for i in range(80)]
-    table = table.assign(patient=patient, digest=digest)
+    digest = [f"d{(i + 1) // 2}" if i < 40 and (i + 1) // 2 % 2 == 0 else f"own-{i}" for i in range(80)]
+    twin = [f"t{(i + 1) // 2}" if i < 40 and (i + 1) // 2 % 2 else f"own-{i}" for i in range(80)]
+    table = table.assign(patient=patient, digest=digest, twin=twin)
     chain = set(table["id"][:40])
     if with_split:  # the chain is training material, until its last image shares a file with the test
         table = pd.concat(
@@ -111,13 +111,14 @@ def test_what_is_linked_only_through_others_stays_together(with_split):
                     id=[f"new-{i}" for i in range(10)],
                     patient=[f"new-{i}" for i in range(10)],
                     digest=[f"new-{i}" for i in range(10)],
+                    twin=[f"new-{i}" for i in range(10)],
                 ),
             ]
         )
         table.loc[table["id"] == "image-0060", "digest"] = "d20"
         result = split(table)
         assert not chain & (set(result.train["id"]) | set(result.validation["id"]))
-        assert result.manifest["left_out"]["shares a patient or a file with the official test side"] == 30
+        assert result.manifest["left_out"]["shares a patient or a film with the official test side"] == 30
     else:
         result = split(table)
         assert chain <= set(result.test["id"])  # ten of them are abnormal
@@ -144,19 +145,20 @@ def test_an_official_test_side_is_kept_in_its_order_for_every_seed():
         assert split(table, seed=seed).test["id"].tolist() == table["id"][table["split"] == "test"].tolist()
 
 
-def test_training_images_that_share_a_patient_or_a_file_with_the_official_test_are_left_out_and_counted():
+def test_training_images_that_share_a_patient_or_a_film_with_the_official_test_are_left_out_and_counted():
     table = official()
     table.loc[0, "patient"] = table.loc[1, "patient"] = "image-0079"  # of the test side
     table.loc[2, "digest"] = "image-0078"
+    table.loc[4, "twin"] = "image-0076"
     table.loc[3, "patient"] = "image-0077"  # abnormal: left out for that reason
     result = split(table)
     assert result.manifest["left_out"] == {
-        "shares a patient or a file with the official test side": 3,
+        "shares a patient or a film with the official test side": 4,
         "abnormal or unlabelled image of the official training or validation side": 12,
     }
-    assert not set(table["id"][:4]) & (set(result.train["id"]) | set(result.validation["id"]))
-    overlap = result.manifest["test_images_sharing_a_patient_or_file_with_the_official_training_side"]
-    assert overlap == {"any image": 3, "normal image": 2}
+    assert not set(table["id"][:5]) & (set(result.train["id"]) | set(result.validation["id"]))
+    overlap = result.manifest["test_images_sharing_a_patient_or_film_with_the_official_training_side"]
+    assert overlap == {"any image": 4, "normal image": 3}
 
 
 def test_the_normals_of_an_official_validation_side_validate_and_are_filled_up_to_the_fraction():
@@ -290,132 +292,185 @@ def test_an_official_split_in_other_words_is_not_ignored(word):
         split(table)
 
 
-# Images
+# All of a source's images
 
 
-def stretched(image: np.ndarray) -> np.ndarray:
-    """The definition, written down once more: percentile 1 is 0, percentile 99 is 1."""
-    ordered = np.sort(image.ravel()).astype(float)
-
-    def percentile(q: float) -> float:
-        place = q / 100 * (len(ordered) - 1)
-        below, above = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
-        return below + (place - np.floor(place)) * (above - below)
-
-    low, high = percentile(1), percentile(99)
-    return np.clip((image - low) / (high - low), 0, 1)
+def film(seed: int, finding: str = "") -> np.ndarray:
+    return np.round(radiograph(seed, finding=finding, size=64).image * 255).astype(np.uint8)
 
 
-def test_a_square_image_of_the_right_size_is_only_stretched():
-    image = np.random.default_rng(0).integers(60, 180, (32, 32), dtype=np.uint8)
-    made = prepare(image, 32)
-    assert (made.dtype, made.shape) == (np.uint8, (32, 32))
-    np.testing.assert_allclose(made, stretched(image) * 255, atol=0.501)
-    assert (made.min(), made.max()) == (0, 255)
+def folder_of(folder: Path, count: int = 24, **settings) -> Params:
+    """A folder of phantoms, every fourth abnormal, and settings that read it."""
+    (folder / "images").mkdir(parents=True)
+    labels = ["abnormal" if i % 4 == 3 else "normal" for i in range(count)]
+    for i, label in enumerate(labels):
+        Image.fromarray(film(i, "opacity" if label == "abnormal" else "")).save(folder / "images" / f"{i}.png")
+    table = pd.DataFrame({"filename": [f"{i}.png" for i in range(count)], "label": labels})
+    table.to_csv(folder / "labels.csv", index=False)
+    return Params(source="folder", data_dir=str(folder), image_size=32, widths=[4], **settings)
 
 
-@pytest.mark.parametrize("grey", [0, 7, 255])
-def test_an_image_of_one_grey_becomes_black(grey):
-    assert not prepare(np.full((20, 30), grey, dtype=np.uint8), 16).any()
+def add(params: Params, name: str, content: bytes | Image.Image | None, label: str = "normal", **options) -> None:
+    """Give the folder a row more, and a file behind it unless `content` is None."""
+    folder = Path(params.data_dir)
+    if isinstance(content, Image.Image):
+        content.save(folder / "images" / name, **options)
+    elif content is not None:
+        (folder / "images" / name).write_bytes(content)
+    with (folder / "labels.csv").open("a") as table:
+        table.write(f"{name},{label}\n")
 
 
-def test_a_linear_change_of_contrast_by_the_source_does_not_matter():
-    image = np.random.default_rng(0).integers(0, 100, (32, 32), dtype=np.uint8)
-    assert np.abs(prepare(image, 16).astype(int) - prepare(image * 2 + 30, 16)).max() <= 1
+def data(params: Params, cache: Path) -> Data:
+    return load_data(open_source(params, cache), params, cache)
 
 
-@pytest.mark.parametrize("shape", [(24, 16), (16, 24)])
-def test_an_oblong_image_stands_in_the_middle_between_black_bands(shape):
-    image = np.full(shape, 200, dtype=np.uint8)
-    image[::2] = 100
-    made = prepare(image, 24)
-    inside = np.zeros((24, 24), dtype=bool)
-    inside[(24 - shape[0]) // 2 :, (24 - shape[1]) // 2 :][: shape[0], : shape[1]] = True
-    assert not made[~inside].any()
-    np.testing.assert_array_equal(made[inside].reshape(shape), np.where(image == 200, 255, 0))
+def png(*, side: int = 40) -> bytes:
+    Image.fromarray(film(99)).resize((side, side)).save(file := BytesIO(), "png")
+    return file.getvalue()
 
 
-def test_halving_the_size_averages_and_keeps_the_mean():
-    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    assert abs(prepare(image, 32).mean() - prepare(image, 64).mean()) < 1
-    fine = np.indices((64, 64)).sum(axis=0) % 2 * 255  # a checkerboard has no right to survive
-    assert prepare(fine.astype(np.uint8), 32)[4:-4, 4:-4].std() < 8
+def bomb() -> bytes:
+    """A PNG whose header promises 20,000 x 20,000 pixels: 400 million of them in 400 bytes."""
+    whole = png()
+    header = b"IHDR" + (20_000).to_bytes(4, "big") * 2 + whole[24:29]
+    return whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:]
 
 
-class Listed:
-    """A source in memory that counts how often it is read."""
-
-    synthetic = True
-
-    def __init__(self, images: dict[str, np.ndarray], masks: dict[str, np.ndarray] | None = None) -> None:
-        self.name, self.images, self.masks, self.reads = "listed", images, masks or {}, 0
-
-    def read(self, image_id: str) -> np.ndarray:
-        self.reads += 1
-        return self.images[image_id]
-
-    def mask(self, image_id: str) -> np.ndarray | None:
-        return self.masks.get(image_id)
-
-
-@pytest.fixture
-def listed() -> Listed:
-    rng = np.random.default_rng(0)
-    return Listed({f"i{i}": rng.integers(0, 256, (20 + i, 30), dtype=np.uint8) for i in range(5)})
-
-
-def test_cached_images_equal_prepared_ones_and_are_made_once(listed, tmp_path):
-    ids = ["i3", "i0", "i4"]
-    first, second = load_images(listed, ids, 16, tmp_path), load_images(listed, ids, 16, tmp_path)
-    assert listed.reads == 3
-    for made in (first, second):
-        assert isinstance(made, np.memmap)
-        np.testing.assert_array_equal(made, [prepare(listed.images[i], 16) for i in ids])
-    with pytest.raises(ValueError, match="read-only"):
-        first[0] = 0
+def every_bad_file(params: Params) -> None:
+    """Everything that public data sets hold and should not."""
+    grey, folder = Image.fromarray(film(50)), Path(params.data_dir)
+    add(params, "truncated.png", png()[:-300])
+    add(params, "empty.png", b"")
+    add(params, "text.png", b"<html>404 Not Found</html>")
+    add(params, "animated.gif", grey, save_all=True, append_images=[Image.fromarray(film(51))])
+    add(params, "dot.png", png(side=1))
+    add(params, "bomb.png", bomb())
+    add(params, "no-file.png", None)
+    (folder / "images" / "no-row.png").write_bytes(png())
+    add(params, "16-bit.png", Image.fromarray(film(52).astype(np.uint16) * 257))
+    add(params, "rgba.png", Image.fromarray(film(53)).convert("RGBA"))
+    add(params, "cmyk.jpg", Image.fromarray(film(54)).convert("CMYK"))
+    add(params, "palette.png", Image.fromarray(film(55)).convert("P"))
+    add(params, "unknown-label.png", Image.fromarray(film(56)), label="maybe")
+    add(params, "nan-label.png", Image.fromarray(film(57)), label="nan")
+    add(params, "twin.png", Image.fromarray(film(0)))
+    add(params, "contradiction.png", Image.fromarray(film(1)), label="abnormal")
+    add(params, "again.jpg", Image.fromarray(film(2)), quality=60)
 
 
-def test_other_images_sizes_orders_and_sources_have_other_files(listed, tmp_path):
-    for name, ids, size in [
-        ("a", ["i0", "i1"], 16),
-        ("a", ["i0", "i1"], 8),
-        ("a", ["i1", "i0"], 16),
-        ("b", ["i0", "i1"], 16),
-    ]:
-        listed.name = name
-        made = load_images(listed, ids, size, tmp_path)
-        np.testing.assert_array_equal(made, [prepare(listed.images[i], size) for i in ids])
-    assert len(list(tmp_path.iterdir())) == 4
+USED = {
+    "16-bit.png",
+    "rgba.png",
+    "cmyk.jpg",
+    "palette.png",
+    "unknown-label.png",
+    "nan-label.png",
+    "twin.png",
+    "again.jpg",
+}
+UNUSABLE = {"truncated.png", "empty.png", "text.png", "animated.gif", "dot.png", "bomb.png", "no-file.png"}
 
 
-def test_an_interrupted_preparation_leaves_no_file(listed, tmp_path):
-    with pytest.raises(KeyError):
-        load_images(listed, ["i0", "absent"], 16, tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_every_bad_file_is_handled_or_named_with_its_reason_and_what_became_of_it(tmp_path):
+    params = folder_of(tmp_path / "data", on_bad_image="skip")
+    every_bad_file(params)
+    made = data(params, tmp_path / "cache")
+    left_out = made.problems[made.problems["consequence"] == LEFT_OUT]
+    assert set(left_out["image"]) == UNUSABLE | {"contradiction.png", "1.png"}
+    assert left_out["problem"].str.len().min() > 5
+    named = dict(made.problems[made.problems["consequence"] != LEFT_OUT][["image", "problem"]].to_numpy())
+    assert named == {
+        "no-row.png": "file without a row in labels.csv",
+        "unknown-label.png": "label is not one of normal, abnormal: 'maybe'",
+        "nan-label.png": "label is not one of normal, abnormal: 'nan'",
+        "0.png": "the same file as another image: twin.png",
+        "twin.png": "the same file as another image: 0.png",
+        "2.png": "nearly the same as another image: again.jpg",
+        "again.jpg": "nearly the same as another image: 2.png",
+    }
+    assert set(made.records["id"]) == ({f"{i}.png" for i in range(24)} - {"1.png"}) | USED
+    for number, name in [(52, "16-bit.png"), (53, "rgba.png"), (54, "cmyk.jpg"), (55, "palette.png")]:
+        row = made.records["id"].tolist().index(name)
+        expected = Preparation(32).film(film(number)).astype(int)
+        assert np.abs(made.images[row] - expected).mean() < 3, name
+    split = made.split(params)
+    assert len(split.problems) == len(made.problems)
+    assert split.manifest["exact_duplicates"] == split.manifest["near_duplicates"] == 1
 
 
-def test_the_sides_images_are_in_the_order_of_their_records(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMGAE_DX_CACHE", str(tmp_path))
-    source = PhantomSource(40, 32)
-    result = split(source.records)
-    images = load_sides(source, result, 32)
+def test_by_default_an_unusable_image_ends_the_run_with_the_list(tmp_path):
+    params = folder_of(tmp_path / "data")
+    add(params, "empty.png", b"")
+    add(params, "text.png", b"<html>")
+    with pytest.raises(
+        SourceError, match=r"2 of 26 images cannot be used, first \w+\.png: .*on_bad_image: skip"
+    ) as error:
+        data(params, tmp_path / "cache")
+    [file] = (tmp_path / "cache").glob("*/problems.csv")
+    assert str(file) in str(error.value)
+    assert set(pd.read_csv(file)["image"]) == {"empty.png", "text.png"}
+
+
+def test_a_folder_without_problems_has_an_empty_table_and_all_of_its_images(tmp_path):
+    made = data(folder_of(tmp_path / "data"), tmp_path / "cache")
+    assert made.problems.empty and len(made.records) == len(made.images) == 24
+    np.testing.assert_array_equal(made.images[5], Preparation(32).film(film(5)))
+
+
+def dicom(patient: str, age: str = "061Y", view: str = "AP") -> bytes:
+    import pydicom
+
+    data = pydicom.Dataset()
+    data.PatientID, data.PatientAge, data.PatientSex, data.ViewPosition = patient, age, "F", view
+    data.SOPClassUID, data.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, pydicom.uid.generate_uid()
+    data.Rows = data.Columns = 64
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.PixelData = film(int(patient.strip("p") or 0)).tobytes()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    pydicom.dcmwrite(file := BytesIO(), data, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_a_dicom_header_says_what_the_table_does_not_and_an_images_own_id_is_no_patient(tmp_path):
+    pytest.importorskip("pydicom")
+    params = folder_of(tmp_path / "data")
+    add(params, "101.dcm", dicom("p101"))
+    add(params, "p102", dicom("p102", age="", view=""))
+    records = data(params, tmp_path / "cache").records.set_index("id")
+    assert records.loc["101.dcm", ["patient", "age", "sex", "view"]].tolist() == ["p101", "61", "F", "AP"]
+    assert records.loc["p102", ["patient", "age", "sex", "view"]].tolist() == ["", "", "F", ""]
+    assert records.loc["0.png", ["patient", "age", "sex", "view"]].tolist() == [""] * 4
+
+
+def test_another_seed_reads_the_same_cache(tmp_path):
+    params = folder_of(tmp_path / "data")
+    for seed in range(3):
+        split = data(params.model_copy(update={"seed": seed}), tmp_path / "cache").split(params)
+        assert len(split.train)
+    assert len(list((tmp_path / "cache").glob("images-*"))) == 1
+
+
+def test_the_sides_images_are_in_the_order_of_their_records(tmp_path):
+    params = Params(phantom_images=40, image_size=32, widths=[4])
+    source = open_source(params, tmp_path)
+    made = load_data(source, params, tmp_path)
+    result = made.split(params)
     for name, side in sides(result).items():
-        made = getattr(images, name)
-        assert made.shape == (len(side), 32, 32)
-        np.testing.assert_array_equal(made[-1], prepare(source.read(side["id"].iloc[-1]), 32))
-    assert len(list(tmp_path.iterdir())) == 1
+        images = getattr(made.sides(result), name)
+        assert images.shape == (len(side), 32, 32)
+        drawn = np.round(source.film(side["id"].iloc[-1]).image * 255).astype(np.uint8)
+        np.testing.assert_array_equal(images[-1], Preparation(32).film(drawn))
 
 
-@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (48, 48)])
-def test_a_white_square_and_its_mask_are_placed_alike(shape):
-    lesion = np.zeros(shape, dtype=bool)
-    lesion[8:20, 10:30] = True
-    source = Listed({"a": lesion * np.uint8(255), "b": lesion * np.uint8(0)}, {"a": lesion})
-    masks = load_masks(source, ["a", "b"], 24)
-    assert list(masks) == ["a"]
-    assert (masks["a"].dtype, masks["a"].shape) == (bool, (24, 24))
-    np.testing.assert_array_equal(masks["a"], prepare(source.images["a"], 24) > 127)
-    assert masks["a"].mean() == pytest.approx(lesion.sum() / max(shape) ** 2, rel=0.15)
+def test_lesions_stand_where_their_films_show_them(tmp_path):
+    params = Params(phantom_images=40, image_size=32, widths=[4])
+    source = open_source(params, tmp_path)
+    masks = load_masks(source, source.records["id"], Preparation(32))
+    assert set(masks) == set(source.records["id"][source.records["label"] == "abnormal"])
+    assert all((mask.dtype, mask.shape) == (bool, (32, 32)) and mask.any() for mask in masks.values())
 
 
 def test_the_network_sees_the_unit_interval():
@@ -430,11 +485,14 @@ def test_the_network_sees_the_unit_interval():
 
 
 @pytest.fixture(scope="module")
-def adult(xrays: Path) -> Split:
-    return split(FolderSource(xrays / "adult").records)
+def real(xrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Data]:
+    """The real films at the smallest size at which near-duplicates are looked for."""
+    folder = tmp_path_factory.mktemp("real")
+    return lambda name: data(Params(source="folder", data_dir=str(xrays / name), image_size=64, widths=[4]), folder)
 
 
-def test_real_adults_train_on_all_normals_and_their_separation_is_unverified(adult):
+def test_real_adults_train_on_all_normals_and_their_separation_is_unverified(real):
+    adult = split(real("adult").records)
     assert len(adult.train) + len(adult.validation) == 2_300
     assert len(adult.test) == 392
     assert len(adult.validation) == 345
@@ -450,19 +508,17 @@ def test_real_adults_train_on_all_normals_and_their_separation_is_unverified(adu
     )
 
 
-def test_real_children_of_the_test_share_patients_with_abnormal_training_images_only(xrays):
-    result = split(FolderSource(xrays / "pediatric").records)
+def test_real_children_of_the_test_share_patients_with_abnormal_training_images_only(real):
+    result = split(real("pediatric").records)
     assert result.manifest["patient_separation"] == "verified"
     assert len(result.test) == 177 + 296
-    overlap = result.manifest["test_images_sharing_a_patient_or_file_with_the_official_training_side"]
+    overlap = result.manifest["test_images_sharing_a_patient_or_film_with_the_official_training_side"]
     assert overlap == {"any image": 239, "normal image": 0}
     assert len(result.train) + len(result.validation) == 1_011 + 8
     assert sum(result.manifest["left_out"].values()) == 2_911 + 8
 
 
-def test_real_radiographs_are_prepared_to_the_full_range(xrays, tmp_path):
-    source = FolderSource(xrays / "adult")
-    made = load_images(source, source.records["id"][::300].tolist(), 64, tmp_path)
-    assert made.shape == (9, 64, 64)
-    assert (made.max(axis=(1, 2)) > 230).all()
-    assert (made.std(axis=(1, 2)) > 30).all()
+def test_real_radiographs_are_prepared_to_the_full_range(real):
+    films = real("adult").images[::100]
+    assert (films.max(axis=(1, 2)) > 230).all()
+    assert (films.std(axis=(1, 2)) > 30).all()

@@ -71,14 +71,18 @@ def test_no_advice_is_given_that_would_be_refused_again(given):
         ({"methods": ["unte"]}, "methods[0]='unte' is str; methods wants a list, each entry one of 'unet', 'ra'"),
         ({"methods": ["unte"]}, "did you mean unet?"),
         ({"methods": ["ra", "ra"]}, "names a method twice"),
-        ({"source": "foldr"}, "source='foldr' is str; source wants one of 'phantom', 'folder'; did you mean folder?"),
+        (
+            {"source": "foldr"},
+            "source='foldr' is str; source wants one of 'phantom', 'folder', 'stream', 'rsna', "
+            "'rsna-dicom', 'kermany', 'nih', 'nih-sample', 'vinbigdata'; did you mean folder?",
+        ),
         ({"widths": [8, "16"]}, "widths[1]='16' is str; widths wants a list, each entry an integer"),
         ({"widths": [8, 0]}, "widths=[8, 0] holds a number below 1"),
         ({"data_dir": None}, "data_dir=None is NoneType; data_dir wants text"),
         ({"source": "folder"}, "data_dir='' is empty, but source='folder' reads images from it"),
         ({"image_size": 100, "widths": [4] * 4}, "image_size=100 is not a multiple of 16"),
         ({"image_size": 100, "widths": [4] * 4}, "write 96 or 112, or fewer widths"),
-        ({"image_size": 10, "widths": [4, 8, 16, 32]}, "write 16, or fewer widths"),
+        ({"image_size": 20, "widths": [4, 8, 16, 32]}, "write 16 or 32, or fewer widths"),
     ],
 )
 def test_a_wrong_value_is_refused_in_the_users_words(given, words):
@@ -191,7 +195,7 @@ def test_the_cells_types_are_those_of_its_values():
 
 
 def test_every_choice_of_a_field_is_in_its_drop_down():
-    for name in ("source", "labels", "precision", "device", "tracking"):
+    for name in ("source", "labels", "on_bad_image", "square", "precision", "device", "tracking"):
         line = next(line for line in Params.cell().splitlines() if line.startswith(f"{name}:"))
         choices = ast.literal_eval(re.search(r"@param (\[.*?\])", line).group(1))
         for choice in choices:
@@ -321,8 +325,19 @@ def test_other_settings_get_another_run_folder_and_equal_ones_the_same(tmp_path)
     assert folders[2].name.startswith("ra-phantom-")
 
 
+@pytest.mark.parametrize("stretch", [[99.0, 1.0], [5.0, 5.0], [-1.0, 99.0], [1.0, 100.5]])
+def test_a_stretch_that_is_no_range_of_percentiles_is_refused(stretch):
+    assert "is no range of percentiles; wanted 0 <= low < high <= 100" in refusal(stretch=stretch)
+
+
+def test_a_relative_data_dir_lies_under_the_base_and_an_address_stays(tmp_path):
+    assert Params(data_dir="a/b").with_data_under(tmp_path).data_dir == str(tmp_path / "a" / "b")
+    for address in ("hf://datasets/o/n", "s3://bucket/x", "https://host/x", ""):
+        assert Params(data_dir=address).with_data_under(tmp_path).data_dir == address
+
+
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
-    free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "device"}
+    free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
     assert set(Params().training_settings()) == FIELDS - free
     others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()

@@ -25,7 +25,7 @@ SMALL = {
     "methods": ["unet"],
     "source": "folder",
     "data_dir": "data",
-    "image_size": 8,
+    "image_size": 16,
     "widths": [4],
     "batch_size": 8,
     "epochs": 1,
@@ -35,7 +35,7 @@ SMALL = {
     "resamples": 100,
 }
 HISTORY = [{"epoch": 0, "network/total": 0.5, "seconds": 1.25}, {"epoch": 1, "network/total": 0.1 + 0.2, "seconds": 2}]
-SIZE = 8
+SIZE = 16
 
 
 def params(**changes) -> Params:
@@ -45,7 +45,7 @@ def params(**changes) -> Params:
 def records(**columns) -> pd.DataFrame:
     names = [f"image-{i}" for i in range(80)]
     kind = ["abnormal" if i % 4 == 3 else "normal" for i in range(80)]
-    table = {"id": names, "label": kind, "finding": "", "split": "", "patient": names, "digest": names}
+    table = {"id": names, "label": kind, "finding": "", "split": "", "patient": names, "digest": names, "twin": names}
     return pd.DataFrame(table | columns)
 
 
@@ -190,7 +190,7 @@ def test_results_say_what_others_need_to_compare(tmp_path):
     run = scored(tmp_path, "a", ["unet"])
     results = run.results()
     assert results["split"] == divided().hash
-    assert (results["image_size"], results["synthetic"]) == (8, False)
+    assert (results["image_size"], results["synthetic"]) == (16, False)
     assert results["methods"]["unet"]["run"] == "a"
     assert results["methods"]["unet"]["budget"]["images_seen"] == 640
 
@@ -219,7 +219,7 @@ def test_the_second_run_finds_the_first(tmp_path):
 def test_a_run_on_other_terms_is_not_compared(tmp_path, difference):
     changes = {
         "split": {"split": divided(seed=1)},
-        "image_size": {"image_size": 16},
+        "image_size": {"image_size": 32},
         "images_seen": {"seen": 320},
     }.get(difference, {})
     other = scored(tmp_path, "else/u" if difference == "elsewhere" else "runs/u", ["unet"], **changes)
@@ -338,7 +338,7 @@ def test_a_run_that_trains_nothing_and_finds_nothing_says_so(tmp_path):
 
 def test_both_label_columns_are_evaluated(tmp_path):
     strict = ["normal" if i % 5 else "abnormal" if i % 4 == 3 else "" for i in range(80)]
-    run = scored(tmp_path, "a", ["unet"], divided(strict_label=strict), labels="strict_label")
+    run = scored(tmp_path, "a", ["unet"], divided(strict_label=strict), labels="strict")
     table, _ = run.comparable()
     results = run.evaluate(table)
     assert results == json.loads((run.folder / "results.json").read_text())

@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,47 @@ class Watched(Toy):
 
 def greys(count: int) -> np.ndarray:
     return np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+
+
+class Stream:
+    """Films of which half arrive, and the others only once `come` is set; like an array."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.shape, self.come = images, images.shape, threading.Event()
+        self.arrival = np.arange(len(images)) // (len(images) // 2)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        assert not self.arrival[rows].any() or self.come.wait(timeout=20), "a film was asked for before it could come"
+        return self.images[rows]
+
+
+def test_training_begins_before_all_films_have_arrived(fit):
+    stream = Stream(greys(40))
+
+    class Opening(Watched):
+        def moves(self, images, epoch=0):
+            yield from super().moves(images, epoch)
+            if len(self.order) >= 20:  # the first half has been trained on
+                stream.come.set()
+
+    method = Opening()
+    fit(method, stream, epochs=1)
+    assert sorted(method.order[:20]) == list(range(20))
+    assert sorted(method.order[20:]) == list(range(20, 40))
+
+
+def test_a_streams_first_epoch_is_shuffled_within_its_shards_and_later_ones_altogether(fit, tmp_path):
+    stream, method, plain = Stream(greys(40)), Watched(), Watched()
+    stream.come.set()
+    fit(method, stream)
+    fit(plain, stream.images, checkpoint=tmp_path / "plain.pt")
+    assert sorted(method.order[:40]) == list(range(40)) and method.order[:20] != sorted(method.order[:20])
+    assert max(method.order[:20]) == 19
+    assert method.order[40:] == plain.order[40:]
+    assert method.order[:20] == [i for i in plain.order[:40] if i < 20]
 
 
 # --- moves ------------------------------------------------------------------------------------------------------------

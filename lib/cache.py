@@ -1,0 +1,238 @@
+"""A source's images, prepared once: a memory-mapped uint8 array on disk, and a journal of the rows that are done.
+
+Decoding is what costs; out of the map an epoch is read a hundred times faster. The folder's name says what it holds
+(source, file list, preparation), so that other settings never read it. A row counts as done once its pixels are on the
+disk and its line is in the journal: a killed run goes on where it was, and loses the chunk that was in work.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+
+from lib.decoding import ImageError, decode
+from lib.params import Params
+from lib.source import Source, SourceError
+
+CHUNK, GROUP = 64, 16  # images between two visits to the disk; images that a thread takes at a time
+RECIPE = 2  # part of a cache's identity: count it up with every change of what `Preparation.film` returns
+
+
+class Preparation(NamedTuple):
+    """How a film becomes a square of `size` pixels, the same for every film.
+
+    The grey levels are stretched between two percentiles: parts of public sets were stretched by their sources and
+    parts were not, and the difference alone would tell them apart. `square` pads with black, or squashes.
+    """
+
+    size: int
+    stretch: tuple[float, float] = (1, 99)
+    square: str = "pad"
+
+    @classmethod
+    def from_params(cls, params: Params) -> "Preparation":
+        """Take the settings' own."""
+        return cls(params.image_size, tuple(params.stretch), params.square)
+
+    def film(self, image: np.ndarray) -> np.ndarray:
+        """Return the image, (height, width) on any scale, as (size, size) uint8."""
+        if image.dtype not in (np.uint8, np.uint16):
+            stretched = _stretch(image, *np.percentile(image, self.stretch))
+        else:  # by counting and by table: the same numbers, many times faster
+            counts = np.bincount(image.ravel())
+            table = _stretch(np.arange(len(counts)), *_percentiles(counts, self.stretch))
+            stretched = np.take(table, image, mode="clip")
+        return np.round(self._to_square(stretched) * 255).astype(np.uint8)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return the lesion, (height, width) bool, as (size, size) bool where `film` puts it."""
+        return self._to_square(mask.astype(np.float32)) > 0.5
+
+    def _to_square(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape
+        if self.square == "pad" and height != width:
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            padded = np.zeros((side, side), dtype=np.float32)
+            padded[top : top + height, left : left + width] = image
+            image = padded
+        return transforms.resize(torch.from_numpy(image)[None], [self.size, self.size], antialias=True)[0].numpy()
+
+
+def _stretch(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((levels - low) / (high - low or 1), 0, 1).astype(np.float32)
+
+
+def _percentiles(counts: np.ndarray, percents: tuple[float, float]) -> np.ndarray:
+    """Return `numpy.percentile` of the values 0, 1, 2, ... that occur `counts` times each."""
+    place = np.array(percents) / 100 * (counts.sum() - 1)
+    below, above = np.searchsorted(np.cumsum(counts), np.floor([place, place + 1]), "right").clip(max=len(counts) - 1)
+    return below + (above - below) * (place - np.floor(place))
+
+
+class Films:
+    """Prepared films of some records, perhaps still arriving: like an array (n, size, size) uint8, read row by row."""
+
+    def __init__(self, cache: "Cache", rows: np.ndarray, arrival: np.ndarray | None = None) -> None:
+        self._cache, self._rows = cache, rows
+        self.shape = (len(rows), cache.preparation.size, cache.preparation.size)
+        self.arrival = arrival
+        """Where in a stream each film arrives, (n,) int; None if all are there."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self._cache.read(self._rows[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def of(self, places: np.ndarray) -> "Films":
+        """Return some of these films, by an index (m,) of ints."""
+        return Films(self._cache, self._rows[places], None if self.arrival is None else self.arrival[places])
+
+
+class Cache:
+    """The prepared images of one source, (n, size, size) uint8 in `pixels.npy`, a line a finished row in `rows.jsonl`.
+
+    A line holds the row, the digest of the file's bytes, what its header says, and why it cannot be used, if so.
+    """
+
+    def __init__(self, source: Source, preparation: Preparation, folder: Path | None = None) -> None:
+        self.preparation, self._source = preparation, source
+        self._ids = source.records["id"].tolist()
+        identity = json.dumps([RECIPE, source.name, preparation, self._ids])
+        base = folder or Path(os.environ.get("IMGAE_DX_CACHE", Path.home() / ".cache" / "imgae-dx"))
+        self.folder = base / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self.rows: dict[int, dict[str, Any]] = {}
+        self._done = np.zeros(len(self._ids), dtype=bool)
+        self._arrived, self._failure = threading.Condition(), None
+        self._pixels: np.ndarray | None = None
+
+    def fill(self) -> None:
+        """Prepare every image that is not there yet; another process that does so is waited for."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock", thread_local=False):
+            self._open()
+            todo = [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]
+            if not todo:
+                return
+            threads = torch.get_num_threads()
+            try:
+                self._fill(todo)
+            finally:
+                torch.set_num_threads(threads)  # what `_fill` sets in its pool also counts for threads to come
+
+    def fill_in_background(self) -> None:
+        """Begin to fill, and return: `read` waits for what has not arrived. A failure is raised there."""
+
+        def fill() -> None:
+            try:
+                self.fill()
+            except BaseException as error:
+                with self._arrived:
+                    self._failure = error
+                    self._arrived.notify_all()
+
+        threading.Thread(target=fill, daemon=True).start()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return these rows' images, (m, size, size) uint8; waits for those that are still to come."""
+        if not self._done[rows].all():
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._failure or self._done[rows].all())
+            if self._failure:
+                raise self._failure
+        return self._pixels[rows]
+
+    def _open(self) -> None:
+        """Map the pixels and read the journal; begin anew where the pixels are not whole."""
+        size, pixels, journal = self.preparation.size, self.folder / "pixels.npy", self.folder / "rows.jsonl"
+        shape = (len(self._ids), size, size)
+        try:
+            whole = np.load(pixels, mmap_mode="r").shape == shape
+        except (OSError, ValueError, EOFError):  # not there, or shorter than its header says
+            whole = False
+        if not whole:
+            journal.unlink(missing_ok=True)  # first, so that no line stands for pixels that are gone
+            need, free = np.prod(shape), shutil.disk_usage(self.folder).free
+            if need > free:
+                raise SourceError(
+                    f"{len(self._ids):,} images of {size} px need {need / 1e9:.1f} GB, and {self.folder} has "
+                    f"{free / 1e9:.1f} GB: free some, or set IMGAE_DX_CACHE to a folder on another disk"
+                )
+            np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
+        self._pixels = np.asarray(np.load(pixels, mmap_mode="r"))  # a plain view: memmap's own indexing is slow
+        lines = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
+        if lines[-1]:  # a line that was cut by a kill
+            journal.write_bytes(b"\n".join([*lines[:-1], b""]))
+        self._take([json.loads(line) for line in lines[:-1]])
+
+    def _fill(self, todo: list[str]) -> None:
+        place = {image_id: row for row, image_id in enumerate(self._ids)}
+        contents = self._source.contents(todo)
+        name, size = self._source.name.split("-")[0], self.preparation.size
+        with (
+            ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            (self.folder / "pixels.npy").open("r+b") as pixels,
+            (self.folder / "rows.jsonl").open("ab") as journal,
+            tqdm(
+                total=len(self._ids),
+                initial=len(self._ids) - len(todo),
+                desc=f"prepare {name} images",
+                unit="image",
+                mininterval=1,
+            ) as progress,
+        ):
+            start = pixels.seek(0, os.SEEK_END) - len(self._ids) * size * size
+            while chunk := list(islice(contents, CHUNK)):
+                reads = [read for _, read in chunk]
+                groups = pool.map(self._prepare, (reads[i : i + GROUP] for i in range(0, len(reads), GROUP)))
+                made = list(chain.from_iterable(groups))
+                lines = [{"row": place[i], **line} for (i, _), (_, line) in zip(chunk, made, strict=True)]
+                for line, (image, _) in zip(lines, made, strict=True):
+                    pixels.seek(start + line["row"] * size * size)
+                    pixels.write(image)  # not through the map: a full disk is an error there, and no signal
+                pixels.flush()
+                os.fsync(pixels.fileno())
+                journal.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+                journal.flush()
+                os.fsync(journal.fileno())
+                self._take(lines)
+                progress.update(len(chunk))
+        if missing := int((~self._done).sum()):
+            raise SourceError(f"{name} ended before {missing} of {len(self._ids)} images had come: run again")
+
+    def _prepare(self, reads: Sequence[Callable[[], bytes]]) -> list[tuple[bytes, dict[str, Any]]]:
+        """Return the pixels, black where there are none, and the line of each image."""
+        made = []
+        for read in reads:
+            line = {"digest": "", "problem": "", "header": {}}
+            try:
+                line["digest"] = hashlib.sha256(content := read()).hexdigest()
+                pixels, line["header"] = decode(content)
+                made.append((self.preparation.film(pixels).tobytes(), line))
+            except (ImageError, OSError) as error:
+                problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
+                made.append((bytes(self.preparation.size**2), line | {"problem": problem}))
+        return made
+
+    def _take(self, lines: list[dict[str, Any]]) -> None:
+        with self._arrived:
+            for line in lines:
+                self.rows[line["row"]] = line
+                self._done[line["row"]] = True
+            self._arrived.notify_all()
