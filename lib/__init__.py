@@ -1,6 +1,6 @@
 """What the chapters in `research/` share, in import order: a module imports only from those above it.
 
-files       a file is there whole or not at all
+files       a file is there whole or not at all; one process at a time makes it
 method      the contract: child modules that train, `moves(images)`, `reconstruct(images)`
 params      a run's settings: one typed, frozen model; what is wrong is refused by name
 phantom     the embedded default: synthetic chest radiographs with exact lesion masks

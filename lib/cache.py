@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
 from lib.decoding import ImageError, decode
+from lib.files import locked
 from lib.params import Params
 from lib.source import Source, SourceError
 
 CHUNK, GROUP = 64, 16  # images between two visits to the disk; images that a thread takes at a time
+PASSING = ("cannot be read", "is beyond the installed decoders")  # reasons that may be gone by the next run
 RECIPE = 2  # part of a cache's identity: count it up with every change of what `Preparation.film` returns
 
 
@@ -119,25 +120,27 @@ class Cache:
         self.folder = base / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self.rows: dict[int, dict[str, Any]] = {}
         self._done = np.zeros(len(self._ids), dtype=bool)
-        self._arrived, self._failure = threading.Condition(), None
+        self._arrived, self._failure, self._strict = threading.Condition(), None, False
         self._pixels: np.ndarray | None = None
 
     def fill(self) -> None:
         """Prepare every image that is not there yet; another process that does so is waited for."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock", thread_local=False):
-            self._open()
-            todo = [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]
-            if not todo:
-                return
-            threads = torch.get_num_threads()
-            try:
-                self._fill(todo)
-            finally:
-                torch.set_num_threads(threads)  # what `_fill` sets in its pool also counts for threads to come
+        threads = torch.get_num_threads()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder / "lock", "is preparing the same images"):
+                self._open()
+                if todo := [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]:
+                    self._fill(todo)
+        except OSError as error:
+            found = f"the cache {self.folder} cannot be used ({error.strerror or error})"
+            raise SourceError(f"{found}: make room, or set IMGAE_DX_CACHE to another folder") from error
+        finally:
+            torch.set_num_threads(threads)  # what `_fill` sets in its pool also counts for threads to come
 
     def fill_in_background(self) -> None:
-        """Begin to fill, and return: `read` waits for what has not arrived. A failure is raised there."""
+        """Begin to fill, and return: `read` waits for what has not come; it raises a failure, an unusable image too."""
+        self._strict = True
 
         def fill() -> None:
             try:
@@ -179,7 +182,15 @@ class Cache:
         lines = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
         if lines[-1]:  # a line that was cut by a kill
             journal.write_bytes(b"\n".join([*lines[:-1], b""]))
-        self._take([json.loads(line) for line in lines[:-1]])
+        self._take([line for text in lines[:-1] if (line := self._line(text))])
+
+    def _line(self, text: bytes) -> dict[str, Any] | None:
+        """Return a line of the journal, or None where it stands for no row."""
+        try:
+            line = json.loads(text)
+            return line if 0 <= line["row"] < len(self._ids) else None
+        except (ValueError, TypeError, KeyError):
+            return None
 
     def _fill(self, todo: list[str]) -> None:
         place = {image_id: row for row, image_id in enumerate(self._ids)}
@@ -208,7 +219,8 @@ class Cache:
                     pixels.write(image)  # not through the map: a full disk is an error there, and no signal
                 pixels.flush()
                 os.fsync(pixels.fileno())
-                journal.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+                lasting = [line for line in lines if not line["problem"].startswith(PASSING)]
+                journal.writelines(json.dumps(line).encode() + b"\n" for line in lasting)
                 journal.flush()
                 os.fsync(journal.fileno())
                 self._take(lines)
@@ -231,6 +243,9 @@ class Cache:
         return made
 
     def _take(self, lines: list[dict[str, Any]]) -> None:
+        if self._strict and (bad := next((line for line in lines if line["problem"]), None)):
+            found = f"{self._ids[bad['row']]} cannot be used: {bad['problem']}"
+            raise SourceError(f"{found}. Mend it, or write on_bad_image: skip")
         with self._arrived:
             for line in lines:
                 self.rows[line["row"]] = line

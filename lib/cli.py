@@ -130,6 +130,7 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     for reason, count in problem_counts(data.problems).items():
         print(f"{count:,} images: {reason}")
     address = parser.parse_args(arguments).to
+    address = address if "://" in address else str(Path(address).expanduser().resolve())
     write_shards(source, data.records, address)
     print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
     return 0

@@ -58,7 +58,8 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
 
     An official test side is kept as it is, and training images that share a patient or a film with it are left out and
     counted. Without one, patients with an abnormal image form the test side together with a fifth of the normal ones.
-    What is on no side is counted in the manifest by its reason.
+    What is on no side is counted in the manifest by its reason. The same records, in the same order, and the same seed
+    give the same manifest on every machine.
 
     Raises:
         SplitError: A side would be empty, or the test side would lack normal or abnormal images by the column `labels`.
@@ -68,7 +69,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
     normal, group = is_normal(records), _groups(records)
     official = (records["split"] == "test").any()
     rng = np.random.default_rng([seed, 20])
-    if not official and (words := sorted(set(records["split"]) - {"", "train", "val"})):
+    if not official and (words := sorted(set(records["split"]) - {""})):
         raise SplitError(f"split is {words} in some rows, and nowhere 'test'; wanted train, val, test, or all empty")
     reason = pd.Series("", index=records.index)
 
@@ -242,9 +243,9 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
 
 
 def _near_duplicates(store: Cache, films: Films) -> np.ndarray:
-    """Return the pairs of a complete cache, (2, k); found once."""
-    file = store.folder / "near-duplicates.npy"
-    if not file.is_file():
+    """Return the pairs of a complete cache, (2, k); found once, and again where an image came later."""
+    file, journal = store.folder / "near-duplicates.npy", store.folder / "rows.jsonl"
+    if not file.is_file() or file.stat().st_mtime_ns < journal.stat().st_mtime_ns:
         with replacing(file) as out:
             np.save(out, near_duplicates(films))
     return np.load(file).T
@@ -255,16 +256,17 @@ def _repeated(records: pd.DataFrame) -> list[Problem]:
     problems = []
     labels = [column for column in ("label", "strict_label") if column in records]
     for key, like in (("digest", "the same file as another image"), ("twin", "nearly the same as another image")):
-        for _, group in records[records[key].duplicated(keep=False)].groupby(key):
-            if key == "twin" and group["digest"].nunique() == 1:
-                continue
-            contradiction = key == "digest" and len(group[labels].drop_duplicates()) > 1
+        some = records[records[key].duplicated(keep=False)]
+        if key == "twin":
+            some = some[some.groupby(key)["digest"].transform("nunique") > 1]
+        groups = some.groupby(key)
+        first, last = (groups["id"].transform(which) for which in ("first", "last"))
+        others = first.where(first != some["id"], last)
+        contradicted = (groups[labels].transform("nunique") > 1).any(axis=1)
+        for one, other, contradiction in zip(some["id"], others, contradicted, strict=True):
             what = f"{like}, with another label" if contradiction else like
-            others = [group["id"].iloc[1], *itertools.repeat(group["id"].iloc[0], len(group) - 1)]
-            consequence = LEFT_OUT if contradiction else "kept on one side with it"
-            problems += [
-                Problem(one, f"{what}: {other}", consequence) for one, other in zip(group["id"], others, strict=True)
-            ]
+            consequence = LEFT_OUT if contradiction and key == "digest" else "kept on one side with it"
+            problems.append(Problem(one, f"{what}: {other}", consequence))
     return problems
 
 

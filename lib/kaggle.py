@@ -8,18 +8,16 @@ Nothing is written into the data folder.
 import errno
 import json
 import os
-import sys
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
 
 import requests
-from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3.exceptions import MaxRetryError
 
-from lib.files import write_json
+from lib.files import locked, write_json
 from lib.source import SourceError
 
 TRIES = 5
@@ -46,13 +44,7 @@ def fetch(handle: str) -> Path:
     kind = "dataset" if "/" in handle else "competition"
     place = theirs / f"{kind}s" / handle.replace("/versions/", "/")  # kagglehub puts .archive and .complete to this
     stop, wait = stop_after_attempt(TRIES), wait_exponential(FIRST_WAIT)
-    lock = FileLock(ours / f"{name}.lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is fetching {handle}: waiting for it", file=sys.stderr)
-        held = lock.acquire()
-    with held:
+    with locked(ours / f"{name}.lock", f"is fetching {handle}"):
         try:
             again = Retrying(retry=retry_if_exception(_may_pass), stop=stop, wait=wait, reraise=True)
             root = Path(again(getattr(kagglehub, f"{kind}_download"), handle))

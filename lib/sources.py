@@ -7,6 +7,7 @@ of the last four is filled in when the images are read.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -93,11 +94,12 @@ class FileSource:
         about: dict[str, str],
         problems: Iterable[Problem] = (),
     ) -> None:
-        there = records["file"].map(Path.is_file).astype(bool)
+        there = records["file"].map(os.path.isfile).astype(bool)  # False too where it may not be looked at
         missing = [Problem(name, "no file for this row", LEFT_OUT) for name in records["id"][~there]]
+        if not there.any():
+            looked = f" (the first would be {records['file'].iloc[0]})" if len(there) else ""
+            raise SourceError(f"none of the {len(there)} images that the table names is there{looked}: bring the files")
         records = records[there].reset_index(drop=True)
-        if records.empty:
-            raise SourceError(f"none of the {len(there)} images that the table names is there: bring the files")
         self._files = dict(zip(records["id"], records["file"], strict=True))
         self.records, self._boxes, self.about = records.drop(columns="file"), boxes, about
         self.problems = [*problems, *missing, *label_problems(self.records)]
@@ -137,7 +139,10 @@ class FolderSource(FileSource):
         about = {"from": f"folder {folder.name}"}
         about |= dict.fromkeys(("licence", "labels"), "not stated: an about.yaml in the folder can say it")
         if (file := folder / "about.yaml").is_file():
-            about |= {str(key): str(value) for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
+            try:
+                about |= {str(k): str(v) for k, v in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
+            except (AttributeError, ValueError, yaml.YAMLError) as error:
+                raise SourceError(f"{file} is no YAML of lines `name: text`: mend it, or take it out") from error
         boxes = _read_boxes(folder / "boxes.csv")
         self._note(
             sorted(boxes.keys() - set(records["id"])), "boxes of an image that is not among the rows", "not used"
@@ -164,8 +169,9 @@ class FolderSource(FileSource):
         return rows
 
     def _from_class_folders(self, folder: Path) -> pd.DataFrame:
-        files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
-        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        hidden = {file for file in files if any(part.startswith(".") for part in file.relative_to(folder).parts)}
+        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES or file in hidden]
         self._note(
             [file.relative_to(folder).as_posix() for file in others if file.name != "about.yaml"],
             "by its name not an image",
@@ -240,7 +246,7 @@ def _read_boxes(file: Path) -> dict[str, np.ndarray]:
     sides = ["x", "y", "w", "h"]
     table = _read_csv(file, ("filename", *sides))
     numbers = table[sides].apply(pd.to_numeric, errors="coerce")
-    if (bad := numbers.isna().any(axis=1)).any():
+    if (bad := ~np.isfinite(numbers).all(axis=1)).any():
         row = int(bad.idxmax())
         raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; wanted numbers for x, y, w and h")
     return {name: rows.to_numpy() for name, rows in numbers.groupby(table["filename"])}
@@ -254,4 +260,6 @@ def _read_csv(file: Path, wanted: tuple[str, ...]) -> pd.DataFrame:
         raise SourceError(f"{file} cannot be read as a table: {error}") from error
     if absent := [column for column in wanted if column not in table]:
         raise SourceError(f"{file} has no column {', '.join(absent)}; found {', '.join(table.columns)}")
+    if twice := [column for column in wanted if f"{column}.1" in table]:  # so pandas calls the second
+        raise SourceError(f"{file} has the column {', '.join(twice)} twice: keep one of them")
     return table

@@ -28,7 +28,7 @@ from PIL import Image
 from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 from tqdm import tqdm
 
-from lib.decoding import encode
+from lib.decoding import ImageError, encode
 from lib.source import NORMAL_WORDS, SPLIT_WORDS, Source, SourceError, label_problems
 
 INDEX = "shards.json"
@@ -36,6 +36,7 @@ OURS = b"imgae-dx"  # the key of what a shard's schema says of the whole set, wh
 GROUP = 32  # rows of a shard that are written, read and held in memory together
 OPTIONAL = ("finding", "split", "patient", "age", "sex", "view")
 COLUMNS = ("id", "label", "strict_label", *OPTIONAL, "digest", "twin", "place")
+STALLED = 15.0  # seconds without a byte after which a web server is asked again
 FINAL = (FileNotFoundError, PermissionError, pa.ArrowInvalid)  # errors that another try does not mend
 _ARROW_READS = Lock()  # a thread that is in one when Python ends aborts the process: the last is waited for
 atexit.register(_ARROW_READS.acquire, timeout=10)
@@ -56,9 +57,11 @@ class StreamSource:
         rank = int(os.environ.get("RANK", 0)) if rank is None else rank
         world = int(os.environ.get("WORLD_SIZE", 1)) if world is None else world
         with _explained(address), ThreadPoolExecutor(8) as pool:
+            from datasets import DownloadConfig
             from datasets.utils.file_utils import xopen
 
-            self._open = partial(xopen, mode="rb")
+            options = {address.partition("://")[0]: _options(address)}
+            self._open = partial(xopen, mode="rb", download_config=DownloadConfig(storage_options=options))
             self._fs, paths = _find(address)
             if len(paths) < world:
                 raise SourceError(f"{address} has {len(paths)} shards for {world} processes: start fewer processes")
@@ -199,7 +202,7 @@ def _write(source: Source, part: pa.Table, schema: pa.Schema, fs: fsspec.Abstrac
 
 def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     """Return an address's file system, and its shards' paths there."""
-    fs, root = fsspec.url_to_fs(address.rstrip("/"))
+    fs, root = fsspec.url_to_fs(address.rstrip("/"), **_options(address))
     if root.endswith(".parquet"):
         paths = sorted(fs.glob(root))
     else:
@@ -211,6 +214,15 @@ def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     if not paths:
         raise SourceError(f"{address} names no files: check it; files on a web server need a folder with {INDEX}")
     return fs, paths
+
+
+def _options(address: str) -> dict[str, Any]:
+    """Return a web server's time limits; its client's own are 300 s a request, whether something comes or not."""
+    if not address.startswith("http"):
+        return {}
+    import aiohttp
+
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=STALLED, sock_read=STALLED)}}
 
 
 @retry(stop=stop_after_attempt(4), wait=wait_exponential(), retry=retry_if_not_exception_type(FINAL), reraise=True)
@@ -244,7 +256,7 @@ def _as_records(name: str, schema: pa.Schema, table: pa.Table) -> pd.DataFrame:
 
 def _content(image: dict[str, Any] | None) -> bytes:
     if image is None or image["bytes"] is None:
-        raise FileNotFoundError("its shard does not hold its bytes")
+        raise ImageError("is not in its shard")
     return image["bytes"]
 
 

@@ -27,7 +27,7 @@ pd.DataFrame({"": source.about})
 #
 # ## What was wrong
 #
-# Every file is looked at once, before the split. What cannot be used is **left out** and named here, if the parameter
+# Every file is looked at once, before the split (of shards: when they were written). What cannot be used is **left out** and named here, if the parameter
 # `on_bad_image` says *skip*; if it says *stop*, the run ends with the list. What looks odd but can be used is named too:
 # nothing is dropped in silence.
 

@@ -1,5 +1,6 @@
 """Promises of `lib.cache`: every film is prepared alike and once, and a cache that is not whole is never believed."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,8 +16,8 @@ import pandas as pd
 import pytest
 
 import lib.cache
-from lib.cache import Cache, Films, Preparation
-from lib.decoding import encode
+from lib.cache import PASSING, Cache, Films, Preparation
+from lib.decoding import Film, ImageError, decode, encode
 from lib.source import SourceError
 
 
@@ -235,7 +236,10 @@ def test_a_killed_cache_is_completed_with_no_image_lost_or_wrong(tmp_path, call)
     assert len(source.reads) == len(set(source.reads)) <= 40
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "of another shape", "a cut line", "no journal"])
+A_LINE = ["a cut line", "a broken line", "a row beyond the end", "a row before the start"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "of another shape", "no journal", *A_LINE])
 def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, damage):
     cache = filled(listed(11), tmp_path)
     pixels, journal = cache.folder / "pixels.npy", cache.folder / "rows.jsonl"
@@ -247,11 +251,17 @@ def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, damage):
         np.save(pixels, np.zeros((11, 8, 8), dtype=np.uint8))
     elif damage == "a cut line":
         journal.write_bytes(journal.read_bytes()[:-7])
+    elif damage == "a broken line":
+        journal.write_bytes(b"\0" * 9 + b"\n" + journal.read_bytes().split(b"\n", 1)[1])
+    elif damage == "a row beyond the end":
+        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": 11'))
+    elif damage == "a row before the start":
+        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": -1'))
     else:
         journal.unlink()
     source = listed(11)
     np.testing.assert_array_equal(films(filled(source, tmp_path)), expected(11))
-    assert len(source.reads) == (1 if damage == "a cut line" else 11)
+    assert len(source.reads) == (1 if damage in A_LINE else 11)
 
 
 def _fill_slowly(folder: Path, out) -> None:
@@ -317,6 +327,56 @@ def test_too_small_a_disk_is_said_before_anything_is_read(tmp_path):
     ):
         Cache(source, Preparation(10**6), tmp_path).fill()
     assert not source.reads
+
+
+@pytest.mark.parametrize("trouble", [PermissionError(13, "Permission denied"), ImageError(f"{PASSING[1]}: no gdcm")])
+def test_what_could_not_be_read_once_is_tried_again_and_what_is_damaged_is_not(tmp_path, monkeypatch, trouble):
+    def fail(content: bytes) -> Film:
+        if content == source.images["i1"]:
+            raise trouble
+        return decode(content)
+
+    source = listed(3)
+    source.images["i2"] = b"<html>not found</html>"
+    with monkeypatch.context() as patch:
+        patch.setattr(lib.cache, "decode", fail)
+        assert [bool(filled(source, tmp_path).rows[i]["problem"]) for i in range(3)] == [False, True, True]
+    source.reads.clear()
+    cache = filled(source, tmp_path)
+    assert source.reads == ["i1"]
+    assert [bool(cache.rows[i]["problem"]) for i in range(3)] == [False, False, True]
+    np.testing.assert_array_equal(films(cache)[:2], expected(2))
+
+
+def test_an_image_that_cannot_be_used_ends_what_reads_while_images_arrive(tmp_path):
+    source = listed(12)
+    source.images["i6"] = b"<html>not found</html>"
+    for _ in range(2):  # from the source, and from the journal
+        cache = Cache(source, Preparation(16), tmp_path)
+        cache.fill_in_background()
+        with pytest.raises(SourceError, match=r"i6 cannot be used: is not an image: .* on_bad_image: skip"):
+            cache.read(np.array([6]))
+
+
+def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
+    def full(number: int) -> None:
+        synced.append(number)
+        if len(synced) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    synced = []
+    with monkeypatch.context() as patch, pytest.raises(SourceError, match=r"No space left on device\): make room"):
+        patch.setattr(os, "fsync", full)
+        filled(listed(11), tmp_path)
+    source = listed(11)
+    np.testing.assert_array_equal(films(filled(source, tmp_path)), expected(11))
+    assert source.reads == [f"i{i}" for i in range(4, 11)]
+
+
+def test_a_cache_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceError, match=r"the cache .* cannot be used \(Not a directory\): .*IMGAE_DX_CACHE"):
+        filled(listed(1), tmp_path / "file")
 
 
 def test_the_journal_can_be_read_by_anyone(tmp_path):

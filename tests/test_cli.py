@@ -389,6 +389,16 @@ def test_shards_are_written_without_what_cannot_be_used_and_that_is_said(tmp_pat
     assert index["images"] == 39
 
 
+def test_the_address_that_is_given_for_written_shards_leads_there_from_anywhere(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("datasets")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.shards([str(params_file(tmp_path)), "--to", "films"]) == 0
+    address = capsys.readouterr().out.split("data_dir: ")[1].strip()
+    file = params_file(tmp_path, "reader", source="stream", data_dir=address, methods=["unet"])
+    assert cli.train([str(file)]) == 0
+
+
 # A data set of Kaggle
 
 

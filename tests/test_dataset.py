@@ -399,6 +399,31 @@ def test_every_bad_file_is_handled_or_named_with_its_reason_and_what_became_of_i
     assert split.manifest["exact_duplicates"] == split.manifest["near_duplicates"] == 1
 
 
+def test_nearly_equal_films_with_different_labels_are_named_so_and_kept_together(tmp_path):
+    params = folder_of(tmp_path / "data")
+    add(params, "again.jpg", Image.fromarray(film(2)), label="abnormal", quality=60)
+    made = data(params, tmp_path / "cache")
+    assert sorted(made.problems.to_numpy().tolist()) == [
+        ["2.png", "nearly the same as another image, with another label: again.jpg", "kept on one side with it"],
+        ["again.jpg", "nearly the same as another image, with another label: 2.png", "kept on one side with it"],
+    ]
+
+
+def test_a_film_that_could_not_be_read_once_is_found_again_as_the_twin_of_another(tmp_path, monkeypatch):
+    def fail(file: Path) -> bytes:
+        if file.name == "again.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(file)
+
+    params, read = folder_of(tmp_path / "data", on_bad_image="skip"), Path.read_bytes
+    add(params, "again.jpg", Image.fromarray(film(2)), quality=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        assert data(params, tmp_path / "cache").problems["problem"].tolist() == ["cannot be read: Permission denied"]
+    records = data(params, tmp_path / "cache").records.set_index("id")
+    assert records.loc["again.jpg", "twin"] == records.loc["2.png", "twin"]
+
+
 def test_by_default_an_unusable_image_ends_the_run_with_the_list(tmp_path):
     params = folder_of(tmp_path / "data")
     add(params, "empty.png", b"")

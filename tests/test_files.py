@@ -5,10 +5,12 @@ import math
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from lib.files import replacing, write_json
+from lib.files import locked, replacing, write_json
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -93,3 +95,20 @@ def test_json_refuses_what_it_has_no_word_for_and_keeps_the_old_file(tmp_path, n
         write_json(path, {"auroc": number})
     assert json.loads(path.read_text()) == {"auroc": 0.5}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_waited_for_and_that_is_said(tmp_path, capsys):
+    order = []
+
+    def second():
+        with locked(tmp_path / "lock", "is cooking"):
+            order.append("second")
+
+    with locked(tmp_path / "lock", "is cooking"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(0.3)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().err == "another process is cooking: waiting for it\n"

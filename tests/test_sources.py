@@ -151,6 +151,18 @@ def test_what_an_archive_of_a_mac_leaves_is_not_an_image(tmp_path):
     assert FolderSource(tmp_path).records["id"].tolist() == ["mass/b.png", "normal/a.png"]
 
 
+def test_hidden_files_and_folders_are_no_class_and_are_named(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    hidden = [
+        "mass/.ipynb_checkpoints/b-checkpoint.png",
+        "normal/.ipynb_checkpoints/a-checkpoint.png",
+        "normal/._a.png",
+    ]
+    source = FolderSource(class_folders(folder, *hidden))
+    assert source.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    assert {problem.image for problem in source.problems} == set(hidden)
+
+
 @pytest.mark.parametrize("names", [["mass/a.png", "edema/b.png"], ["normal/a.png"], []])
 def test_class_folders_without_normal_or_without_abnormal_images_are_refused(tmp_path, names):
     with pytest.raises(SourceError, match=r"neither labels\.csv nor a folder `normal`") as error:
@@ -277,6 +289,42 @@ def test_boxes_without_a_column_are_refused_by_name(tmp_path):
     folder = table_folder(tmp_path, two_rows())
     (folder / "boxes.csv").write_text("filename,x,y,width,h\nb.png,2,3,5,4\n")
     with pytest.raises(SourceError, match=r"boxes\.csv has no column w; found filename, x, y, width, h"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize("number", ["", "nan", "inf", "wide"])
+def test_a_box_without_finite_numbers_is_refused_with_its_row(tmp_path, number):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text(f"filename,x,y,w,h\nb.png,1,2,3,4\nb.png,2,3,{number},4\n")
+    with pytest.raises(SourceError, match=r"boxes\.csv, row 3: .*wanted numbers"):
+        FolderSource(folder)
+
+
+def test_a_table_with_a_column_twice_is_refused(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "labels.csv").write_text("filename,label,label\na.png,normal,abnormal\nb.png,abnormal,normal\n")
+    with pytest.raises(SourceError, match=r"labels\.csv has the column label twice"):
+        FolderSource(folder)
+
+
+def test_a_table_without_any_of_its_files_is_refused_with_the_place_that_was_looked_at(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,label\nimages/a.png,normal\n")
+    with pytest.raises(SourceError, match=r"none of the 1 images .* \(the first would be .*/images/images/a\.png\)"):
+        FolderSource(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_a_row_without_its_file(tmp_path):
+    folder, name = table_folder(tmp_path, two_rows()), "x" * 300
+    with (folder / "labels.csv").open("a") as table:
+        table.write(f"{name},normal\n")
+    assert FolderSource(folder).problems == [Problem(name, "no file for this row", LEFT_OUT)]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "just text"])
+def test_an_about_file_of_another_form_is_refused(tmp_path, text):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_text(text)
+    with pytest.raises(SourceError, match=r"about\.yaml is no YAML of lines `name: text`"):
         FolderSource(folder)
 
 
