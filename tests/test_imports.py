@@ -56,8 +56,15 @@ def test_every_module_opens_by_saying_what_it_is_for():
         assert 20 < len(first) <= 120, module
 
 
+def lines() -> list[int]:
+    return [len(file.read_text(encoding="utf-8").splitlines()) for file in FILES.values()]
+
+
+@pytest.mark.xfail(strict=True, reason="the ways to get at images took 1,270 lines: 4,278 in all, 3,000 are promised")
 def test_the_library_stays_thin():
-    """It was to stay under 3,000 lines; all the ways to get at images took 1,270 more. It can only shrink from here."""
-    lines = [len(file.read_text(encoding="utf-8").splitlines()) for file in FILES.values()]
-    assert max(lines) < 400
-    assert sum(lines) < 4_300
+    assert sum(lines()) < 3_000
+
+
+def test_until_it_is_thin_again_the_library_only_shrinks():
+    assert sum(lines()) < 4_300
+    assert max(lines()) < 400
