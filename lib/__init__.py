@@ -21,5 +21,5 @@ scoring     reconstruction -> residual map -> image score, the same for every me
 evaluation  scores and labels -> AUROC and the rest, with intervals; no torch
 figures     data -> matplotlib Figure; never shows or saves
 runs        the run folder: status, parameters, metrics, results, tracking, the report
-cli         `imgae-train`, `imgae-evaluate`, `imgae-run`: thin fronts to the same functions
+cli         `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the same functions
 """

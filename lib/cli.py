@@ -83,7 +83,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
-    import papermill  # here: the other two commands do without a notebook
+    import papermill  # here: the other commands do without a notebook
 
     params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
     folder = params.folder(base)
