@@ -1,11 +1,12 @@
 """Layers that both methods share, so that they cannot differ by accident.
 
 The blocks are those of the soft-introspective VAE (Daniel & Tamar, CVPR 2021), which the Reversed Autoencoder keeps:
-convolutions without bias, batch normalisation, LeakyReLU with slope 0.2.
+convolutions without bias, normalisation (theirs: by batch), LeakyReLU with slope 0.2.
 """
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,26 +15,41 @@ from torch import Tensor, nn
 Features = Float[Tensor, "batch _channels _height _width"]
 """Feature maps; the underscores leave sizes free to differ between an argument and a result."""
 
+Normalisation = Literal["batch", "group"]
+"""Over what features are normalised: over the batch (Ioffe & Szegedy, ICML 2015), or within each image."""
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Return half-precision values as float32, others as they are: exponentials and sums need it."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def normalisation_layer(normalisation: Normalisation, channels: int) -> nn.Module:
+    """Return the layer for this many channels; "group" (Wu & He, ECCV 2018) treats an image alike in any batch.
+
+    Groups are the largest divisor of the channels that is at most 8 and leaves each group 4 channels, else one group.
+    """
+    if normalisation == "batch":
+        return nn.BatchNorm2d(channels)
+    # Their 32 groups are for 64 channels and more. A group of one channel would lose the channel's own level, and where
+    # an image has been halved down to one pixel, everything.
+    return nn.GroupNorm(max(n for n in range(1, 9) if channels % n == 0 and n * min(4, channels) <= channels), channels)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside an identity, which is a 1x1 convolution where the number of channels changes."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, normalisation: Normalisation = "batch") -> None:
         super().__init__()
         # Compared by value: the authors compare by identity, so that their layers depend on where the list came from.
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, bias=False)
         self.residual = nn.Sequential(
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            normalisation_layer(normalisation, channels_out),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            normalisation_layer(normalisation, channels_out),
         )
         self.activation = nn.LeakyReLU(0.2)
 
@@ -42,15 +58,17 @@ class ResidualBlock(nn.Module):
         return self.activation(self.residual(features) + self.shortcut(features))
 
 
-def encoder_stages(widths: Sequence[int]) -> nn.ModuleList:
+def encoder_stages(widths: Sequence[int], normalisation: Normalisation = "batch") -> nn.ModuleList:
     """Return one stage a resolution, finest first: a 5x5 convolution from grey, then residual blocks.
 
     The caller halves the image after each stage.
     """
     stem = nn.Sequential(
-        nn.Conv2d(1, widths[0], 5, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.LeakyReLU(0.2)
+        nn.Conv2d(1, widths[0], 5, padding=2, bias=False),
+        normalisation_layer(normalisation, widths[0]),
+        nn.LeakyReLU(0.2),
     )
-    return nn.ModuleList([stem, *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths))])
+    return nn.ModuleList([stem, *(ResidualBlock(a, b, normalisation) for a, b in itertools.pairwise(widths))])
 
 
 class ToGrey(nn.Module):

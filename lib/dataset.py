@@ -53,6 +53,18 @@ def is_normal(records: pd.DataFrame) -> np.ndarray:
     return ((records[columns].to_numpy() == "normal") | ~given).all(axis=1) & given.any(axis=1)
 
 
+def reference_half(validation: pd.DataFrame) -> np.ndarray:
+    """Return which validation images are the reference half, (n,) bool; of one patient or film all are in it, or none.
+
+    What is fitted or chosen after training sees these alone; the others, the calibration half, stay exchangeable with
+    new normal films, and give the thresholds. Every second patient in an order of hashes, the same on every machine.
+    """
+    key = validation["patient"].where(validation["patient"] != "", validation["twin"])
+    key = key.groupby(_groups(validation.reset_index(drop=True))).transform("min")
+    order = sorted(set(key), key=lambda name: hashlib.sha256(name.encode()).digest())
+    return key.isin(order[::2]).to_numpy()
+
+
 def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: int, labels: str = "label") -> Split:
     """Divide the records; no known patient, no exact and no near-duplicate stands on two sides.
 

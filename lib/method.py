@@ -30,3 +30,7 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def reconstruct(self, images: Images) -> Images:
         """Return each image as the method believes it should look, in [0, 1]; no randomness."""
+
+    def own_scores(self, images: Images) -> dict[str, PerImage]:
+        """Return what the method can say of an image beside its reconstruction, by name; higher is more anomalous."""
+        return {}

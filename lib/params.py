@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CELL_TITLE = "# @title Parameters"
+KINDS = {"string": "str", "integer": "int", "number": "float"}  # JSON's name of a type -> Python's
 INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
 
 
@@ -31,7 +32,30 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    methods: list[Literal["unet", "ra"]] = Field(["unet", "ra"], description="the methods that this run trains")
+    methods: list[
+        Literal[
+            "unet",
+            "unet-no-skips",
+            "unet-noisy-skips",
+            "unet-denoising",
+            "unet-masked",
+            "ra",
+            "si-vae",
+            "vae",
+            "ae-16",
+            "ae-4",
+        ]
+    ] = Field(["unet", "ra"], description="the methods that this run trains; lib/arms.py says what each is")
+    references: list[Literal["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]] = Field(
+        ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"],
+        description="rows that need no training loop; knn, mahalanobis, patchcore want a backbone",
+    )
+    backbone: Literal["auto", "efficientnet-lite0", "resnet18", "none"] = Field(
+        "auto", description="frozen network behind perceptual scores; auto: what can be had, or none"
+    )
+    ra_map: Literal["backbone", "lpips"] = Field(
+        "backbone", description="RA's own score with this perceptual distance; lpips is theirs, and is downloaded"
+    )
     source: Literal[
         "phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"
     ] = Field("phantom", description="phantom: synthetic; folder, stream: data_dir; else: a data set from Kaggle")
@@ -47,18 +71,26 @@ class Params(BaseModel):
     widths: list[int] = Field(
         [16, 32, 64, 128, 128], min_length=1, description="channels of each resolution, both methods"
     )
+    normalisation: Literal["batch", "group"] = Field("batch", description="layers between convolutions, both methods")
     latent_dim: int = Field(128, ge=1, description="RA: length of the latent vector z")
     batch_size: int = Field(32, ge=2, description="images per update")
     epochs: int = Field(20, ge=1, description="passes over the normal training images")
     learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, the same for both methods")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
+    choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose among; 0: the last epoch")
     validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of training normals kept for thresholds")
+    unet_skips: Literal["full", "none", "noise"] = Field("full", description="U-Net: what crosses beside the bottom")
+    unet_skip_noise: float = Field(1.0, gt=0, description="U-Net: scale of the noise on its skips, if there is noise")
+    unet_corruption: Literal["none", "noise", "mask"] = Field("none", description="U-Net: what training does to inputs")
     ra_beta_rec: float = Field(0.5, ge=0, description="RA: weight of the reconstruction error")
     ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL")
     ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder")
     ra_gamma_r: float = Field(1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder")
     ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0 gives SI-VAE")
     ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the game begins")
+    ra_as_published: list[Literal["frozen-normalisation", "attached-target", "sampled-latent"]] = Field(
+        [], description="RA: choices of the authors' code to follow; its chapter says which"
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of training; auto: fast")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it trains; auto: cuda if there is one")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
@@ -97,6 +129,15 @@ class Params(BaseModel):
             raise ValueError(
                 f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of epochs={self.epochs} for the game: RA would "
                 f"be a plain VAE; write at most {self.epochs - 1}"
+            )
+        if self.image_size % 16 and (small := [name for name in self.methods if name.startswith("ae-")]):
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of 16, which {small[0]} wants: write 64 or 128"
+            )
+        if "frozen-normalisation" in self.ra_as_published and self.normalisation == "group":
+            raise ValueError(
+                "ra_as_published holds 'frozen-normalisation', but group normalisation keeps no statistics to freeze: "
+                "write normalisation: batch"
             )
         low, high = self.stretch
         if not 0 <= low < high <= 100:
@@ -156,7 +197,7 @@ class Params(BaseModel):
             )
             kind = type(field.default).__name__
             if kind == "list":
-                kind = f"list[{type(field.default[0]).__name__}]"
+                kind = f"list[{KINDS[cls._schema(name)['items']['type']]}]"
             lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {form} {field.description}")
         return "\n".join(lines)
 
@@ -169,7 +210,7 @@ class Params(BaseModel):
 
         The images themselves are named by their split's hash, so a moved `data_dir` does not matter.
         """
-        free = {"methods", "epochs", "run_dir", "tracking", "resamples", "device"}
+        free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
         return self.model_dump(exclude=free | {"data_dir", "labels", "on_bad_image"})
 
     @property
@@ -220,7 +261,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     elif problem["type"] == "list_type":
         hint = f" (write [{value}])"
     elif problem["type"] == "literal_error":
-        near = difflib.get_close_matches(str(value), re.findall(r"'(\w+)'", problem["ctx"]["expected"]), n=1)
+        near = difflib.get_close_matches(str(value), re.findall(r"'([\w-]+)'", problem["ctx"]["expected"]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
     where = name + "".join(f"[{step}]" for step in problem["loc"][1:])
     return f"{where}={value!r} is {type(value).__name__}; {name} wants {_allowed(Params._schema(name))}{hint}"

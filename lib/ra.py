@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.blocks import Features, ResidualBlock, ToGrey, at_least_float32, encoder_stages
+from lib.blocks import Features, Normalisation, ResidualBlock, ToGrey, at_least_float32, encoder_stages
 from lib.method import Images, Losses, Method, PerImage
 from lib.params import Params
 
@@ -38,6 +38,14 @@ class Weights(NamedTuple):
     generated_rec: float = 1.0e-8  # gamma_r: the generated images' own reconstruction error (decoder)
     embedding: float = 0.005  # lambda_emb: the reversed embedding loss; 0 gives the soft-introspective VAE
     warmup: int = 0  # epochs as a plain VAE before the game begins (`num_vae` of Daniel & Tamar)
+
+
+class AsPublished(NamedTuple):
+    """Which departures from the authors' code are taken back, as `ra_as_published` names them; by default none."""
+
+    frozen_normalisation: bool = False  # evaluation mode while training: a mean of 0 and a variance of 1 for ever
+    attached_target: bool = False  # rejecting x̂ also teaches the pass that made it; ours: to the critic it is given
+    sampled_latent: bool = False  # reconstruct from a draw: a score is random; ours: the mean
 
 
 class Posterior(NamedTuple):
@@ -59,10 +67,12 @@ class Posterior(NamedTuple):
 class Encoder(nn.Module):
     """Image -> posterior; its features after each halving are the paper's embeddings."""
 
-    def __init__(self, image_size: int, widths: Sequence[int], latent_dim: int) -> None:
+    def __init__(
+        self, image_size: int, widths: Sequence[int], latent_dim: int, normalisation: Normalisation = "batch"
+    ) -> None:
         super().__init__()
-        self.down = encoder_stages(widths)
-        self.bottom = ResidualBlock(widths[-1], widths[-1])
+        self.down = encoder_stages(widths, normalisation)
+        self.bottom = ResidualBlock(widths[-1], widths[-1], normalisation)
         self.to_posterior = nn.Linear(widths[-1] * (image_size // 2 ** len(widths)) ** 2, 2 * latent_dim)
 
     def forward(self, images: Images) -> Posterior:
@@ -78,13 +88,17 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latent vector -> image; no skips, so that nothing passes but z."""
 
-    def __init__(self, image_size: int, widths: Sequence[int], latent_dim: int) -> None:
+    def __init__(
+        self, image_size: int, widths: Sequence[int], latent_dim: int, normalisation: Normalisation = "batch"
+    ) -> None:
         super().__init__()
         side = image_size // 2 ** len(widths)
         self.from_latent = nn.Sequential(nn.Linear(latent_dim, widths[-1] * side**2), nn.ReLU())
         self.to_grid = nn.Unflatten(1, (widths[-1], side, side))
         above = [widths[0], *widths]  # channels that each resolution hands on to the next finer one
-        self.up = nn.ModuleList(ResidualBlock(a, b) for a, b in zip([*widths, widths[-1]], above, strict=True))
+        self.up = nn.ModuleList(
+            ResidualBlock(a, b, normalisation) for a, b in zip([*widths, widths[-1]], above, strict=True)
+        )
         self.head = ToGrey(widths[0])
 
     def forward(self, latents: Latents) -> Images:
@@ -100,12 +114,22 @@ class Decoder(nn.Module):
 class ReversedAutoencoder(Method):
     """Two parts, two moves: the encoder learns to tell real from generated, the decoder to be taken for real."""
 
-    def __init__(self, image_size: int, widths: Sequence[int], latent_dim: int = 128, weights: Weights | None = None):
+    def __init__(
+        self,
+        image_size: int,
+        widths: Sequence[int],
+        latent_dim: int = 128,
+        weights: Weights | None = None,
+        normalisation: Normalisation = "batch",
+        as_published: AsPublished | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(image_size, widths, latent_dim)
-        self.decoder = Decoder(image_size, widths, latent_dim)
+        self.encoder = Encoder(image_size, widths, latent_dim, normalisation)
+        self.decoder = Decoder(image_size, widths, latent_dim, normalisation)
         self.latent_dim, self.weights = latent_dim, weights or Weights()
+        self.as_published = as_published or AsPublished()
         self.scale = 1 / image_size**2
+        self.train()
 
     @classmethod
     def from_params(cls, params: Params) -> "ReversedAutoencoder":
@@ -118,7 +142,12 @@ class ReversedAutoencoder(Method):
             params.ra_lambda_emb,
             params.ra_warmup_epochs,
         )
-        return cls(params.image_size, params.widths, params.latent_dim, weights)
+        as_published = AsPublished(**{name.replace("-", "_"): True for name in params.ra_as_published})
+        return cls(params.image_size, params.widths, params.latent_dim, weights, params.normalisation, as_published)
+
+    def train(self, mode: bool = True) -> "ReversedAutoencoder":
+        """Enter training or evaluation mode, which only normalisation knows apart; frozen, it stays in evaluation."""
+        return super().train(mode and not self.as_published.frozen_normalisation)
 
     def moves(self, images: Images, epoch: int = 0) -> Iterator[tuple[str, Losses]]:
         """Yield the encoder's update, then the decoder's, which sees the encoder that the first has changed."""
@@ -137,14 +166,15 @@ class ReversedAutoencoder(Method):
             yield "decoder", {"total": self.scale * w.rec * error, "reconstruction": self.scale * error}
             return
 
-        # Detached once: to the encoder a generated image is given data, as input and as target (the authors leave the
-        # target attached).
+        # To the encoder a generated image is given data, as input and as target. The authors leave both targets
+        # attached, of which only the reconstruction's leads back to the encoder: the sample comes of noise.
         generated = [reconstruction.detach(), decode(noise).detach()]
         seen = [encode(image) for image in generated]
-        again = [squared_error(g, decode(s.sample())) for g, s in zip(generated, seen, strict=True)]
+        targets = [reconstruction, generated[1]] if self.as_published.attached_target else generated
+        again = [squared_error(t, decode(s.sample())) for t, s in zip(targets, seen, strict=True)]
         rejected = [w.rec * error_g + w.neg * s.kl() for error_g, s in zip(again, seen, strict=True)]
         rejection = 0.25 * sum((-2 * self.scale * r).exp().mean() for r in rejected)
-        embedding = embedding_distance(real.features, seen[0].features)
+        embedding = embedding_distance(real.features, seen[0].features).mean()
         yield (
             "encoder",
             {
@@ -168,8 +198,17 @@ class ReversedAutoencoder(Method):
         yield "decoder", {"total": total, "reconstruction": self.scale * error, "kl_generated": 0.5 * kl}
 
     def reconstruct(self, images: Images) -> Images:
-        """Decode the posterior's mean: a score depends on the image alone (the authors draw a sample)."""
-        return self.decoder(self.encoder(images).mean)
+        """Decode the posterior's mean: a score depends on the image alone.
+
+        "sampled-latent" decodes a draw, as the authors do, against the contract: the caller has to seed torch.
+        """
+        posterior = self.encoder(images)
+        return self.decoder(posterior.sample() if self.as_published.sampled_latent else posterior.mean)
+
+    def own_scores(self, images: Images) -> dict[str, PerImage]:
+        """Return the KL of each image's posterior, in nats, and its reversed embedding distance."""
+        real, reconstructed = self.encoder(images), self.encoder(self.reconstruct(images))
+        return {"kl": real.kl(), "embedding": embedding_distance(real.features, reconstructed.features)}
 
     def samples(self, count: int) -> Images:
         """Decode `count` draws from the prior: what the decoder believes a chest looks like."""
@@ -182,10 +221,10 @@ def squared_error(images: Images, reconstructions: Images) -> PerImage:
     return (images - reconstructions).square().sum(dim=(1, 2, 3))
 
 
-def embedding_distance(real: Embeddings, reconstructed: Embeddings) -> Float[Tensor, ""]:
-    """Return the reversed embedding loss: half the mean squared difference plus one minus the cosine, each resolution.
+def embedding_distance(real: Embeddings, reconstructed: Embeddings) -> PerImage:
+    """Return each image's reversed embedding loss: half the mean squared difference plus one minus the cosine, summed.
 
-    Both sides receive the encoder's gradient, as in the authors' code.
+    Over the resolutions, that is. Both sides receive the encoder's gradient, as in the authors' code.
     """
     sides = ([at_least_float32(e).flatten(1) for e in embeddings] for embeddings in (real, reconstructed))
-    return sum(0.5 * F.mse_loss(a, b) + (1 - F.cosine_similarity(a, b)).mean() for a, b in zip(*sides, strict=True))
+    return sum(0.5 * (a - b).square().mean(dim=1) + 1 - F.cosine_similarity(a, b) for a, b in zip(*sides, strict=True))

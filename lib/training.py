@@ -70,6 +70,7 @@ def train(
     settings: Mapping[str, Any],
     device: torch.device,
     precision: torch.dtype,
+    keep_every: int = 0,
     log: Callable[[list[dict[str, float]]], None] = lambda history: None,
     name: str = "",
 ) -> list[dict[str, float]]:
@@ -80,7 +81,8 @@ def train(
     A row holds the mean of each loss as "part/loss", the mean absolute residual of the validation normals, and the
     budget so far: images seen, optimizer steps, multiply-adds, seconds. The order of the images is a function of
     (seed, epoch), in the first epoch also of a stream's shards, and the generator's state is in the checkpoint, so that
-    a resumed run equals an uninterrupted one to the last bit. `log` is called with all rows so far: after a resume, and
+    a resumed run equals an uninterrupted one to the last bit. With `keep_every` the weights after every so many epochs
+    stay beside the checkpoint (`kept`). `log` is called with all rows so far: after a resume, and
     after each epoch.
 
     Raises:
@@ -121,8 +123,8 @@ def train(
             row["validation/residual"] = _residual(method, validation, batch_size, device, precision)
             if not all(map(math.isfinite, row.values())):
                 bad = ", ".join(f"{loss}={value}" for loss, value in row.items() if not math.isfinite(value))
-                kept = f"the last good one, epoch {epoch - 1}, is in {checkpoint}" if history else "no epoch was good"
-                raise Diverged(f"{name or 'training'} diverged in epoch {epoch}: {bad}; {kept}. Lower learning_rate")
+                good = f"the last good one, epoch {epoch - 1}, is in {checkpoint}" if history else "no epoch was good"
+                raise Diverged(f"{name or 'training'} diverged in epoch {epoch}: {bad}; {good}. Lower learning_rate")
             spent = {
                 "seconds": time.perf_counter() - start,
                 "images_seen": batches * batch_size,
@@ -131,6 +133,9 @@ def train(
             }
             before = history[-1] if history else dict.fromkeys(spent, 0)
             history.append({"epoch": epoch, **row, **{key: before[key] + spent[key] for key in spent}})
+            if keep_every and (epoch + 1) % keep_every == 0:
+                with replacing(_kept(checkpoint, epoch + 1)) as file:
+                    torch.save({"method": method.state_dict()}, file)
             _save(checkpoint, method, optimizers, scalers, settings, history)
             log(history)
             progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {row['validation/residual']:.4f}")
@@ -217,6 +222,25 @@ def load_checkpoint(checkpoint: Path, method: Method, device: torch.device) -> d
     method.load_state_dict(state["method"])
     method.to(device, memory_format=torch.channels_last)
     return state
+
+
+def _kept(checkpoint: Path, epochs: int) -> Path:
+    return checkpoint.with_name(f"{checkpoint.stem}.{epochs}{checkpoint.suffix}")
+
+
+def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
+    """Return the files that hold the weights after so many epochs, by that number; the last is the checkpoint itself.
+
+    Raises:
+        CheckpointError: One of them is not there.
+
+    """
+    files = {n: _kept(checkpoint, n) for n in range(keep_every, epochs, keep_every)} if keep_every else {}
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
+        raise CheckpointError(
+            f"{', '.join(missing)} are not there, and choose_every={keep_every} wants them: train anew"
+        )
+    return files | {epochs: checkpoint}
 
 
 def _resume(checkpoint, method, optimizers, scalers, settings, epochs) -> list[dict[str, float]]:

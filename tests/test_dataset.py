@@ -13,7 +13,17 @@ import torch
 from PIL import Image
 
 from lib.cache import Preparation
-from lib.dataset import Data, Split, SplitError, is_normal, load_data, load_masks, split_records, to_unit
+from lib.dataset import (
+    Data,
+    Split,
+    SplitError,
+    is_normal,
+    load_data,
+    load_masks,
+    reference_half,
+    split_records,
+    to_unit,
+)
 from lib.params import Params
 from lib.phantom import radiograph
 from lib.source import LEFT_OUT, SourceError
@@ -255,6 +265,38 @@ def test_a_normal_label_is_not_believed_against_a_stricter_one():
 )
 def test_normal_is_what_every_given_label_calls_normal(label, strict, expected):
     assert is_normal(pd.DataFrame({"label": [label], "strict_label": [strict]})).tolist() == [expected]
+
+
+def validation_side(patients: int, seed: int = 0) -> pd.DataFrame:
+    """Normal films, one to four of each patient; of every fifth patient nothing is known but that films are twins."""
+    rng = np.random.default_rng(seed)
+    owner = np.repeat([f"p{i}" for i in range(patients)], rng.integers(1, 5, patients))
+    unknown = np.array([int(name[1:]) % 5 == 0 for name in owner])
+    table = records(len(owner), patient=np.where(unknown, "", owner), owner=owner)
+    return table.assign(twin=table["twin"].where(~unknown, "film of " + table["owner"])).sample(
+        frac=1, random_state=rng
+    )
+
+
+@pytest.mark.parametrize("patients", [1, 2, 3, 40, 41])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_halves_differ_by_at_most_one_patient_and_share_none(patients, seed):
+    side = validation_side(patients, seed)
+    half = reference_half(side)
+    assert half.dtype == bool and half.shape == (len(side),)
+    reference, calibration = set(side["owner"][half]), set(side["owner"][~half])
+    assert not reference & calibration
+    assert len(reference | calibration) == patients
+    assert 0 <= len(reference) - len(calibration) <= 1
+
+
+def test_a_film_is_in_the_same_half_whatever_the_order_of_the_records():
+    side = validation_side(40)
+    expected = dict(zip(side["id"], reference_half(side), strict=True))
+    assert len(set(expected.values())) == 2
+    for seed in range(5):
+        other = side.sample(frac=1, random_state=seed)
+        assert dict(zip(other["id"], reference_half(other), strict=True)) == expected
 
 
 def test_a_test_side_of_one_class_is_refused_with_what_was_found():

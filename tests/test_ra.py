@@ -1,7 +1,8 @@
 """Promises of `lib.ra`, against the published formulas written out again, in float64.
 
-The oracles run the method's own encoder and decoder, but write every loss anew. They draw what `moves` draws, in its
-order: the prior's noise, the posterior of the images, then in each move those of the reconstruction and of the sample.
+The oracles take nothing from the method but its weights: networks and losses are written anew, in plain torch. They
+draw what `moves` draws, in its order: the prior's noise, the posterior of the images, then in each move those of the
+reconstruction and of the sample.
 """
 
 import math
@@ -13,9 +14,10 @@ import torch
 import yaml
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
 
-from lib.params import Params
-from lib.ra import Posterior, ReversedAutoencoder, Weights, embedding_distance, squared_error
+from lib.params import ParameterError, Params
+from lib.ra import AsPublished, Posterior, ReversedAutoencoder, Weights, embedding_distance, squared_error
 
 BATCH, SIZE, LATENT = 3, 16, 5
 WEIGHTS = {
@@ -27,6 +29,21 @@ WEIGHTS = {
     "embedding alone": Weights(rec=0.0, kl=0.0, neg=0.0, generated_rec=0.0, embedding=1.0),
     "generated error": Weights(rec=0.5, kl=0.0, neg=0.0, generated_rec=50.0, embedding=0.0),
 }
+
+
+VARIANTS = {
+    "ours": {},
+    "group normalisation": {"normalisation": "group"},
+    "frozen normalisation": {"as_published": AsPublished(frozen_normalisation=True)},
+    "attached target": {"as_published": AsPublished(attached_target=True)},
+    "sampled latent": {"as_published": AsPublished(sampled_latent=True)},
+    "all as published": {"as_published": AsPublished(True, True, True)},
+    "attached target, group normalisation": {
+        "normalisation": "group",
+        "as_published": AsPublished(attached_target=True),
+    },
+}
+CASES = [("ours", name) for name in WEIGHTS] + [(name, "large") for name in VARIANTS if name != "ours"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +58,72 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def build(weights: Weights = WEIGHTS["authors"]) -> ReversedAutoencoder:
-    return ReversedAutoencoder(SIZE, [4, 6], LATENT, weights)
+def build(weights: Weights = WEIGHTS["authors"], variant: str = "ours") -> ReversedAutoencoder:
+    """A method whose normalisations scale and shift at random: as made they do neither, and would hide a mistake."""
+    method = ReversedAutoencoder(SIZE, [4, 8], LATENT, weights, **VARIANTS[variant])
+    for name, weight in method.named_parameters():
+        if weight.dim() == 1 and name.split(".")[-2] in "14":
+            torch.nn.init.normal_(weight, mean=float(name.endswith("weight")), std=0.3)
+    return method
+
+
+class Networks:
+    """Encoder and decoder by hand: the paper's layers with the method's weights and kind of normalisation."""
+
+    def __init__(self, method: ReversedAutoencoder, variant: str = "ours", *, evaluation: bool = False) -> None:
+        self.weights = dict(method.named_parameters())
+        self.how = "running" if evaluation else variant
+        self.running = dict(method.named_buffers())
+
+    def normalise(self, x: Tensor, name: str) -> Tensor:
+        if "group" in VARIANTS.get(self.how, {}).get("normalisation", "batch"):
+            groups = {4: 1, 8: 2}[x.shape[1]]
+            grouped = x.reshape(len(x), groups, -1)
+            mean, variance = grouped.mean(2, keepdim=True), grouped.var(2, unbiased=False, keepdim=True)
+            x = ((grouped - mean) / (variance + 1e-5).sqrt()).reshape(x.shape)
+        elif self.how in ("frozen normalisation", "all as published"):
+            x = x / math.sqrt(1 + 1e-5)  # a mean of 0, a variance of 1
+        elif self.how == "running":
+            mean, variance = (self.running[f"{name}.running_{kind}"].view(1, -1, 1, 1) for kind in ("mean", "var"))
+            x = (x - mean) / (variance + 1e-5).sqrt()
+        else:
+            mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+            x = (x - mean) / (variance + 1e-5).sqrt()
+        scale, shift = (self.weights[f"{name}.{kind}"].view(1, -1, 1, 1) for kind in ("weight", "bias"))
+        return x * scale + shift
+
+    def block(self, x: Tensor, name: str) -> Tensor:
+        inner = self.normalise(F.conv2d(x, self.weights[f"{name}.residual.0.weight"], padding=1), f"{name}.residual.1")
+        inner = torch.where(inner > 0, inner, 0.2 * inner)
+        inner = self.normalise(
+            F.conv2d(inner, self.weights[f"{name}.residual.3.weight"], padding=1), f"{name}.residual.4"
+        )
+        if f"{name}.shortcut.weight" in self.weights:
+            x = torch.einsum("nchw,dc->ndhw", x, self.weights[f"{name}.shortcut.weight"][:, :, 0, 0])
+        total = inner + x
+        return torch.where(total > 0, total, 0.2 * total)
+
+    def encoder(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        def halve(x: Tensor) -> Tensor:
+            return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+
+        stem = self.normalise(F.conv2d(images, self.weights["encoder.down.0.0.weight"], padding=2), "encoder.down.0.1")
+        first = halve(torch.where(stem > 0, stem, 0.2 * stem))
+        second = halve(self.block(first, "encoder.down.1"))
+        flat = self.block(second, "encoder.bottom").reshape(len(images), -1)
+        both = flat @ self.weights["encoder.to_posterior.weight"].T + self.weights["encoder.to_posterior.bias"]
+        return both[:, :LATENT], both[:, LATENT:], [first, second]
+
+    def decoder(self, latents: Tensor) -> Tensor:
+        flat = latents @ self.weights["decoder.from_latent.0.weight"].T + self.weights["decoder.from_latent.0.bias"]
+        x = flat.clamp(min=0).reshape(len(latents), 8, 4, 4)
+        x = self.block(x, "decoder.up.2").repeat_interleave(2, 2).repeat_interleave(2, 3)
+        x = self.block(x, "decoder.up.1").repeat_interleave(2, 2).repeat_interleave(2, 3)
+        x = self.block(x, "decoder.up.0")
+        head = "decoder.head.convolution"
+        return 1 / (
+            1 + torch.exp(-F.conv2d(x, self.weights[f"{head}.weight"], self.weights[f"{head}.bias"], padding=2))
+        )
 
 
 def draw(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -67,19 +148,22 @@ def similarity_loss(real: list[Tensor], reconstructed: list[Tensor]) -> Tensor:
     return total
 
 
-def encoder_oracle(method, images, *, attached=False, one_sided="") -> SimpleNamespace:
-    """L_E of the authors' training step; `attached` is their re-reconstruction target."""
-    w, scale = method.weights, 1 / (images.shape[2] * images.shape[3])
+def encoder_oracle(method, images, variant="ours", *, attached=None, one_sided="") -> SimpleNamespace:
+    """L_E of the authors' training step; `attached` are the targets of a re-reconstruction that carry gradient."""
+    w, scale, net = method.weights, 1 / (images.shape[2] * images.shape[3]), Networks(method, variant)
+    if attached is None:
+        published = variant.startswith("attached target") or variant == "all as published"
+        attached = ("reconstruction", "sample") if published else ()  # the authors' code: both
     noise = torch.randn(len(images), LATENT)
-    mean, logvar, features = method.encoder(images)
+    mean, logvar, features = net.encoder(images)
     latents = draw(mean, logvar)
-    reconstruction, sample = method.decoder(latents), method.decoder(noise)
+    reconstruction, sample = net.decoder(latents), net.decoder(noise)
 
     rejection, divergences, seen_features = 0.0, [], []
-    for generated in (reconstruction, sample):
-        m, v, f = method.encoder(generated.detach())
-        target = generated if attached else generated.detach()
-        bound = w.rec * error(target, method.decoder(draw(m, v))) + w.neg * divergence(m, v)
+    for name, generated in (("reconstruction", reconstruction), ("sample", sample)):
+        m, v, f = net.encoder(generated.detach())
+        target = generated if name in attached else generated.detach()
+        bound = w.rec * error(target, net.decoder(draw(m, v))) + w.neg * divergence(m, v)
         rejection = rejection + torch.exp(-2 * scale * bound).mean() / 4
         divergences.append(divergence(m, v).mean())
         seen_features.append(f)
@@ -101,15 +185,15 @@ def encoder_oracle(method, images, *, attached=False, one_sided="") -> SimpleNam
     )
 
 
-def decoder_oracle(method, images, latents: Tensor, noise: Tensor) -> SimpleNamespace:
+def decoder_oracle(method, images, latents: Tensor, noise: Tensor, variant="ours") -> SimpleNamespace:
     """L_D of the authors' training step."""
-    w, scale = method.weights, 1 / (images.shape[2] * images.shape[3])
-    reconstruction, sample = method.decoder(latents), method.decoder(noise)
+    w, scale, net = method.weights, 1 / (images.shape[2] * images.shape[3]), Networks(method, variant)
+    reconstruction, sample = net.decoder(latents), net.decoder(noise)
     kl_sum, again = 0.0, 0.0
-    posteriors = [method.encoder(reconstruction), method.encoder(sample)]
+    posteriors = [net.encoder(reconstruction), net.encoder(sample)]
     for generated, (m, v, _) in zip((reconstruction, sample), posteriors, strict=True):
         kl_sum = kl_sum + divergence(m, v).mean()
-        again = again + error(generated.detach(), method.decoder(draw(m, v).detach())).mean()
+        again = again + error(generated.detach(), net.decoder(draw(m, v).detach())).mean()
     rec = error(images, reconstruction).mean()
     return SimpleNamespace(
         total=scale * (w.rec * rec + 0.5 * w.kl * kl_sum + w.generated_rec * 0.5 * w.rec * again),
@@ -124,8 +208,12 @@ def gradient(loss: Tensor, part: torch.nn.Module) -> Tensor:
     return torch.cat([g.flatten() for g in found])
 
 
-def assert_equal(found: Tensor, expected: Tensor, relative: float = 1e-9) -> None:
-    assert (found - expected).norm() <= relative * expected.norm() + 1e-15
+def assert_equal_gradients(loss: Tensor, expected: Tensor, part: torch.nn.Module, relative: float = 1e-9) -> None:
+    """Weight by weight, so that a small one's mistake is not lost beside the others'."""
+    names, weights = zip(*part.named_parameters(), strict=True)
+    pair = [torch.autograd.grad(x, weights, retain_graph=True, materialize_grads=True) for x in (loss, expected)]
+    for name, found, wanted in zip(names, *pair, strict=True):
+        assert (found - wanted).norm() <= relative * wanted.norm() + 1e-15, name
 
 
 # --- the losses -------------------------------------------------------------------------------------------------------
@@ -151,34 +239,47 @@ def test_the_squared_error_is_summed_over_pixels_not_averaged():
 
 
 @pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_the_encoders_loss_and_its_gradient_are_the_papers(name):
-    method, images = build(WEIGHTS[name]), torch.rand(BATCH, 1, SIZE, SIZE)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_networks_are_the_papers_layers(variant):
+    method, images, latents = build(variant=variant), torch.rand(BATCH, 1, SIZE, SIZE), torch.randn(BATCH, LATENT)
+    by_hand = Networks(method, variant)
+    mean, logvar, features = by_hand.encoder(images)
+    found = method.encoder(images)
+    torch.testing.assert_close(
+        [found.mean, found.logvar, *found.features], [mean, logvar, *features], rtol=0, atol=1e-12
+    )
+    torch.testing.assert_close(method.decoder(latents), by_hand.decoder(latents), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize(("variant", "name"), CASES)
+def test_the_encoders_loss_and_its_gradient_are_the_papers(variant, name):
+    method, images = build(WEIGHTS[name], variant), torch.rand(BATCH, 1, SIZE, SIZE)
     torch.manual_seed(1)
     part, losses = next(method.moves(images))
     torch.manual_seed(1)
-    expected = encoder_oracle(method, images)
+    expected = encoder_oracle(method, images, variant)
     assert part == "encoder"
     assert losses.keys() == {"total", "kl_real", "kl_reconstruction", "kl_sample", "rejection", "embedding"}
     for loss, value in losses.items():
         assert value.item() == pytest.approx(getattr(expected, loss).item(), rel=1e-9), loss
-    assert_equal(gradient(losses["total"], method.encoder), gradient(expected.total, method.encoder))
+    assert_equal_gradients(losses["total"], expected.total, method.encoder)
 
 
 @pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_the_decoders_loss_and_its_gradient_are_the_papers(name):
-    method, images = build(WEIGHTS[name]), torch.rand(BATCH, 1, SIZE, SIZE)
+@pytest.mark.parametrize(("variant", "name"), CASES)
+def test_the_decoders_loss_and_its_gradient_are_the_papers(variant, name):
+    method, images = build(WEIGHTS[name], variant), torch.rand(BATCH, 1, SIZE, SIZE)
     torch.manual_seed(1)
     _, (part, losses) = method.moves(images)
     torch.manual_seed(1)
-    first = encoder_oracle(method, images)  # for its draws: the decoder's move uses the same latents and noise
-    expected = decoder_oracle(method, images, first.latents, first.noise)
+    first = encoder_oracle(method, images, variant)  # for its draws: the decoder's move uses the same latents and noise
+    expected = decoder_oracle(method, images, first.latents, first.noise, variant)
     assert part == "decoder"
     assert losses.keys() == {"total", "reconstruction", "kl_generated"}
     for loss, value in losses.items():
         assert value.item() == pytest.approx(getattr(expected, loss).item(), rel=1e-9), loss
-    assert_equal(gradient(losses["total"], method.decoder), gradient(expected.total, method.decoder))
+    assert_equal_gradients(losses["total"], expected.total, method.decoder)
 
 
 @pytest.mark.usefixtures("_float64")
@@ -200,25 +301,25 @@ def test_the_decoders_move_sees_the_updated_encoder_and_the_latents_of_the_old_o
 
 
 @pytest.mark.usefixtures("_float64")
-def test_a_warm_up_epoch_is_a_plain_vae_and_the_game_begins_after_the_last_one():
-    method, images = build(WEIGHTS["large"]._replace(warmup=2)), torch.rand(BATCH, 1, SIZE, SIZE)
-    w, scale = method.weights, 1 / SIZE**2
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_warm_up_epoch_is_a_plain_vae_and_the_game_begins_after_the_last_one(variant):
+    method, images = build(WEIGHTS["large"]._replace(warmup=2), variant), torch.rand(BATCH, 1, SIZE, SIZE)
+    w, scale, net = method.weights, 1 / SIZE**2, Networks(method, variant)
     torch.manual_seed(1)
     first, second = method.moves(images, epoch=1)
     torch.manual_seed(1)
     torch.randn(BATCH, LATENT)  # the prior's noise, which a plain VAE does not use
-    mean, logvar, _ = method.encoder(images)
+    mean, logvar, _ = net.encoder(images)
     latents = draw(mean, logvar)
-    rec = w.rec * scale * error(images, method.decoder(latents)).mean()
+    rec = w.rec * scale * error(images, net.decoder(latents)).mean()
     expected = {"encoder": rec + w.kl * scale * divergence(mean, logvar).mean(), "decoder": rec}
     for part, losses in (first, second):
         assert losses["total"].item() == pytest.approx(expected[part].item(), rel=1e-9)
-        child = getattr(method, part)
-        assert_equal(gradient(losses["total"], child), gradient(expected[part], child))
+        assert_equal_gradients(losses["total"], expected[part], getattr(method, part))
     torch.manual_seed(1)
     _, losses = next(method.moves(images, epoch=2))
     torch.manual_seed(1)
-    assert losses["total"].item() == pytest.approx(encoder_oracle(method, images).total.item(), rel=1e-9)
+    assert losses["total"].item() == pytest.approx(encoder_oracle(method, images, variant).total.item(), rel=1e-9)
 
 
 @pytest.mark.usefixtures("_float64")
@@ -230,7 +331,7 @@ def test_without_the_embedding_weight_the_loss_is_the_soft_introspective_vaes():
     expected = encoder_oracle(method, images)
     assert losses["embedding"] > 0
     assert losses["total"].item() == pytest.approx(expected.soft_introspective.item(), rel=1e-13)
-    assert_equal(gradient(losses["total"], method.encoder), gradient(expected.soft_introspective, method.encoder))
+    assert_equal_gradients(losses["total"], expected.soft_introspective, method.encoder)
 
 
 def test_the_weights_by_default_are_the_authors():
@@ -259,19 +360,45 @@ def test_each_setting_reaches_the_weight_of_its_name():
 
 
 @pytest.mark.usefixtures("_float64")
-def test_the_target_of_the_re_reconstruction_is_detached_where_the_authors_attach_it():
-    method, images = build(Weights(neg=0.5, embedding=0.0)), torch.rand(BATCH, 1, SIZE, SIZE)
+@pytest.mark.parametrize("variant", ["ours", "attached target"])
+def test_the_target_of_the_re_reconstruction_is_detached_where_the_authors_attach_it(variant):
+    method, images = build(Weights(neg=0.5, embedding=0.0), variant), torch.rand(BATCH, 1, SIZE, SIZE)
     torch.manual_seed(1)
     _, losses = next(method.moves(images))
-    torch.manual_seed(1)
-    detached = encoder_oracle(method, images)
-    torch.manual_seed(1)
-    attached = encoder_oracle(method, images, attached=True)
-    assert detached.total == attached.total  # the same number: only what it teaches differs
-    found = gradient(losses["total"], method.encoder)
-    assert_equal(found, gradient(detached.total, method.encoder))
-    theirs = gradient(attached.total, method.encoder)
-    assert (found - theirs).norm() > 1e-3 * theirs.norm()
+    expected = {}
+    for attached in ((), ("reconstruction",), ("sample",), ("reconstruction", "sample")):
+        torch.manual_seed(1)
+        expected[attached] = encoder_oracle(method, images, attached=attached).total
+        assert expected[attached].item() == pytest.approx(losses["total"].item(), rel=1e-12)  # only what it teaches
+    ours, theirs = (gradient(expected[attached], method.encoder) for attached in ((), ("reconstruction", "sample")))
+    assert (ours - theirs).norm() > 1e-3 * theirs.norm()
+    assert_equal_gradients(
+        losses["total"], expected["reconstruction",] if variant != "ours" else expected[()], method.encoder
+    )
+    # The sample's target comes of noise alone: attached or not, it leads to no weight of the encoder.
+    assert_equal_gradients(expected["sample",], expected[()], method.encoder)
+    assert_equal_gradients(expected["reconstruction", "sample"], expected["reconstruction",], method.encoder)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("variant", ["ours", "attached target"])
+def test_only_an_attached_target_teaches_the_pass_that_drew_the_reconstruction(variant):
+    method, images = build(WEIGHTS["large"], variant), torch.rand(BATCH, 1, SIZE, SIZE, requires_grad=True)
+    method.eval()  # or batch statistics tie all that is encoded to these images
+    _, losses = next(method.moves(images))
+    (through,) = torch.autograd.grad(
+        losses["rejection"], images, allow_unused=True
+    )  # the images reach it that way only
+    assert (through is not None and through.abs().sum() > 0) == (variant == "attached target")
+
+
+@pytest.mark.usefixtures("_float64")
+def test_what_the_decoder_sees_of_its_images_latents_is_detached_and_what_the_encoder_says_of_them_is_not():
+    method, images = build(WEIGHTS["generated error"]), torch.rand(BATCH, 1, SIZE, SIZE, requires_grad=True)
+    _, (_, losses) = method.moves(images)
+    assert losses["kl_generated"].requires_grad
+    assert torch.autograd.grad(losses["kl_generated"], list(method.decoder.parameters()), retain_graph=True)
+    assert torch.autograd.grad(losses["kl_generated"], images, allow_unused=True) == (None,)
 
 
 @pytest.mark.usefixtures("_float64")
@@ -288,9 +415,9 @@ def test_both_sides_of_the_embedding_distance_teach_the_encoder(side):
 
 def test_equal_features_are_at_no_distance_and_opposite_ones_at_two_and_half_the_square():
     features = [torch.ones(2, 3, 4, 4), torch.full((2, 5, 2, 2), 2.0)]
-    assert embedding_distance(features, features).item() == pytest.approx(0, abs=1e-6)
+    assert embedding_distance(features, features).tolist() == pytest.approx([0, 0], abs=1e-6)
     opposite = [-f for f in features]
-    assert embedding_distance(features, opposite).item() == pytest.approx(2 + 2.0**2 / 2 + 2 + 4.0**2 / 2)
+    assert embedding_distance(features, opposite).tolist() == pytest.approx([2 + 2.0**2 / 2 + 2 + 4.0**2 / 2] * 2)
 
 
 @pytest.mark.parametrize("turn", [0, 1])
@@ -355,6 +482,18 @@ def test_any_widths_fit_any_size_that_they_halve_evenly(size, widths):
     assert method.eval().reconstruct(images).shape == images.shape
 
 
+@pytest.mark.parametrize(("size", "widths"), [(8, [4, 4, 4]), (12, (5, 3)), (16, [16, 24])])
+def test_group_normalisation_fits_any_widths_and_leaves_the_latents_apart(size, widths):
+    method, images = ReversedAutoencoder(size, widths, 3, normalisation="group"), torch.rand(2, 1, size, size)
+    assert not dict(method.named_buffers())
+    assert sum(weight.numel() for weight in method.parameters()) == parameters_by_hand(size, list(widths), 3)
+    for part, losses in method.moves(images):
+        losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+    assert all(weight.grad.isfinite().all() for weight in method.parameters())
+    one, other = method.encoder(images).mean
+    assert (one - other).abs().max() > 1e-3
+
+
 def test_nothing_passes_but_the_latent_vector():
     method, images = build().eval(), torch.rand(2, 1, SIZE, SIZE, requires_grad=True)
     method.encoder.to_posterior.register_forward_hook(lambda module, given, made: torch.zeros_like(made) * made)
@@ -374,6 +513,23 @@ def test_a_reconstruction_is_deterministic_in_the_unit_interval_and_depends_on_i
     torch.testing.assert_close(method.reconstruct(among_others)[:1], made[:1], rtol=0, atol=1e-6)
     torch.testing.assert_close(method.reconstruct(images[:1]), made[:1], rtol=0, atol=1e-6)
     assert (made[0] - made[1]).abs().max() > 1e-6  # and it does depend on that
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_reconstruction_decodes_the_posteriors_mean_or_as_published_a_draw(variant):
+    method, images = build(variant=variant), torch.rand(BATCH, 1, SIZE, SIZE)
+    list(method.moves(images))  # so that running statistics, if any, are not those it was made with
+    frozen, group = method.as_published.frozen_normalisation, "group" in variant
+    by_hand = Networks(method, variant, evaluation=not (frozen or group))
+    mean, logvar, _ = by_hand.encoder(images)
+    method.eval()
+    torch.manual_seed(7)
+    made, again = method.reconstruct(images), method.reconstruct(images)
+    assert torch.equal(made, again) != method.as_published.sampled_latent
+    torch.manual_seed(7)
+    latents = draw(mean, logvar) if method.as_published.sampled_latent else mean
+    torch.testing.assert_close(made, by_hand.decoder(latents), rtol=0, atol=1e-12)
 
 
 def test_samples_are_different_images_in_the_unit_interval():
@@ -399,6 +555,30 @@ def test_running_statistics_move_in_training_and_not_in_reconstruction():
     assert not any(torch.equal(fresh[name], trained[name]) for name in fresh)
     method.eval().reconstruct(images)
     assert all(torch.equal(trained[name], buffer) for name, buffer in method.named_buffers())
+
+
+def test_frozen_normalisation_stays_in_evaluation_mode_and_keeps_a_mean_of_0_and_a_variance_of_1():
+    method, images = build(variant="frozen normalisation"), torch.rand(4, 1, SIZE, SIZE)
+    for _ in range(2):  # as it is made; as the training loop switches it
+        assert not any(module.training for module in method.modules())
+        list(method.moves(images))
+        method.eval().reconstruct(images)
+        for name, buffer in method.named_buffers():
+            assert (buffer == float(name.endswith("running_var"))).all(), name
+        assert method.train() is method
+    assert all(module.training for module in build().eval().train().modules())
+
+
+def test_each_name_of_ra_as_published_throws_the_switch_of_that_name():
+    assert ReversedAutoencoder.from_params(Params()).as_published == AsPublished(False, False, False)
+    for index, name in enumerate(["frozen-normalisation", "attached-target", "sampled-latent"]):
+        method = ReversedAutoencoder.from_params(Params(image_size=32, widths=[4], ra_as_published=[name]))
+        assert method.as_published == AsPublished(*(index == place for place in range(3)))
+
+
+def test_there_are_no_statistics_of_groups_to_freeze():
+    with pytest.raises(ParameterError, match="write normalisation: batch"):
+        Params(normalisation="group", ra_as_published=["frozen-normalisation"])
 
 
 def test_batch_normalisation_meets_real_and_generated_images_one_population_at_a_time():

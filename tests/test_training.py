@@ -17,12 +17,13 @@ from lib import training
 from lib.dataset import to_unit
 from lib.method import Method
 from lib.ra import ReversedAutoencoder, Weights
-from lib.scoring import reconstruct, residuals, scores
+from lib.scoring import reconstruct, residuals
 from lib.training import (
     CheckpointError,
     Diverged,
     choose_device,
     choose_precision,
+    kept,
     load_checkpoint,
     multiply_adds,
     train,
@@ -339,6 +340,57 @@ def test_fewer_images_than_a_batch_are_refused_with_both_numbers(fit, films, tmp
     assert not (tmp_path / "here.pt").exists()
 
 
+# --- kept weights -----------------------------------------------------------------------------------------------------
+
+
+@each_method
+def test_the_weights_kept_after_some_epochs_are_those_of_a_run_of_so_many(name, fit, tmp_path):
+    fit(build(name), epochs=3, keep_every=1)
+    files = kept(tmp_path / "here.pt", 3, 1)
+    assert list(files) == [1, 2, 3]
+    for epochs, file in files.items():
+        whole, loaded = build(name), build(name, seed=1)
+        fit(whole, epochs=epochs, checkpoint=tmp_path / f"whole{epochs}.pt")
+        load_checkpoint(file, loaded, CPU)
+        assert not differences(dict(loaded.state_dict()), dict(whole.state_dict())), epochs
+
+
+@each_method
+def test_keeping_weights_changes_nothing_that_is_trained(name, fit, tmp_path):
+    fit(build(name), checkpoint=tmp_path / "plain.pt")
+    fit(build(name), keep_every=1)
+    assert not differences(read(tmp_path / "here.pt"), read(tmp_path / "plain.pt"))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_resumed_run_keeps_the_same_files_as_an_uninterrupted_one(first, fit, tmp_path):
+    fit(build("ra"), epochs=3, keep_every=2, checkpoint=tmp_path / "whole" / "ra.pt")
+    for epochs in (first, 3):
+        fit(build("ra"), epochs=epochs, keep_every=2, checkpoint=tmp_path / "parts" / "ra.pt")
+    whole, parts = ({file.name: file for file in (tmp_path / run).iterdir()} for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys() == {"ra.pt", "ra.2.pt"}
+    for name, file in whole.items():
+        assert not differences(read(parts[name]), read(file)), name
+
+
+def test_the_last_epochs_weights_are_the_checkpoints_own(tmp_path):
+    checkpoint = tmp_path / "here.pt"
+    assert kept(checkpoint, 4, 0) == kept(checkpoint, 4, 4) == kept(checkpoint, 4, 9) == {4: checkpoint}
+
+
+def test_by_default_nothing_is_kept_beside_the_checkpoint(fit, tmp_path):
+    fit(Toy(), epochs=3)
+    assert [file.name for file in tmp_path.iterdir()] == ["here.pt"]
+
+
+def test_kept_weights_that_are_gone_are_named_and_those_that_are_there_are_not(fit, tmp_path):
+    fit(Toy(), epochs=6, keep_every=2)
+    (tmp_path / "here.4.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"here\.4\.pt.*choose_every=2.*train anew") as refusal:
+        kept(tmp_path / "here.pt", 6, 2)
+    assert "here.2.pt" not in str(refusal.value)
+
+
 # --- equal terms ------------------------------------------------------------------------------------------------------
 
 
@@ -396,7 +448,7 @@ def test_a_row_holds_the_mean_of_each_loss_and_the_validation_residual(fit, film
 def test_the_validation_residual_is_the_mean_score_of_the_validation_images(name, fit, films):
     method = build(name)
     (row,) = fit(method, epochs=1)
-    expected = scores(residuals(films[:5], reconstruct(method, films[:5]))).mean()
+    expected = residuals(films[:5], reconstruct(method, films[:5])).mean()
     assert row["validation/residual"] == pytest.approx(expected, rel=1e-5)
 
 
