@@ -16,10 +16,19 @@ dataset     all images checked -> patient-safe, normal-only split with a manifes
 blocks      layers that both methods share, so that they cannot differ by accident
 unet        the U-Net autoencoder: network and objective
 ra          the Reversed Autoencoder: encoder, decoder, objective
+baselines   the small convolutional autoencoder of a published benchmark
+arms        the methods that a run can name: one name, one way to build it
 training    one loop for every method; a checkpoint after every epoch, exact resume
-scoring     reconstruction -> residual map -> image score, the same for every method
+features    frozen ImageNet networks, and the perceptual distances that are built on them
+references  rows that need no training loop: mean image, PCA, nearest neighbours in frozen features
+scoring     reconstruction -> anomaly maps -> image scores, the same for every method
+identity    how much of a pasted square does a method give back
 evaluation  scores and labels -> AUROC and the rest, with intervals; no torch
+conformal   normal films' scores -> p-values with a promised false alarm rate, also of several scores combined
+choosing    choosing without labels, by lesions painted into normal films
+judging     a method's reconstructions -> all its scores, the chosen one, the combined one
 figures     data -> matplotlib Figure; never shows or saves
+report      results -> tables, the summary in plain text, the page
 runs        the run folder: status, parameters, metrics, results, tracking, the report
 cli         `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the same functions
 """

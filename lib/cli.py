@@ -12,23 +12,16 @@ import torch
 import yaml
 from traitlets.config import Config
 
+from lib.arms import ARMS
 from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
-from lib.method import Method
 from lib.params import ParameterError, Params, project_root
-from lib.ra import ReversedAutoencoder
-from lib.runs import Run, RunError, summary, write_report
+from lib.report import summary, write_report
+from lib.runs import Run, RunError
 from lib.source import SourceError, problem_counts
 from lib.sources import Source, open_source
 from lib.stream import write_shards
 from lib.training import Diverged, TrainingError
-from lib.unet import UNetAutoencoder
-
-METHODS: dict[str, Callable[[Params], Method]] = {
-    "unet": UNetAutoencoder.from_params,
-    "ra": ReversedAutoencoder.from_params,
-}
-"""The one place where a name becomes an object outside the chapters."""
 
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
@@ -43,7 +36,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
         _, split, images = _data(params, base)
         for name in params.methods:
             torch.manual_seed(params.seed)  # the same first weights whichever method trained before
-            history = run.train(name, METHODS[name](params), split, images)
+            history = run.train(name, ARMS[name](params), split, images)
             run.save_figure(loss_curves(history), f"{name}-losses")
     except (Exception, KeyboardInterrupt) as error:
         run.mark("failed", f"{type(error).__name__}: {error}")
@@ -63,7 +56,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     source, split, images = _data(params, run.folder)
     trained, histories = {}, {}
     for name in params.methods:
-        trained[name] = METHODS[name](params)
+        trained[name] = ARMS[name](params)
         histories[name] = run.load(name, trained[name])
     scored = run.score(trained, histories, source, split, images)
     table, found = run.comparable()

@@ -6,7 +6,7 @@ are not two observations (Field & Welsh, J. R. Stat. Soc. B 2007). A resample is
 patient was drawn), so the scores are sorted once and every resample costs a few cumulative sums.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -115,14 +115,18 @@ def average_precision(scores: np.ndarray, is_abnormal: np.ndarray) -> float:
 
 
 def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_ALARM_RATE) -> float:
-    """The lowest score of normal validation images that at most `false_alarm_rate` of them exceed; needs no labels."""
-    scores = np.asarray(validation_scores)
+    """Return the score that a new normal image exceeds with at most this chance; needs no labels.
+
+    The lowest validation score whose conformal p-value allows it (`lib.conformal`): of n exchangeable normal images
+    at most rate (n + 1) - 1 may exceed it. With fewer than 1 / rate - 1 images it is the highest, and promises less.
+    """
+    scores = np.sort(np.asarray(validation_scores))
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError(
             f"{scores.size} validation scores, {np.isfinite(scores).sum()} finite: expected some, all finite"
         )
-    # Interpolating between two scores would let a small validation set raise more alarms than the rate allows.
-    return float(np.quantile(scores, 1 - false_alarm_rate, method="inverted_cdf"))
+    above = int(false_alarm_rate * (len(scores) + 1) + 1e-9) - 1  # 0.29 * 100 is below 29
+    return float(scores[-1 - max(above, 0)])
 
 
 def sensitivity_specificity(scores: np.ndarray, is_abnormal: np.ndarray, threshold: float) -> tuple[float, float]:
@@ -217,8 +221,8 @@ def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Non
         raise ValueError(f"no column {missing} in the table; it has {list(table.columns)}: add it, or ask for another")
     if not methods:
         raise ValueError("methods is empty, expected the names of at least one column of scores")
-    if unknown := sorted(set(table["side"].astype(str)) - {"validation", "test"}):
-        raise ValueError(f"side is {unknown} in some rows, expected 'validation' or 'test': leave the other rows out")
+    if unknown := sorted(set(table["side"].astype(str)) - {"reference", "validation", "test"}):
+        raise ValueError(f"side is {unknown} in some rows, expected 'reference', 'validation' or 'test'")
     nameless = table["id"][table["patient"].isna() | (table["patient"].astype(str) == "")]
     if len(nameless):
         raise ValueError(
@@ -230,7 +234,8 @@ def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Non
         found = f"{len(validation)} validation images, {ill} of them abnormal"
         raise ValueError(f"{found}: the threshold needs some, all of them normal; split again")
     for method in methods:
-        bad = table["id"][~np.isfinite(table[method].to_numpy(float))]
+        unscored = (table["side"] != "test") & table[method].where(table["side"] != "test").isna().all()
+        bad = table["id"][~np.isfinite(table[method].to_numpy(float)) & ~unscored]
         if len(bad):
             found = f"{len(bad)} scores of {method!r} are not finite, first {bad.iloc[0]!r}"
             raise ValueError(f"{found}; expected a number for every image: score again, or leave the method out")
@@ -247,15 +252,24 @@ def abnormal_groups(label: pd.Series, finding: pd.Series) -> dict[str, pd.Series
 
 
 def evaluate_scores(
-    table: pd.DataFrame, methods: Sequence[str], *, labels: str = "label", resamples: int = 2000, seed: int = 0
+    table: pd.DataFrame,
+    methods: Sequence[str],
+    *,
+    labels: str = "label",
+    pairs: Sequence[tuple[str, str]] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict:
     """Everything that is reported about the `methods`, columns of `table` in which higher means more abnormal.
 
-    One row of `table` is an image: `id`, `side` (validation or test), `patient`, `label`, `finding` (several joined by
-    "|"). The column `labels` says which test images are "normal" and "abnormal"; the others are counted in "left_out",
-    and those with a name of their own are compared with the normals among the findings. The validation images are all
-    normal and give each threshold. The result holds plain numbers, strings and None; ValueError says what is missing.
+    One row of `table` is an image: `id`, `side` (reference, validation or test), `patient`, `label`, `finding` (several
+    joined by "|"). The column `labels` says which test images are "normal" and "abnormal"; the others are counted in
+    "left_out", and those with a name of their own are compared with the normals among the findings. The validation
+    images are all normal and give each threshold; a method that scores the test side alone, NaN elsewhere, has none.
+    The reference images are not used. Differences are those of the `pairs`, of all by default. The result holds plain
+    numbers, strings and None; ValueError says what is missing.
     """
+    methods = list(methods)
     check_table(table, methods, labels)
     validation, test = (table[table["side"] == side] for side in ("validation", "test"))
     label = test[labels].astype(object).where(test[labels].notna(), "").replace("", NO_LABEL)
@@ -265,7 +279,7 @@ def evaluate_scores(
         raise ValueError(f"test images by {labels!r}: {counts}; expected some 'normal' and some 'abnormal'")
 
     def resampled(rows: pd.Series, metrics: Sequence[str]) -> Bootstrap:
-        scores, patients = test.loc[rows, list(methods)].to_numpy(float).T, test.loc[rows, "patient"].to_numpy()
+        scores, patients = test.loc[rows, methods].to_numpy(float).T, test.loc[rows, "patient"].to_numpy()
         return bootstrap(scores, ~normal[rows].to_numpy(), patients, resamples, seed, metrics)
 
     used = normal | abnormal
@@ -277,22 +291,25 @@ def evaluate_scores(
     }
 
     def of_method(i: int, method: str) -> dict:
-        value = threshold_at(validation[method])
-        sensitivity, specificity = sensitivity_specificity(test.loc[used, method], abnormal[used], value)
-        threshold = {"value": value, "false_alarm_rate": FALSE_ALARM_RATE}
+        threshold = None
+        if validation[method].notna().all():
+            value = threshold_at(validation[method])
+            sensitivity, specificity = sensitivity_specificity(test.loc[used, method], abnormal[used], value)
+            threshold = {"value": value, "false_alarm_rate": FALSE_ALARM_RATE}
+            threshold |= {"sensitivity": sensitivity, "specificity": specificity}
         findings = {name: {"n": n, "auroc": None} for name, n in sizes.items()}
         for name, group in drawn_groups.items():
             findings[name]["auroc"] = group.estimate("auroc", i)._asdict()
         return {
             **{metric: drawn.estimate(metric, i)._asdict() for metric in METRICS},
-            "threshold": {**threshold, "sensitivity": sensitivity, "specificity": specificity},
+            "threshold": threshold,
             "findings": findings,
         }
 
-    def of_pair(i: int, j: int) -> dict:
-        auroc, precision, p_value = drawn.difference(i, j)
+    def of_pair(first: str, second: str) -> dict:
+        auroc, precision, p_value = drawn.difference(methods.index(first), methods.index(second))
         metrics = {"auroc": auroc._asdict(), "average_precision": precision._asdict(), "p_value": p_value}
-        return {"first": methods[i], "second": methods[j], **metrics}
+        return {"first": first, "second": second, **metrics}
 
     return {
         "labels": labels,
@@ -304,7 +321,7 @@ def evaluate_scores(
         "level": LEVEL,
         "resamples": resamples,
         "methods": {method: of_method(i, method) for i, method in enumerate(methods)},
-        "differences": [of_pair(i, j) for i, j in combinations(range(len(methods)), 2)],
+        "differences": [of_pair(*pair) for pair in (combinations(methods, 2) if pairs is None else pairs)],
     }
 
 
@@ -328,8 +345,10 @@ def results_table(results: dict) -> pd.DataFrame:
         method: {
             f"AUROC {interval}": shown(one["auroc"]),
             f"AP {interval}": shown(one["average_precision"]),
-            "sensitivity": f"{one['threshold']['sensitivity']:.2f}",
-            "specificity": f"{one['threshold']['specificity']:.2f}",
+            **{
+                key: f"{one['threshold'][key]:.2f}" if one["threshold"] else "–"
+                for key in ("sensitivity", "specificity")
+            },
             "normal / abnormal": f"{results['n_normal']} / {results['n_abnormal']}",
         }
         for method, one in results["methods"].items()
@@ -356,3 +375,15 @@ def pixel_average_precision(maps: np.ndarray, masks: np.ndarray) -> float:
     if not masks.any():
         raise ValueError(f"no lesion pixel in {len(masks)} masks: give the images that have a mask")
     return average_precision(maps.ravel(), masks.ravel())
+
+
+def pixel_results(maps: np.ndarray, ids: Sequence[str], masks: Mapping[str, np.ndarray]) -> dict[str, float] | None:
+    """Return the pixel-level average precision over the images that have a lesion marked, with its prevalence and n."""
+    marked = [i for i, image_id in enumerate(ids) if image_id in masks]
+    if not marked or not (lesions := np.stack([masks[ids[i]] for i in marked])).any():
+        return None
+    return {
+        "average_precision": pixel_average_precision(maps[marked], lesions),
+        "prevalence": float(lesions.mean()),
+        "images": len(marked),
+    }

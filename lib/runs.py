@@ -1,34 +1,42 @@
 """The run folder: everything that a run leaves, written so that an interruption loses nothing that was finished.
 
 `status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
-an epoch and method), `checkpoints/`, `scores.parquet` (one row an image), `results.json`, `figures/*.png`; a runner
-adds the executed `notebook.ipynb` and `report.html`.
+an epoch and method), `checkpoints/`, `reconstructions/`, `scores.parquet` (one row an image), `candidates.parquet` and
+`.csv` (every score of every epoch kept), `results.json`, `figures/*.png`; a runner adds the executed `notebook.ipynb`
+and `report.html`.
 """
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from lib.cache import Preparation
-from lib.dataset import Sides, Split, load_masks
-from lib.evaluation import difference_text, evaluate_scores, pixel_average_precision, results_table
+from lib.choosing import with_lesions
+from lib.dataset import Sides, Split, load_masks, reference_half
+from lib.evaluation import evaluate_scores, pixel_results
 from lib.files import replacing, write_json
+from lib.identity import KINDS, copied_share
+from lib.judging import Version, feature_distances, judge, version, write_candidates
 from lib.method import Method
 from lib.params import Params
-from lib.scoring import reconstruct, residuals, scores
+from lib.references import reference_rows
+from lib.scoring import residuals
 from lib.source import problem_counts
 from lib.sources import Source
-from lib.training import choose_device, choose_precision, load_checkpoint, train
+from lib.training import choose_device, choose_precision, kept, load_checkpoint, train
 
-SYNTHETIC = "synthetic images: a smoke test, not evidence"
-SCORED_SIDES = ("validation", "test")
+SCORED_SIDES = ("reference", "validation", "test")
+LESIONS = ("opacity",)  # what the criterion paints: the finding of the primary comparison
 
 
 class RunError(ValueError):
@@ -48,7 +56,7 @@ class Budget(NamedTuple):
 class Scored(NamedTuple):
     """What a run's methods make of its images."""
 
-    table: pd.DataFrame  # one row an image of the validation and the test side: its record, and a score a method
+    table: pd.DataFrame  # one row an image of the two validation halves and the test side: its record and its scores
     reconstructed: dict[str, np.ndarray]  # by method, the test side, (n, size, size) in [0, 1]
     lesions: dict[str, np.ndarray]  # by id, (size, size) bool, of test images that have one marked
 
@@ -127,6 +135,7 @@ class Run:
             settings=self.params.training_settings() | {"split": split.hash},
             device=device,
             precision=choose_precision(self.params.precision, device),
+            keep_every=self.params.choose_every,
             log=lambda history: self.log(name, history),
             name=name,
         )
@@ -200,18 +209,59 @@ class Run:
         split: Split,
         images: Sides,
     ) -> Scored:
-        """Score the validation and the test side by every trained method; from here on other runs can compare."""
-        by_side, budgets, pixels, reconstructed = {}, {}, {}, {}
-        lesions = load_masks(source, list(split.test["id"]), Preparation.from_params(self.params))
-        for name, method in trained.items():
-            made = {side: reconstruct(method, getattr(images, side), name=f"{name}: {side}") for side in SCORED_SIDES}
-            maps = {side: residuals(getattr(images, side), made[side]) for side in SCORED_SIDES}
-            by_side[name] = {side: scores(maps[side]) for side in SCORED_SIDES}
-            budgets[name] = self.budget(method, histories[name])
-            pixels[name] = pixel_results(maps["test"], list(split.test["id"]), lesions)
-            reconstructed[name] = made["test"]
-        table = self.write_scores(split, by_side, budgets, pixels, source.synthetic)
+        """Score every trained method and every reference row; from here on other runs can compare.
+
+        What can be had has three scores: that of the primary comparison, the one that is chosen without labels among
+        all kept epochs and all scores, and the combined one (`lib.judging`); a row without reconstructions has its own.
+        """
+        device, half = choose_device(self.params.device), reference_half(split.validation)
+        records = {"reference": split.validation[half], "validation": split.validation[~half], "test": split.test}
+        films = {side: images.validation[np.flatnonzero(half == (side == "reference"))] for side in list(records)[:2]}
+        films |= {"test": images.test, "lesions": with_lesions(films["reference"], self.params.seed, LESIONS)[0]}
+        backbone, distances = feature_distances(self.params, trained, device)
+
+        versions = {name: self._versions(name, method, device) for name, method in trained.items()}
+        rows = reference_rows(self.params.references, images.train, films, records, backbone, self.params.seed)
+        versions |= {name: {0: fitted} for name, fitted in rows.fitted.items()}
+        made = self.folder / "reconstructions"
+        judged = {name: judge(name, of_name, films, distances, made) for name, of_name in versions.items()}
+
+        columns = {
+            name if what == "primary" else f"{name}, {what}": by_side
+            for name, judgement in judged.items()
+            for what, by_side in judgement.columns.items()
+        }
+        reconstructed = {
+            name: np.load(made / f"{name}.{max(versions[name])}.test.npy", mmap_mode="r") for name in trained
+        }
+        ids = list(split.test["id"])
+        lesions = load_masks(source, ids, Preparation.from_params(self.params))
+        pixels = {name: pixel_results(residuals(images.test, reconstructed[name]), ids, lesions) for name in trained}
+        budgets = {name: self.budget(method, histories[name]) for name, method in trained.items()}
+        table = self.write_scores(split, columns | rows.scores, budgets, pixels, source.synthetic)
+        write_candidates(judged, table, SCORED_SIDES, self.folder)
+        self.write_results(
+            self.results()
+            | {
+                "references": [*rows.fitted, *rows.scores],
+                "left_out": rows.left_out,
+                "choices": {name: judgement.choice for name, judgement in judged.items()},
+                "copied": {
+                    name: {kind: copied_share(method, films["reference"][:32], kind).share for kind in KINDS}
+                    for name, method in trained.items()
+                },
+            }
+        )
         return Scored(table, reconstructed, lesions)
+
+    def _versions(self, name: str, method: Method, device: torch.device) -> dict[int, Version]:
+        """Return what scores films by the method after each number of epochs whose weights were kept."""
+        versions = {}
+        for epochs, file in kept(self.checkpoint(name), self.params.epochs, self.params.choose_every).items():
+            earlier = copy.deepcopy(method)
+            load_checkpoint(file, earlier, device)
+            versions[epochs] = version(earlier, f"{name}: epoch {epochs}")
+        return versions
 
     def write_scores(
         self,
@@ -221,9 +271,10 @@ class Run:
         pixels: Mapping[str, Mapping[str, float] | None],
         synthetic: bool,
     ) -> pd.DataFrame:
-        """Write split.json, scores.parquet and results.json from each method's scores by side; return the table."""
-        rows = [getattr(split, side).assign(side=side) for side in SCORED_SIDES]
-        table = pd.concat(rows, ignore_index=True)
+        """Write split.json, scores.parquet and results.json from each column's scores by side; return the table."""
+        half = reference_half(split.validation)
+        records = {"reference": split.validation[half], "validation": split.validation[~half], "test": split.test}
+        table = pd.concat([records[side].assign(side=side) for side in SCORED_SIDES], ignore_index=True)
         table["patient"] = table["patient"].where(table["patient"] != "", "image " + table["id"])
         for name, of_side in by_side.items():
             table[name] = np.concatenate([of_side[side] for side in SCORED_SIDES])
@@ -238,9 +289,10 @@ class Run:
                 "score": "mean absolute residual",
                 "patient_separation": split.manifest["patient_separation"],
                 "problems": problem_counts(split.problems),
+                "columns": list(by_side),
                 "methods": {
-                    name: {"run": self.folder.name, "budget": budgets[name]._asdict(), "pixels": pixels.get(name)}
-                    for name in by_side
+                    name: {"run": self.folder.name, "budget": budget._asdict(), "pixels": pixels.get(name)}
+                    for name, budget in budgets.items()
                 },
             }
         )
@@ -264,9 +316,10 @@ class Run:
         what else it differs is said. This run's own methods count first, and of several with one method the newest.
         """
         mine, table = self.results(), pd.read_parquet(self.folder / "scores.parquet")
+        mine["columns"] = [column for column in mine["columns"] if column in table]
         entries = {name: entry for name, entry in mine["methods"].items() if entry["run"] == self.folder.name}
         found = [{"method": name, "run": self.folder.name, "used": True, "remark": ""} for name in entries]
-        settings = self.params.training_settings()
+        settings = self.params.training_settings() | self.params.model_dump(include={"backbone", "ra_map"})
         seen = {entry["budget"]["images_seen"] for entry in entries.values()} or None
         others = [file for file in self.folder.parent.glob("*/results.json") if file.parent != self.folder]
         for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
@@ -279,7 +332,8 @@ class Run:
                 own = {n: entry for n, entry in theirs["methods"].items() if entry["run"] == file.parent.name}
                 own = {n: entry for n, entry in own.items() if not seen or entry["budget"]["images_seen"] in seen}
                 used = [name for name in own if name not in entries and status["status"] == "ok"]
-                beside = pd.read_parquet(file.parent / "scores.parquet", columns=["id", *used])
+                columns = [column for column in theirs["columns"] if column.partition(",")[0] in used]
+                beside = pd.read_parquet(file.parent / "scores.parquet", columns=["id", *columns])
                 differs = [f"{key} {params.get(key)}" for key in settings if params.get(key) != settings[key]]
                 remark = f"differs in {', '.join(differs)}" if differs else ""
                 remark = remark if status["status"] == "ok" else f"its status is {status['status']}"
@@ -292,6 +346,7 @@ class Run:
                 seen = seen or {own[name]["budget"]["images_seen"]}  # a run that trains nothing takes the newest's
             if used:
                 table = table.merge(beside, on="id", how="left", validate="one_to_one")
+                mine["columns"] = list(dict.fromkeys([*mine["columns"], *columns]))
         order = Params.model_fields["methods"].default  # so that a difference has the same sign whichever ran last
         mine["methods"] = {name: entries[name] for name in sorted(entries, key=lambda n: (*order, n).index(n))}
         self.write_results(mine)
@@ -301,7 +356,8 @@ class Run:
         """Evaluate every method of `table`, under each label column there is; write and return results.json.
 
         The column that the settings name is `results["evaluation"]`, others that hold both classes are in
-        `results["other_labels"]`.
+        `results["other_labels"]`; `results["rows"]` holds all that was scored, references too, and how far the methods'
+        chosen and combined scores lie from each other's and from frozen features'.
         """
         results = self.results()
         if not results["methods"]:
@@ -321,6 +377,13 @@ class Run:
         methods = list(results["methods"])
         results["evaluation"] = evaluate_scores(table, methods, labels=self.params.label_column, **options)
         results["other_labels"] = [evaluate_scores(table, methods, labels=column, **options) for column in columns]
+        rivals = [name for name in ("knn", "patchcore") if name in results["columns"]]
+        pairs = [pair for what in ("chosen", "combined") for pair in combinations([f"{m}, {what}" for m in methods], 2)]
+        pairs += [(f"{m}, {what}", rival) for m in methods for what in ("chosen", "combined") for rival in rivals]
+        pairs = [pair for pair in pairs if set(pair) <= set(results["columns"])]
+        results["rows"] = evaluate_scores(
+            table, results["columns"], labels=self.params.label_column, pairs=pairs, **options
+        )
         self.write_results(results)
         if self._tracker is not None:
             for name, entry in results["evaluation"]["methods"].items():
@@ -333,56 +396,3 @@ class Run:
         self.mark("ok")
         if self._tracker is not None:
             self._tracker.finish()
-
-
-def pixel_results(maps: np.ndarray, ids: Sequence[str], masks: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-    """Return the pixel-level average precision over the images that have a lesion marked, with its prevalence and n."""
-    marked = [i for i, image_id in enumerate(ids) if image_id in masks]
-    if not marked or not (lesions := np.stack([masks[ids[i]] for i in marked])).any():
-        return None
-    return {
-        "average_precision": pixel_average_precision(maps[marked], lesions),
-        "prevalence": float(lesions.mean()),
-        "images": len(marked),
-    }
-
-
-def budget_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what each method has spent, one row a method."""
-    rows = {name: entry["budget"] for name, entry in results["methods"].items()}
-    return pd.DataFrame(
-        {
-            name: {
-                "parameters": f"{b['parameters']:,}",
-                "images seen": f"{b['images_seen']:,}",
-                "optimizer steps": f"{b['steps']:,}",
-                "multiply-adds": f"{b['multiply_adds']:.2e}",
-                "seconds": f"{b['seconds']:,.0f}",
-            }
-            for name, b in rows.items()
-        }
-    ).T.rename_axis("method")
-
-
-def summary(results: Mapping[str, Any]) -> str:
-    """Return the result as plain text: the table, the differences, and that it is no evidence where it is none."""
-    evaluation = results["evaluation"]
-    lines = [results_table(evaluation).to_string()]
-    lines += [difference_text(difference) for difference in evaluation["differences"]]
-    if results["synthetic"]:
-        lines.append(SYNTHETIC)
-    return "\n".join(lines)
-
-
-def write_report(notebook: Path, report: Path) -> None:
-    """Write an executed notebook as one HTML page, without the library's cells."""
-    import nbformat
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    config = Config()
-    config.TagRemovePreprocessor.remove_cell_tags = {"library"}
-    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
-    page, _ = HTMLExporter(config=config).from_notebook_node(nbformat.read(notebook, as_version=4))
-    with replacing(report) as out:
-        out.write(page.encode())

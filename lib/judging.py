@@ -1,0 +1,135 @@
+"""A method's reconstructions -> all its scores, one that is chosen, one that combines several; no label is read.
+
+A candidate is an epoch and a score. The criterion is how well it separates the reference half of the validation normals
+from the same films with lesions painted in (`lib.choosing`). The calibration half, side "validation", is scored and
+otherwise left alone, so that thresholds on it keep their promise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.cache import Films
+from lib.choosing import choose, separation
+from lib.conformal import combine, p_values
+from lib.evaluation import auroc
+from lib.features import Backbone, FeaturesError, lpips_distance, open_backbone
+from lib.files import replacing
+from lib.method import Method
+from lib.params import Params
+from lib.scoring import PRIMARY, Distance, feature_distance, own_scores, reconstruct, score_films
+
+BySide = Mapping[str, np.ndarray]
+"""Films, their reconstructions or one score of them, by side: reference, lesions, validation, test."""
+
+Version = Callable[[np.ndarray | Films], tuple[np.ndarray, dict[str, np.ndarray]]]
+"""A method after so many epochs: films -> their reconstructions, and what it says of them itself (`own_scores`)."""
+
+
+class Judgement(NamedTuple):
+    """What is made of one method's candidates."""
+
+    columns: dict[str, BySide]  # "primary" (the mean residual, last epoch), "chosen", "combined"
+    candidates: dict[tuple[int, str], BySide]  # every epoch and score
+    criterion: dict[tuple[int, str], float]  # how well each separates films with lesions
+    choice: dict[str, Any]  # the chosen epoch and score, and the scores that are combined
+
+
+def version(method: Method, name: str) -> Version:
+    """Return the trained method in that form."""
+    return lambda films: (reconstruct(method, films, name=name), own_scores(method, films))
+
+
+def feature_distances(
+    params: Params, trained: Mapping[str, Method], device: torch.device
+) -> tuple[Backbone | FeaturesError, dict[str, Distance]]:
+    """Return the settings' frozen network, or why there is none, and the distances in features that can be had.
+
+    They are by the network's name, "lpips" if `ra_map` says so, and "encoder": the first trained method's that has one;
+    it serves the reconstructions of all methods. What cannot be had is said.
+    """
+    distances: dict[str, Distance] = {}
+    try:
+        network = open_backbone(params.backbone)
+        network.to(device, memory_format=torch.channels_last)  # twice as fast on a processor
+        distances[network.name] = feature_distance(network, device)
+    except FeaturesError as error:
+        network = error
+        print(f"left out, the scores in a frozen network's features: {error}")
+    if params.ra_map == "lpips":
+        try:
+            distances["lpips"] = lpips_distance(device)
+        except FeaturesError as error:
+            print(f"left out, ra-map: {error}")
+    encoder = next((method.encoder for method in trained.values() if hasattr(method, "encoder")), None)
+    if encoder is not None:
+        encoder.eval()  # a method whose weights were only loaded still normalises by its batch
+        distances["encoder"] = feature_distance(lambda images: encoder(images).features, device)
+    return network, distances
+
+
+def judge(
+    name: str, versions: Mapping[int, Version], films: BySide, distances: Mapping[str, Distance], folder: Path
+) -> Judgement:
+    """Score the films by every version, (epochs -> method); keep the reconstructions in `folder`; choose and combine.
+
+    "combined" is Fisher's statistic of the conformal p-values, against the reference half, of one score a map, at the
+    chosen epoch: the pool and form that separate best.
+    """
+    candidates: dict[tuple[int, str], BySide] = {}
+    for epochs, version in versions.items():
+        made, own = {}, {}
+        for side, some in films.items():
+            made[side], own[side] = version(some)
+            with replacing(folder / f"{name}.{epochs}.{side}.npy") as out:
+                np.save(out, made[side])
+        scores = score_films(films, made, distances, name=f"{name}: scores")
+        for score in {**scores["test"], **own["test"]}:
+            candidates[epochs, score] = {side: {**scores[side], **own[side]}[score] for side in films}
+    criterion = {key: separation(sides["reference"], sides["lesions"]) for key, sides in candidates.items()}
+    epochs, score = choose(criterion)
+    best: dict[str, str] = {}  # by map
+    for at, other in sorted(candidates, key=lambda key: -criterion[key]):
+        if at == epochs:
+            best.setdefault(other.partition(",")[0], other)
+    members = {side: np.stack([candidates[epochs, one][side] for one in best.values()], axis=1) for side in films}
+    columns = {
+        "primary": candidates[max(versions), PRIMARY],
+        "chosen": candidates[epochs, score],
+        "combined": {side: combine(p_values(members["reference"], some)) for side, some in members.items()},
+    }
+    return Judgement(columns, candidates, criterion, {"epoch": epochs, "score": score, "combined": list(best.values())})
+
+
+def write_candidates(judged: Mapping[str, Judgement], table: pd.DataFrame, sides: Sequence[str], folder: Path) -> None:
+    """Write candidates.parquet, a column a method, epoch and score, and candidates.csv, a row each.
+
+    The films are those of `table`, whose rows stand in the order of the `sides`.
+    """
+    columns, rows = {key: table[key].to_numpy() for key in ("id", "side")}, []
+    for name, judgement in judged.items():
+        for (epochs, score), by_side in judgement.candidates.items():
+            columns[f"{name}|{epochs}|{score}"] = np.concatenate([by_side[side] for side in sides])
+            separates = judgement.criterion[epochs, score]
+            rows.append({"method": name, "epoch": epochs, "score": score, "separation": separates})
+    with replacing(folder / "candidates.parquet") as out:
+        pd.DataFrame(columns).to_parquet(out, index=False)
+    with replacing(folder / "candidates.csv") as out:
+        pd.DataFrame(rows, columns=["method", "epoch", "score", "separation"]).to_csv(out, index=False)
+
+
+def read_candidates(folder: Path, labels: pd.Series) -> pd.DataFrame:
+    """Return every candidate of a run's folder with its separation and its AUROC by `labels`, the test films' by id.
+
+    The AUROC is an oracle, for looking back at a choice: nothing is chosen by it.
+    """
+    labels = labels[labels.isin(["normal", "abnormal"])]
+    scores = pd.read_parquet(folder / "candidates.parquet").set_index("id").loc[labels.index]
+    rows = pd.read_csv(folder / "candidates.csv")
+    keys = rows["method"] + "|" + rows["epoch"].astype(str) + "|" + rows["score"]
+    is_abnormal = (labels == "abnormal").to_numpy()
+    return rows.assign(auroc=[auroc(scores[key].to_numpy(), is_abnormal) for key in keys])

@@ -1,0 +1,71 @@
+"""Promises of `lib.report`: what a person reads is what was found, and says where it is no evidence."""
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.evaluation import evaluate_scores
+from lib.report import SYNTHETIC, budget_table, summary, write_report
+
+BUDGET = {"parameters": 1_234_567, "images_seen": 12_800, "steps": 400, "multiply_adds": 73_000_000, "seconds": 61.4}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    """Of two methods, one of which tells the abnormal films apart."""
+    random = np.random.default_rng(0)
+    side = np.repeat(["validation", "test"], [20, 40])
+    label = np.repeat(["normal", "abnormal"], [40, 20])
+    names = [f"i{i}" for i in range(60)]
+    table = pd.DataFrame({"id": names, "patient": names, "side": side, "label": label, "finding": ""})
+    table["unet"] = random.random(60)
+    table["ra"] = random.random(60) + (label == "abnormal")
+    budgets = {name: {"budget": BUDGET | {"steps": 400 * i}} for i, name in enumerate(("unet", "ra"), start=1)}
+    return {"methods": budgets, "synthetic": False, "evaluation": evaluate_scores(table, ["unet", "ra"], resamples=100)}
+
+
+def test_the_budget_table_has_one_row_a_method_in_figures_to_read(results):
+    table = budget_table(results)
+    assert table.index.name == "method" and table.index.tolist() == ["unet", "ra"]
+    assert table.loc["ra"].to_dict() == {
+        "parameters": "1,234,567",
+        "images seen": "12,800",
+        "optimizer steps": "800",
+        "multiply-adds": "7.30e+07",
+        "seconds": "61",
+    }
+
+
+def test_the_summary_gives_every_methods_auroc_and_every_difference_in_words(results):
+    lines = summary(results).splitlines()
+    for name, one in results["evaluation"]["methods"].items():
+        assert any(line.startswith(name) and f"{one['auroc']['value']:.3f} [" in line for line in lines)
+    aurocs = {name: one["auroc"]["value"] for name, one in results["evaluation"]["methods"].items()}
+    assert lines[-1].startswith(f"AUROC unet − ra = {aurocs['unet'] - aurocs['ra']:+.3f} [")
+    assert lines[-1].endswith("the interval excludes zero")
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_the_summary_says_of_synthetic_images_that_they_are_no_evidence(results, synthetic):
+    words = summary(results | {"synthetic": synthetic})
+    assert ("not evidence" in SYNTHETIC) and ((SYNTHETIC in words) == synthetic)
+
+
+def test_the_page_shows_the_chapters_and_what_they_printed_without_the_librarys_cells(tmp_path):
+    def cell(code: str, printed: str, *tags: str) -> nbformat.NotebookNode:
+        output = nbformat.v4.new_output("stream", text=printed)
+        return nbformat.v4.new_code_cell(code, outputs=[output], metadata={"tags": list(tags)})
+
+    cells = [
+        nbformat.v4.new_markdown_cell("# Does it find anything?"),
+        cell("of_the_library = 1", "hidden words", "library"),
+        cell("of_a_chapter = 2", "shown words"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
+    write_report(tmp_path / "executed.ipynb", tmp_path / "report" / "report.html")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    for shown in ("Does it find anything?", "of_a_chapter", "shown words"):
+        assert shown in page
+    for hidden in ("of_the_library", "hidden words"):
+        assert hidden not in page
