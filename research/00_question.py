@@ -77,6 +77,6 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 # | [4 Reversed Autoencoder](04_reversed_autoencoder.py) | does one that has to imagine the chest do better? |
 # | [5 Scores](05_scores.py) | how does a reconstruction become one number? |
 # | [6 Comparison](06_comparison.py) | which one wins, and is the difference real? |
-# | [7 What matters](07_what_matters.py) | would something trivial have done as well? |
+# | [7 What matters](07_what_matters.py) | the score or the training, the reversal, the skips, frozen features? |
 # | [8 Limits](08_limits.py) | where does it fail? |
 # | [9 Report](09_report.py) | what is the answer? |

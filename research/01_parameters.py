@@ -9,7 +9,10 @@
 
 # %% tags=["parameters"] id="parameters"
 # @title Parameters
-methods: list[str] = ["unet", "ra"]  # @param {type:"raw"} the methods that this run trains
+methods: list[str] = ["unet", "ra"]  # @param {type:"raw"} the methods that this run trains; lib/arms.py says what each is
+references: list[str] = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]  # @param {type:"raw"} rows that need no training loop; knn, mahalanobis, patchcore want a backbone
+backbone: str = "auto"  # @param ["auto", "efficientnet-lite0", "resnet18", "none"] frozen network behind perceptual scores; auto: what can be had, or none
+ra_map: str = "backbone"  # @param ["backbone", "lpips"] RA's own score with this perceptual distance; lpips is theirs, and is downloaded
 source: str = "phantom"  # @param ["phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"] phantom: synthetic; folder, stream: data_dir; else: a data set from Kaggle
 data_dir: str = ""  # @param {type:"string"} folder of images, or address of shards (hf://, s3://, gs://, https://)
 labels: str = "given"  # @param ["given", "strict"] the reading that counts, where there are two
@@ -19,18 +22,24 @@ square: str = "pad"  # @param ["pad", "squash"] how a film becomes square
 phantom_images: int = 1200  # @param {type:"integer"} phantoms made; a quarter of them abnormal
 image_size: int = 128  # @param {type:"integer"} side of the square input, pixels
 widths: list[int] = [16, 32, 64, 128, 128]  # @param {type:"raw"} channels of each resolution, both methods
+normalisation: str = "batch"  # @param ["batch", "group"] layers between convolutions, both methods
 latent_dim: int = 128  # @param {type:"integer"} RA: length of the latent vector z
 batch_size: int = 32  # @param {type:"integer"} images per update
 epochs: int = 20  # @param {type:"integer"} passes over the normal training images
 learning_rate: float = 0.0002  # @param {type:"number"} Adam step size, the same for both methods
 seed: int = 0  # @param {type:"integer"} fixes the split, the weights and the batch order
+choose_every: int = 0  # @param {type:"integer"} keep weights every n epochs, to choose among; 0: the last epoch
 validation_fraction: float = 0.15  # @param {type:"number"} share of training normals kept for thresholds
+unet_skips: str = "full"  # @param ["full", "none", "noise"] U-Net: what crosses beside the bottom
+unet_skip_noise: float = 1.0  # @param {type:"number"} U-Net: scale of the noise on its skips, if there is noise
+unet_corruption: str = "none"  # @param ["none", "noise", "mask"] U-Net: what training does to inputs
 ra_beta_rec: float = 0.5  # @param {type:"number"} RA: weight of the reconstruction error
 ra_beta_kl: float = 1.0  # @param {type:"number"} RA: weight of the real images' KL
 ra_beta_neg: float = 128.0  # @param {type:"number"} RA: weight of the generated images' KL, encoder
 ra_gamma_r: float = 1e-08  # @param {type:"number"} RA: weight of the generated images' error, decoder
 ra_lambda_emb: float = 0.005  # @param {type:"number"} RA: weight of the reversed embedding loss; 0 gives SI-VAE
 ra_warmup_epochs: int = 5  # @param {type:"integer"} RA: epochs as a plain VAE before the game begins
+ra_as_published: list[str] = []  # @param {type:"raw"} RA: choices of the authors' code to follow; its chapter says which
 precision: str = "auto"  # @param ["auto", "float32", "bfloat16", "float16"] of training; auto: fast
 device: str = "auto"  # @param ["auto", "cpu", "cuda"] where it trains; auto: cuda if there is one
 resamples: int = 2000  # @param {type:"integer"} bootstrap resamples behind each interval
@@ -44,7 +53,8 @@ import torch
 from IPython.display import Markdown, display
 
 from lib.params import Params, project_root
-from lib.runs import SYNTHETIC, Run
+from lib.report import SYNTHETIC
+from lib.runs import Run
 from lib.training import choose_device, choose_precision
 
 params = Params.from_notebook(globals())
@@ -54,7 +64,7 @@ pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
 # Relative folders start from the checkout around the kernel's folder; outside of one, from the folder where the kernel was
-# started (on Colab, `/content`). `methods` decides which of the two method chapters train. To compare two runs, give them the same images, size and number
+# started (on Colab, `/content`). `methods` decides what the method chapters train. To compare two runs, give them the same images, size and number
 # of images seen, and put their folders side by side: the comparison chapter of the second finds the first.
 
 # %%

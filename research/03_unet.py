@@ -1,8 +1,8 @@
 # %% [markdown] id="unet"
 # # 3 Does a network with shortcuts learn what is normal?
 #
-# **Reads** `params`, `split`, `images`, `run`. **Leaves** `trained["unet"]` and `histories["unet"]`, if `methods` names it;
-# `copied_share`.
+# **Reads** `params`, `split`, `images`, `run`. **Leaves** the U-Nets that `methods` names in `trained` and `histories`;
+# `identity_test`.
 #
 # A U-Net (Ronneberger et al., 2015) halves the image again and again, $64 \to 32 \to 16 \to \dots$, while the number of
 # channels grows, and then doubles it back to full size. At every size a **skip connection** hands the features on the way
@@ -12,18 +12,39 @@
 # $$\mathcal L(x) = \frac{1}{HW} \sum_{i} (x_i - \hat x_i)^2 , \qquad \hat x = f_\theta(x).$$
 #
 # That is all: one network, one loss, one optimizer. Nothing forces it to know anything about chests.
+#
+# ## Its best chance
+#
+# A U-Net need not be used in the form that copies. Two remedies are known, and a fair comparison grants it both:
+#
+# * **Hand less across.** `unet_skips: none` leaves only the coarsest features; `noise` sends each skip through a noisy
+#   channel, a sigmoid with Laplace noise added while training, which can carry only so many bits a value (after QBAE,
+#   arXiv 2610.09670).
+# * **Make copying useless.** With `unet_corruption: noise` the network sees its input under coarse Gaussian noise (one value
+#   for 8×8 pixels, smoothly enlarged, standard deviation 0.2) and has to return the clean film: the denoising autoencoder of
+#   Kascenas et al. (MIDL 2022). With `mask`, half of an 8×8 grid of cells is painted over. Only training corrupts; a film that
+#   is to be judged is shown as it is.
+#
+# Depth and widths are `widths`, one entry a resolution. `methods` can name the variants side by side:
+#
+# | name | skips | input while training |
+# |---|---|---|
+# | `unet` | as the settings say; by default full | as they say; by default clean |
+# | `unet-no-skips`, `unet-noisy-skips` | none, noisy | clean |
+# | `unet-denoising`, `unet-masked` | full | coarse noise, masked |
 
 # %%
+from lib.arms import ARMS
 from lib.figures import loss_curves
 from lib.scoring import reconstruct
-from lib.unet import UNetAutoencoder
 
-if "unet" in params.methods:
+unets = [name for name in params.methods if name.startswith("unet")]
+for name in unets:
     torch.manual_seed(params.seed)  # the same first weights whichever method trained before
-    trained["unet"] = UNetAutoencoder.from_params(params)
-    histories["unet"] = run.train("unet", trained["unet"], split, images)
-    display(run.save_figure(loss_curves(histories["unet"]), "unet-losses"))
-else:
+    trained[name] = ARMS[name](params)
+    histories[name] = run.train(name, trained[name], split, images)
+    display(run.save_figure(loss_curves(histories[name]), f"{name}-losses"))
+if not unets:
     print(f"This run trains {params.methods}: the U-Net is left to another one.")
 
 # %% [markdown]
@@ -31,10 +52,10 @@ else:
 # such reconstructions look like?
 
 # %%
-if "unet" in trained:
+if unets:
     sample = images.validation[:4]
-    returned = reconstruct(trained["unet"], sample)
-    display(run.save_figure(reconstructions(sample, {"unet": returned}), "unet-normal"))
+    returned = {name: reconstruct(trained[name], sample) for name in unets[:3]}
+    display(run.save_figure(reconstructions(sample, returned), "unet-normal"))
 
 # %% [markdown]
 # ## The shortcut
@@ -43,32 +64,32 @@ if "unet" in trained:
 # everything that could have been learned, so the cheapest way to a low loss is to *copy*. A copier has no idea of normal: it
 # will return a tumour as faithfully as a rib.
 #
-# This can be tested without a single abnormal film. Paste a bright square, which no chest contains, into normal films, and
-# ask which share of it comes back:
+# This can be tested without a single abnormal film. Change a patch of normal films in a way that no chest is, and ask which
+# share of the change $d$ comes back in the reconstruction's change $r$:
 #
-# $$\text{copied} = \frac{\sum_{i \in \text{square}} (\hat x^{\text{pasted}}_i - \hat x_i)}
-# {\sum_{i \in \text{square}} (x^{\text{pasted}}_i - x_i)}$$
+# $$\text{copied} = \frac{\langle r, d \rangle}{\langle d, d \rangle}, \qquad
+# d = x^{\text{changed}} - x, \quad r = f(x^{\text{changed}}) - f(x).$$
 #
-# One means that the square was copied whole, zero that it was taken out.
-
+# One means that the change was copied whole, zero that it was taken out. Two changes are made, for one alone misleads: a white
+# **square**, which is coarse, and a **shuffled** patch, whose grey values stay and whose order is lost, which is fine.
 
 # %%
-def copied_share(method, films):
-    """Return the share of a pasted bright square that the method gives back, and a picture's three arrays."""
-    side = films.shape[-1] // 6
-    there = (slice(None), slice(2 * side, 3 * side), slice(side, 2 * side))
-    pasted = films.copy()
-    pasted[there] = 255
-    before, after = reconstruct(method, films), reconstruct(method, pasted)
-    added = (pasted[there].astype(float) - films[there]).sum() / 255
-    return (after[there] - before[there]).sum() / added, pasted, after
+from lib.identity import KINDS, copied_share
 
 
-if "unet" in trained:
-    share, pasted, after = copied_share(trained["unet"], np.array(images.validation[:32]))
-    print(f"The U-Net gives back {share:.0%} of a pasted square.")
-    display(run.save_figure(reconstructions(pasted[:2], {"unet": after[:2]}), "unet-pasted-square"))
+def identity_test(names):
+    """Return how much each method copies of each change, and show the pasted square."""
+    films = np.array(images.validation[:32])
+    copies = {name: {kind: copied_share(trained[name], films, kind) for kind in KINDS} for name in names}
+    shown = {name: of_name["square"].reconstructed[:2] for name, of_name in copies.items()}
+    pasted = copies[names[0]]["square"].pasted[:2]
+    display(run.save_figure(reconstructions(pasted, dict(list(shown.items())[:3])), f"{names[0]}-pasted-square"))
+    return pd.DataFrame({name: {kind: f"{c.share:.0%}" for kind, c in of.items()} for name, of in copies.items()}).T
+
+
+if unets:
+    display(identity_test(unets).rename_axis("share copied of a"))
 
 # %% [markdown]
-# Skips are not the only thing that a U-Net could be given (corrupted inputs, a noisy bottleneck), and its best chance
-# deserves a chapter of its own. Here it is the plain one: the form in which it is most often compared.
+# A change that is copied leaves no trace in the residual. The opposite is not yet a virtue: a network that gives nothing back,
+# because it has learned nothing, copies nothing either. The share is to be read beside the residual of normal films.

@@ -4,15 +4,73 @@
 # **Reads** `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with one row an
 # image, the reconstructions, the lesions; and scores on disk that other runs can compare with.
 #
-# The same two steps for every method: the **residual map** $r_i = |x_i - \hat x_i|$, and the **image score**
-# $\frac{1}{HW}\sum_i r_i$. No label is looked at. A score depends on one film alone: not on its neighbours in the batch, not
-# on the other films of the test side.
+# Methods that are in `methods` and have no chapter of their own are trained first.
 
 # %%
-from lib.runs import budget_table
+for name in [name for name in params.methods if name not in trained]:
+    torch.manual_seed(params.seed)  # the same first weights whichever method trained before
+    trained[name] = ARMS[name](params)
+    histories[name] = run.train(name, trained[name], split, images)
+
+# %% [markdown]
+# ## Maps
+#
+# A **map** says at each pixel how far the film $x$ and its reconstruction $\hat x$ lie apart. There is more than one way to
+# say it, and each is applied to every method, so that what a *score* adds can be told from what a *method* adds:
+#
+# | map | what it is |
+# |---|---|
+# | residual, squared | $\lvert x - \hat x \rvert$ and its square, grey level by grey level |
+# | ssim | $1 - \mathrm{SSIM}$: do the 7×7 neighbourhoods agree in brightness, contrast and pattern? (Wang et al., 2004) |
+# | clahe | the residual after contrast-limited adaptive histogram equalisation of both |
+# | a backbone's name | do the features of a network that has seen a million photographs agree? (perceptual distance, after Zhang et al., 2018, without learned weights) |
+# | clahe x that name | RA's own map, with the perceptual distance at hand: $\lvert \mathrm{C}(x) - \mathrm{C}(\hat x) \rvert \cdot G_\sigma d(x, \hat x) \cdot G_\sigma d(\mathrm{C}(x), \mathrm{C}(\hat x))$, $\mathrm{C}$ the equalisation and $G_\sigma$ a smoothing; with `ra_map: lpips` it is theirs, called ra-map |
+# | encoder, clahe x encoder | the same distances in the features of RA's own encoder |
+#
+# A method with an encoder says two things more: the *kl* of a film, and the *embedding* distance that it was trained on.
+#
+# A **pool** makes a number of a map: its mean, its 99th percentile, the mean of its highest 5 %. And each comes in a second
+# form, **standardised**: minus the map's mean over normal films, over their standard deviation, pixel by pixel. An edge that no
+# method ever draws well then counts for less than a change where all normal films agree.
+#
+# The **primary** score was fixed before any result: the mean of the residual, not standardised. No label is looked at. A score
+# depends on its film, and standardised on the reference films below: not on its neighbours in the batch, not on another test film.
+#
+# ## Which score, without a label?
+#
+# With so many scores somebody has to choose, and to choose by the test films' labels is to cheat. The validation films, all
+# normal, are cut into two halves, patient by patient. The **reference** half may be used: it gives the means and deviations
+# above, and copies of its films, with soft opacities painted into them, are the criterion: how well does a score (and an epoch,
+# with `choose_every`) separate the films from their copies? The **calibration** half is left alone, so that its films remain as new as a
+# new normal film would be; it gives every threshold.
+
+# %%
+from lib.choosing import with_lesions
+from lib.dataset import reference_half
+
+clean = images.validation[np.flatnonzero(reference_half(split.validation))[:6]]
+run.save_figure(
+    image_grid(np.concatenate([clean, with_lesions(clean, params.seed, ["opacity"])[0]]), columns=len(clean)), "painted"
+)
+
+# %% [markdown]
+# Above normal films of the reference half, below their copies: some opacities are obvious, some hardly to be seen.
+#
+# ## Several scores at once
+#
+# A **combined** score needs no choice. Each map's best form and pool is turned into a *p-value*: its rank among the reference
+# films, $p = (1 + \#\{\text{reference} \ge \text{score}\}) / (n + 1)$. Fisher's $-2 \sum \log p$ makes one number of several. They
+# depend on each other, so no table of $\chi^2$ applies; the number is ranked once more, among the calibration films. For a normal
+# film that is exchangeable with them, the chance of $p \le \alpha$ is then at most $\alpha$, whatever the scores are. Whether test
+# normals *are* exchangeable is another question; chapter 6 prints what was promised beside what happened.
+
+# %%
+from lib.report import budget_table
 
 scored = run.score(trained, histories, source, split, images)
-scored.table.groupby("side")[list(trained)].describe().T if trained else print("No method was trained by this run.")
+for row, reason in run.results()["left_out"].items():
+    print(f"left out, {row}: {reason}")
+pd.DataFrame(run.results()["choices"]).T[["epoch", "score"]].rename_axis("method")
 
 # %% [markdown]
 # Three abnormal films through all stages, for each method: what goes in (with the lesion outlined where it is marked), what
@@ -23,13 +81,33 @@ if trained:
     marked = [i for i in abnormal if split.test["id"][i] in scored.lesions][:3] or list(abnormal[:3])
     figure = reconstructions(
         images.test[marked],
-        {name: returned[marked] for name, returned in scored.reconstructed.items()},
+        {name: returned[marked] for name, returned in list(scored.reconstructed.items())[:3]},
         [split.test["finding"][i].replace("|", "\n") for i in marked],
         [scored.lesions.get(split.test["id"][i]) for i in marked],
     )
     display(run.save_figure(figure, "stages"))
 
 # %% [markdown]
+# And one of them in every sense of *different*, for one method.
+
+# %%
+from lib.dataset import to_unit
+from lib.judging import feature_distances
+from lib.scoring import anomaly_maps
+
+if trained:
+    shown = list(trained)[-1]
+    _, distances = feature_distances(params, trained, choose_device(params.device))
+    pair = to_unit(images.test[marked[:1]], torch.device("cpu")), torch.tensor(scored.reconstructed[shown][marked[:1]])
+    with torch.no_grad():
+        maps = anomaly_maps(pair[0], pair[1][:, None], distances)
+    drawn = {"film": pair[0], f"by {shown}": pair[1][:, None]} | {k: m / m.max() for k, m in maps.items()}
+    figure = image_grid(torch.cat(list(drawn.values()))[:, 0].clip(0, 1).numpy(), list(drawn), columns=5)
+    display(run.save_figure(figure, "maps"))
+
+# %% [markdown]
+# Each map is drawn up to its own maximum.
+#
 # ## Does the map point at the lesion?
 #
 # Where lesions are marked (exact masks of the phantoms, radiologists' boxes in real films) the map can be asked for its

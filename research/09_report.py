@@ -3,7 +3,7 @@
 #
 # **Reads** everything. **Leaves** the run folder, complete.
 #
-# First this run, in three sentences that it computes itself; then the published ones.
+# This run, in sentences that it computes itself.
 
 # %%
 entries = evaluation["methods"]
@@ -24,23 +24,7 @@ if source.synthetic:
 display(Markdown(" ".join(sentences)))
 
 # %% [markdown]
-# ## Published runs
-#
-# The results of runs on real films, as they were written by the run that is named, and carried along in this notebook.
-
-# %%
-import json
-from pathlib import Path
-
-import lib
-
-published = sorted((Path(lib.__file__).parents[1] / "research/results").glob("*.json"))
-for file in published:
-    theirs = json.loads(file.read_text())
-    display(Markdown(f"**{file.stem}**, labels: {theirs['evaluation']['labels']}, {theirs['image_size']} px"))
-    display(results_table(theirs["evaluation"]))
-    display(budget_table(theirs))
-    print(*map(difference_text, theirs["evaluation"]["differences"]), sep="\n")
+# The published runs stand in [chapter 7](07_what_matters.py).
 
 # %%
 run.finish()

@@ -3,15 +3,18 @@
 import importlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
+from lib.arms import ARMS
 from lib.dataset import load_data
 from lib.method import Method
 from lib.params import Params
 from lib.ra import ReversedAutoencoder, Weights
+from lib.scoring import POOLS, anomaly_maps, residual_map
 from lib.sources import open_source
 from lib.training import multiply_adds
 from lib.unet import UNetAutoencoder
@@ -110,3 +113,28 @@ def test_its_map_has_every_module_of_lib_with_names_that_are_there():
     for module, names in rows.items():
         there = vars(importlib.import_module(f"lib.{module}"))
         assert not [name for name in names if name not in there], module
+
+
+def choices(setting: str) -> list[str]:
+    """The values that a setting, or an entry of its list, may have."""
+    (inner, *more) = get_args(Params.model_fields[setting].annotation)
+    return [inner, *more] if isinstance(inner, str) else list(get_args(inner))
+
+
+def test_its_tables_name_every_method_every_reference_row_and_every_value_of_the_u_nets_settings():
+    for heading, expected in (("### 4.1 ", list(ARMS)), ("### 5.5 ", choices("references"))):
+        assert [name for row in table(passage(heading)) for name in re.findall(r"`([\w-]+)`", row[0])] == expected
+    assert [row[1].strip("`") for row in table(passage("### 2.1 "))] == choices("unet_skips") + choices(
+        "unet_corruption"
+    )
+
+
+def test_it_names_every_departure_that_can_be_taken_back_and_every_map_and_pool():
+    departures = " ".join(row[2] for row in table(passage("### 3.4 ")))
+    assert set(choices("ra_as_published")) == set(re.findall(r"`([\w-]+)` takes theirs", departures))
+    names = ("efficientnet-lite0", "lpips", "encoder")
+    images = torch.rand(1, 1, 16, 16)
+    made = anomaly_maps(images, images.flip(3), dict.fromkeys(names, residual_map))
+    rows = [name for row in table(passage("### 5.2 ")) for name in re.findall(r"`([^`]+)`", row[0])]
+    assert set(rows) - {"resnet18"} == set(made)
+    assert all(f"`{pool}`" in passage("### 5.2 ") for pool in POOLS)

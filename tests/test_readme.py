@@ -8,26 +8,39 @@ from pathlib import Path
 import pytest
 
 from lib.evaluation import shown
+from lib.params import Params
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = sorted((ROOT / "research/results").glob("*.json"))
 
 
+def line(start: str) -> str:
+    """The line of one of README's tables that begins so."""
+    return next(text for text in README.splitlines() if text.startswith(f"| {start} |"))
+
+
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
-def test_the_table_holds_the_tracked_results(file):
-    results = json.loads(file.read_text())
-    for evaluation in (results["evaluation"], *results["other_labels"]):
-        row = next(
-            line
-            for line in README.splitlines()
-            if line.startswith(f"| {file.stem}") and f"`{evaluation['labels']}`" in line
+def test_the_tables_hold_the_tracked_results(file):
+    study = json.loads(file.read_text())
+    for one in study["evaluations"]:
+        assert f"{one['n_normal']} / {one['n_abnormal']}" in line("AUROC")
+        for row, entry in one["rows"].items():
+            assert shown(entry["auroc"]) in line(f"`{row}`"), row
+        for d in one["differences"]:
+            if "," not in d["first"] + d["second"] and d["second"] != "knn":
+                estimate = f"{d['value']:+.3f} [{d['low']:+.2f}, {d['high']:+.2f}]"
+                assert estimate in line(f"`{d['first']}` minus `{d['second']}`")
+
+
+def test_each_tracked_result_is_of_the_params_file_of_its_name():
+    for file in RESULTS:
+        settings, now = (
+            json.loads(file.read_text())["params"],
+            Params.from_yaml(ROOT / f"params/{file.stem}.yaml", data_dir="x"),
         )
-        assert f"{evaluation['n_normal']} / {evaluation['n_abnormal']}" in row
-        for entry in evaluation["methods"].values():
-            assert shown(entry["auroc"]) in row
-        difference = evaluation["differences"][0]["auroc"]
-        assert f"{difference['value']:+.3f} [{difference['low']:+.2f}, {difference['high']:+.2f}]" in row
+        fixed = now.model_dump(exclude={"data_dir", "run_dir", "seed"})
+        assert {key: fixed[key] for key in settings} == settings
 
 
 def test_the_colab_badge_takes_its_address_from_the_project():
