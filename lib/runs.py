@@ -224,7 +224,7 @@ class Run:
         rows = reference_rows(self.params.references, images.train, films, records, backbone, self.params.seed)
         versions |= {name: {0: fitted} for name, fitted in rows.fitted.items()}
         made = self.folder / "reconstructions"
-        judged = {name: judge(name, of_name, films, distances, made) for name, of_name in versions.items()}
+        judged = judge(versions, films, distances, made)
 
         columns = {
             name if what == "primary" else f"{name}, {what}": by_side

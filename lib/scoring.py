@@ -7,7 +7,8 @@ counts for less than a change where all normal films agree.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +26,23 @@ from lib.method import Images, Method, PerImage
 PRIMARY = "residual, mean"
 """The score of the primary comparison, fixed before any result: the mean absolute residual."""
 
-Distance = Callable[[Images, Images], Images]
-"""How far two images lie apart at each pixel, in features instead of greys."""
+Key = TypeVar("Key", bound=Hashable)  # tells apart what has been made of the same films
+
+
+class Distance(NamedTuple):
+    """How far two images lie apart at each pixel, in features instead of greys."""
+
+    features: Callable[[Images], Any]  # what of an image is compared
+    between: Callable[[Any, Any], Images]  # the features of two -> their distance at each pixel, on the processor
+    owner: str = ""  # the method whose training it needs; without one, anybody has it
+
+
+class Described(NamedTuple):
+    """What the maps compare of images: a film is described once, for all that has been made of it."""
+
+    images: Images
+    equalised: Images
+    features: dict[str, tuple[Any, Any]]  # by distance, of the images and of the equalised ones
 
 
 def residual_map(images: Images, reconstructions: Images) -> Images:
@@ -45,35 +61,42 @@ def equalised(images: Images) -> Images:
     return _stack(equalize_adapthist(x.clip(0, 1)) for x in images[:, 0].numpy())
 
 
-def feature_distance(features: Callable[[Images], list[Tensor]], device: torch.device) -> Distance:
-    """Return the distance in these feature maps, computed on the device, as a function of images on the processor."""
+def feature_distance(features: Callable[[Images], list[Tensor]], device: torch.device, owner: str = "") -> Distance:
+    """Return the distance in these feature maps, computed on the device, a few images at a time."""
 
-    def distance(images: Images, others: Images) -> Images:
-        pairs = zip(
-            images.split(16), others.split(16), strict=True
-        )  # more do not fit a processor's cache: half as fast
-        size = images.shape[-2:]
-        return torch.cat([perceptual_map(features(a.to(device)), features(b.to(device)), size).cpu() for a, b in pairs])
+    def described(images: Images) -> list[tuple[torch.Size, list[Tensor]]]:
+        few = images.split(16)  # more do not fit a processor's cache: half as fast
+        return [(some.shape[-2:], features(some.to(device))) for some in few]
 
-    return distance
+    def between(ones: list, others: list) -> Images:
+        return torch.cat([perceptual_map(a, b, size).cpu() for (size, a), (_, b) in zip(ones, others, strict=True)])
+
+    return Distance(described, between, owner)
 
 
-def anomaly_maps(images: Images, reconstructions: Images, distances: Mapping[str, Distance]) -> dict[str, Images]:
-    """Return every map by name, all on the processor.
+def describe(images: Images, distances: Mapping[str, Distance]) -> Described:
+    """Return what `anomaly_maps` compares of images in [0, 1], on the processor."""
+    after = equalised(images)
+    return Described(
+        images, after, {name: (one.features(images), one.features(after)) for name, one in distances.items()}
+    )
+
+
+def anomaly_maps(films: Described, made: Described, distances: Mapping[str, Distance]) -> dict[str, Images]:
+    """Return every map of films and their reconstructions by name, all on the processor.
 
     "residual", "squared", "ssim" and "clahe" (the residual after CLAHE) need nothing else. Each of the `distances` adds
     a map of its name, and one after Bercea et al. (RA, `DownstreamEvaluator`): the CLAHE residual times the smoothed
     distances before and after CLAHE. It is "ra-map" with LPIPS, as theirs is, else "clahe x " and the distance's name.
     """
-    x, r = equalised(images), equalised(reconstructions)
     maps = {
-        "residual": residual_map(images, reconstructions),
-        "squared": (images - reconstructions).square(),
-        "ssim": dissimilarity_map(images, reconstructions),
-        "clahe": residual_map(x, r),
+        "residual": residual_map(films.images, made.images),
+        "squared": (films.images - made.images).square(),
+        "ssim": dissimilarity_map(films.images, made.images),
+        "clahe": residual_map(films.equalised, made.equalised),
     }
     for name, distance in distances.items():
-        before, after = distance(images, reconstructions), distance(x, r)
+        before, after = map(distance.between, films.features[name], made.features[name])
         maps[name] = before
         maps["ra-map" if name == "lpips" else f"clahe x {name}"] = maps["clahe"] * _smooth(before) * _smooth(after)
     return maps
@@ -173,17 +196,17 @@ def residuals(images: np.ndarray | Films, reconstructions: np.ndarray) -> np.nda
 @torch.no_grad()
 def score_films(
     films: Mapping[str, np.ndarray | Films],
-    made: Mapping[str, np.ndarray],
+    made: Mapping[Key, Mapping[str, np.ndarray]],
     distances: Mapping[str, Distance],
     batch_size: int = 64,
-    name: str = "scores",
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return each side's scores by name, (n,) float64; a name is a map, a pool and, if it is so, "standardised".
+) -> dict[Key, dict[str, dict[str, np.ndarray]]]:
+    """Return each side's scores by name, (n,) float64, of all that has been made of the same films.
 
-    `films` are uint8 and `made` their reconstructions, by side. The side "reference" gives the moments of the
-    standardised scores; its own films, and those of a side "lesions", the same ones with something painted in, are
-    standardised by all *other* reference films. In memory is one batch. Raises ValueError for fewer than two reference
-    films, another number of lesions, and a side without films.
+    A name is a map, a pool and, if it is so, "standardised". `films` are uint8, by side, and `made` holds several
+    methods' reconstructions of them. The side "reference" gives the moments of the standardised scores; its own films,
+    and those of a side "lesions", the same ones with something painted in, are standardised by all *other* reference
+    films. In memory is one batch. Raises ValueError for fewer than two reference films, another number of lesions, and
+    a side without films.
     """
     counts = {side: len(some) for side, some in films.items()}
     reference = counts.get("reference", 0)
@@ -191,25 +214,42 @@ def score_films(
         wanted = "some on each, at least 2 of reference, for each is standardised by the others, and as many lesions"
         raise ValueError(f"films by side: {counts}; expected {wanted}: give the validation side more patients")
 
-    def maps(side: str, start: int) -> dict[str, Images]:
-        images = to_unit(films[side][start : start + batch_size], torch.device("cpu"))
-        return anomaly_maps(images, torch.from_numpy(made[side][start : start + batch_size])[:, None], distances)
+    def maps(side: str, start: int) -> Iterator[tuple[Key, dict[str, Images]]]:
+        batch = slice(start, start + batch_size)
+        described = describe(to_unit(films[side][batch], torch.device("cpu")), distances)
+        for key, of_side in made.items():
+            images = torch.from_numpy(np.array(of_side[side][batch]))[:, None]  # copied: it may be a file
+            yield key, anomaly_maps(described, describe(images, distances), distances)
 
-    moments: dict[str, Moments] = defaultdict(Moments)
-    scores: dict[str, dict[str, list[PerImage]]] = {side: defaultdict(list) for side in films}
-    starts = {side: range(0, len(films[side]), batch_size) for side in films}
+    moments: dict[Key, dict[str, Moments]] = {key: defaultdict(Moments) for key in made}
+    scores = {key: {side: defaultdict(list) for side in films} for key in made}
+
+    def pool(key: Key, side: str, by_kind: Mapping[str, Images], without: Mapping[str, Images]) -> None:
+        for kind, batch in by_kind.items():
+            standardised = moments[key][kind].standardise(batch, without.get(kind))
+            for form, values in (("", batch), (" standardised", standardised)):
+                for name, pooled in POOLS.items():
+                    scores[key][side][f"{kind}, {name}{form}"].append(pooled(values).double())
+
+    starts = {side: range(0, len(some), batch_size) for side, some in films.items()}
+    together = [side for side in ("reference", "lesions") if side in films]
     total = sum(map(len, starts.values())) + len(starts["reference"])
-    with tqdm(total=total, desc=name, unit="batch", mininterval=1) as progress:
+    with tqdm(total=total, desc="scores", unit="batch", mininterval=1) as progress:
         for start in starts["reference"]:
-            for kind, batch in maps("reference", start).items():
-                moments[kind].add(batch)
+            for key, by_kind in maps("reference", start):
+                for kind, batch in by_kind.items():
+                    moments[key][kind].add(batch)
             progress.update()
-        for side, start in [(side, start) for side, several in starts.items() for start in several]:
-            own = maps("reference", start) if side == "lesions" else {}
-            for kind, batch in maps(side, start).items():
-                without = batch if side == "reference" else own.get(kind)
-                for form, values in (("", batch), (" standardised", moments[kind].standardise(batch, without))):
-                    for pool, pooled in POOLS.items():
-                        scores[side][f"{kind}, {pool}{form}"].append(pooled(values).double())
+        for start in starts["reference"]:
+            for of_sides in zip(*(maps(side, start) for side in together), strict=True):
+                for side, (key, by_kind) in zip(together, of_sides, strict=True):
+                    pool(key, side, by_kind, without=of_sides[0][1])
+            progress.update(len(together))
+        for side, start in [(other, start) for other in films if other not in together for start in starts[other]]:
+            for key, by_kind in maps(side, start):
+                pool(key, side, by_kind, without={})
             progress.update()
-    return {side: {key: torch.cat(parts).numpy() for key, parts in by_key.items()} for side, by_key in scores.items()}
+    return {
+        key: {side: {name: torch.cat(parts).numpy() for name, parts in by_name.items()} for side, by_name in of.items()}
+        for key, of in scores.items()
+    }

@@ -25,7 +25,7 @@ for name in [name for name in params.methods if name not in trained]:
 # | clahe | the residual after contrast-limited adaptive histogram equalisation of both |
 # | a backbone's name | do the features of a network that has seen a million photographs agree? (perceptual distance, after Zhang et al., 2018, without learned weights) |
 # | clahe x that name | RA's own map, with the perceptual distance at hand: $\lvert \mathrm{C}(x) - \mathrm{C}(\hat x) \rvert \cdot G_\sigma d(x, \hat x) \cdot G_\sigma d(\mathrm{C}(x), \mathrm{C}(\hat x))$, $\mathrm{C}$ the equalisation and $G_\sigma$ a smoothing; with `ra_map: lpips` it is theirs, called ra-map |
-# | encoder, clahe x encoder | the same distances in the features of RA's own encoder |
+# | ra encoder, clahe x ra encoder | the same distances in the features of RA's own encoder |
 #
 # A method with an encoder says two things more: the *kl* of a film, and the *embedding* distance that it was trained on.
 #
@@ -41,7 +41,8 @@ for name in [name for name in params.methods if name not in trained]:
 # With so many scores somebody has to choose, and to choose by the test films' labels is to cheat. The validation films, all
 # normal, are cut into two halves, patient by patient. The **reference** half may be used: it gives the means and deviations
 # above, and copies of its films, with soft opacities painted into them, are the criterion: how well does a score (and an epoch,
-# with `choose_every`) separate the films from their copies? The **calibration** half is left alone, so that its films remain as new as a
+# with `choose_every`) separate the films from their copies? A score that looks through another method's encoder is left out of
+# the choice: what a method is credited with must not need the other's training. The **calibration** half is left alone, so that its films remain as new as a
 # new normal film would be; it gives every threshold.
 
 # %%
@@ -93,14 +94,14 @@ if trained:
 # %%
 from lib.dataset import to_unit
 from lib.judging import feature_distances
-from lib.scoring import anomaly_maps
+from lib.scoring import anomaly_maps, describe
 
 if trained:
     shown = list(trained)[-1]
     _, distances = feature_distances(params, trained, choose_device(params.device))
     pair = to_unit(images.test[marked[:1]], torch.device("cpu")), torch.tensor(scored.reconstructed[shown][marked[:1]])
     with torch.no_grad():
-        maps = anomaly_maps(pair[0], pair[1][:, None], distances)
+        maps = anomaly_maps(describe(pair[0], distances), describe(pair[1][:, None], distances), distances)
     drawn = {"film": pair[0], f"by {shown}": pair[1][:, None]} | {k: m / m.max() for k, m in maps.items()}
     figure = image_grid(torch.cat(list(drawn.values()))[:, 0].clip(0, 1).numpy(), list(drawn), columns=5)
     display(run.save_figure(figure, "maps"))

@@ -134,7 +134,7 @@ if choices:
     grid = figure.subplots(-(-len(choices) // 4), min(4, len(choices)), sharex=True, sharey=True, squeeze=False).ravel()
     lost = {}
     for ax, name in zip(grid, choices, strict=False):
-        of = candidates[candidates["method"] == name].set_index(["epoch", "score"])
+        of = candidates[(candidates["method"] == name) & candidates["own"]].set_index(["epoch", "score"])
         lost[name] = regret(of["separation"].to_dict(), of["auroc"].to_dict())
         chosen = of.loc[lost[name].chosen]
         ax.plot(of["separation"], of["auroc"], ".", color=colour(name), alpha=0.5)

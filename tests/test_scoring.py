@@ -17,8 +17,10 @@ from lib.ra import ReversedAutoencoder
 from lib.scoring import (
     POOLS,
     PRIMARY,
+    Distance,
     Moments,
     anomaly_maps,
+    describe,
     feature_distance,
     own_scores,
     reconstruct,
@@ -33,9 +35,19 @@ MAPS = ["residual", "squared", "ssim", "clahe", "apart", "clahe x apart"]
 SIZE = 16
 
 
-def apart(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """A distance in the place of one in features."""
-    return 2 * (images - others).abs().sqrt()
+APART = Distance(lambda images: images, lambda images, others: 2 * (images - others).abs().sqrt())
+"""In the place of a distance in features."""
+
+
+def maps_between(images: torch.Tensor, made: torch.Tensor, distances: dict[str, Distance]) -> dict[str, torch.Tensor]:
+    return anomaly_maps(describe(images, distances), describe(made, distances), distances)
+
+
+def scores_of(
+    films: dict[str, np.ndarray], made: dict[str, np.ndarray], distances: dict[str, Distance], batch_size: int = 64
+) -> dict[str, dict[str, np.ndarray]]:
+    """The scores of one method's reconstructions."""
+    return score_films(films, {"one": made}, distances, batch_size)["one"]
 
 
 def drawn(count: int, seed: int, size: int = SIZE) -> np.ndarray:
@@ -61,13 +73,13 @@ def made(films) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def scored(films, made) -> dict[str, dict[str, np.ndarray]]:
-    return score_films(films, made, {"apart": apart})
+    return scores_of(films, made, {"apart": APART})
 
 
 def maps_of(films: np.ndarray, made: np.ndarray) -> dict[str, np.ndarray]:
     """The maps of uint8 films, (n, height, width)."""
     images = torch.from_numpy(films)[:, None].float() / 255
-    maps = anomaly_maps(images, torch.from_numpy(made)[:, None], {"apart": apart})
+    maps = maps_between(images, torch.from_numpy(made)[:, None], {"apart": APART})
     return {name: one[:, 0].numpy() for name, one in maps.items()}
 
 
@@ -119,14 +131,14 @@ def test_the_product_is_the_clahe_map_times_the_smoothed_distances_before_and_af
     before, after = (2 * np.sqrt(np.abs(a - b)) for a, b in ((film, made), (x, r)))
     expected = np.abs(x - r) * smoothed(before, size / 64) * smoothed(after, size / 64)
     images = [torch.from_numpy(one).float()[None, None] for one in (film, made)]
-    found = anomaly_maps(*images, {"apart": apart})
+    found = maps_between(*images, {"apart": APART})
     np.testing.assert_allclose(found["clahe x apart"][0, 0], expected, rtol=0.01, atol=1e-4)
     np.testing.assert_allclose(found["apart"][0, 0], before, rtol=1e-3, atol=1e-4)
 
 
 def test_the_product_with_lpips_has_the_name_of_ras_own_score():
     images = torch.rand(2, 1, SIZE, SIZE)
-    both = anomaly_maps(images, images.flip(0), {"lpips": apart, "apart": apart})
+    both = maps_between(images, images.flip(0), {"lpips": APART, "apart": APART})
     assert list(both) == ["residual", "squared", "ssim", "clahe", "lpips", "ra-map", "apart", "clahe x apart"]
     assert torch.equal(both["ra-map"], both["clahe x apart"])
 
@@ -136,7 +148,11 @@ def test_a_distance_in_features_is_the_same_for_a_film_alone_as_among_more_than_
         return [torch.cat([images, images**2], dim=1), F.avg_pool2d(torch.cat([images, 1 - images], dim=1), 4)]
 
     a, b = torch.rand(2, 19, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    distance = feature_distance(features, torch.device("cpu"))
+    of = feature_distance(features, torch.device("cpu"))
+
+    def distance(images, others):
+        return of.between(of.features(images), of.features(others))
+
     together = distance(a, b)
     assert together.shape == a.shape and together.min() > 0
     torch.testing.assert_close(together, torch.cat([distance(a[i : i + 1], b[i : i + 1]) for i in range(19)]))
@@ -270,20 +286,20 @@ def test_the_primary_score_is_the_mean_absolute_residual(scored, films, made):
 
 def test_a_perfect_reconstruction_scores_zero_by_every_map(films):
     perfect = {side: some.astype(np.float32) / 255 for side, some in films.items()}
-    for scores in score_films(films, perfect, {"apart": apart}).values():
+    for scores in scores_of(films, perfect, {"apart": APART}).values():
         for name, values in scores.items():
             assert not values.any(), name  # the standardised ones too: no other film is better
 
 
 def test_the_worst_reconstruction_scores_one():
     white, black = np.full((2, 8, 8), 255, np.uint8), np.zeros((2, 8, 8), np.float32)
-    assert score_films({"reference": white}, {"reference": black}, {})["reference"][PRIMARY].tolist() == [1, 1]
+    assert scores_of({"reference": white}, {"reference": black}, {})["reference"][PRIMARY].tolist() == [1, 1]
 
 
 def test_a_painted_square_raises_the_score_of_its_film_alone(films, made, scored):
     painted = films["test"].copy()
     painted[2, 4:8, 9:12] = 255
-    after = score_films(films | {"test": painted}, made, {"apart": apart})["test"]
+    after = scores_of(films | {"test": painted}, made, {"apart": APART})["test"]
     for name, values in after.items():
         np.testing.assert_array_equal(np.delete(values, 2), np.delete(scored["test"][name], 2))
     assert after[PRIMARY][2] > scored["test"][PRIMARY][2]
@@ -291,7 +307,7 @@ def test_a_painted_square_raises_the_score_of_its_film_alone(films, made, scored
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_scores_do_not_depend_on_the_batch_size_with_an_uneven_last_batch(films, made, scored, batch_size):
-    found = score_films(films, made, {"apart": apart}, batch_size)
+    found = scores_of(films, made, {"apart": APART}, batch_size)
     for side in films:
         closely(found[side], scored[side])
 
@@ -299,9 +315,22 @@ def test_scores_do_not_depend_on_the_batch_size_with_an_uneven_last_batch(films,
 def test_a_films_scores_do_not_depend_on_the_films_beside_it(films, made, scored):
     sides = {"reference": films["reference"], "alone": films["test"][3:4], "turned": films["test"][::-1]}
     theirs = {"reference": made["reference"], "alone": made["test"][3:4], "turned": made["test"][::-1].copy()}
-    found = score_films(sides, theirs, {"apart": apart})
+    found = scores_of(sides, theirs, {"apart": APART})
     closely(found["alone"], {name: values[3:4] for name, values in scored["test"].items()})
     closely(found["turned"], {name: values[::-1] for name, values in scored["test"].items()})
+
+
+def test_several_methods_scored_at_once_have_the_scores_that_each_has_alone_and_a_film_is_described_once(films, made):
+    seen = []
+    counting = Distance(lambda images: seen.extend(images.amax(dim=(1, 2, 3))) or images, APART.between)
+    darker = {side: some / 2 for side, some in made.items()}
+    both = score_films(films, {"a": made, ("b", 3): darker}, {"apart": counting})
+    assert list(both) == ["a", ("b", 3)]
+    for key, of in zip(both, (made, darker), strict=True):
+        for side, expected in scores_of(films, of, {"apart": APART}).items():
+            closely(both[key][side], expected, rtol=0)
+    count = sum(len(some) for some in films.values()) + len(films["reference"])  # it is passed twice
+    assert len(seen) == 2 * 3 * count  # before and after CLAHE: once the film, once each reconstruction
 
 
 def test_a_reference_film_is_no_part_of_its_own_standard_but_of_the_others(films):
@@ -309,7 +338,7 @@ def test_a_reference_film_is_no_part_of_its_own_standard_but_of_the_others(films
         made = (films["reference"] / 255 + np.random.default_rng(0).uniform(0.05, 0.1, (6, SIZE, SIZE))).astype("f4")
         made[0] += shift
         sides = {"reference": films["reference"]}
-        return score_films(sides, {"reference": made}, {})["reference"]["residual, mean standardised"]
+        return scores_of(sides, {"reference": made}, {})["reference"]["residual, mean standardised"]
 
     none, once, twice = by(0), by(0.5), by(1)
     assert once[0] - none[0] > 10  # ten standard deviations of the others; of all six, it could not exceed 2.24
@@ -320,16 +349,16 @@ def test_a_reference_film_is_no_part_of_its_own_standard_but_of_the_others(films
 def test_one_film_gives_no_standard_and_the_error_says_what_is_wanted(films, made):
     sides = {side: some[:1] for side, some in films.items()}
     with pytest.raises(ValueError, match=r"'reference': 1, .*at least 2 of reference.*more patients"):
-        score_films(sides, made, {})
+        scores_of(sides, made, {})
     with pytest.raises(ValueError, match="at least 2 of reference"):
-        score_films({"test": films["test"]}, made, {})
+        scores_of({"test": films["test"]}, made, {})
 
 
 def test_two_reference_films_give_finite_scores_and_a_film_with_a_lesion_a_higher_one():
     clean, lesions = np.full((2, SIZE, SIZE), 100, np.uint8), np.full((2, SIZE, SIZE), 100, np.uint8)
     lesions[:, 4:9, 5:10] = 250
     made = np.stack([np.full((SIZE, SIZE), grey, np.float32) for grey in (0.31, 0.33)])
-    found = score_films({"reference": clean, "lesions": lesions}, {"reference": made, "lesions": made}, {})
+    found = scores_of({"reference": clean, "lesions": lesions}, {"reference": made, "lesions": made}, {})
     assert all(np.isfinite(values).all() for scores in found.values() for values in scores.values())
     name = "residual, mean standardised"
     assert (found["lesions"][name] > found["reference"][name]).all()
@@ -338,12 +367,12 @@ def test_two_reference_films_give_finite_scores_and_a_film_with_a_lesion_a_highe
 def test_lesions_in_other_than_the_reference_films_are_refused(films, made):
     for lesions in (films["lesions"][:5], films["lesions"][:1]):
         with pytest.raises(ValueError, match=f"'lesions': {len(lesions)}.*as many lesions"):
-            score_films(films | {"lesions": lesions}, made, {})
+            scores_of(films | {"lesions": lesions}, made, {})
 
 
 def test_a_side_without_films_is_refused(films, made):
     with pytest.raises(ValueError, match=r"'validation': 0, .*expected some on each"):
-        score_films(films | {"validation": films["validation"][:0]}, made, {})
+        scores_of(films | {"validation": films["validation"][:0]}, made, {})
 
 
 # Films of a cache
@@ -372,7 +401,7 @@ def test_films_of_a_cache_are_scored_like_an_array_of_them(tmp_path, made):
     made = {side: made[side] for side in ("reference", "test")}
     sides = {"reference": Films(cache, np.arange(10, 4, -1)), "test": Films(cache, np.array([3, 0, 1, 2, 4]))}
     arrays = {side: np.asarray(some) for side, some in sides.items()}
-    found, expected = (score_films(some, made, {"apart": apart}, batch_size=4) for some in (sides, arrays))
+    found, expected = (scores_of(some, made, {"apart": APART}, batch_size=4) for some in (sides, arrays))
     for side in sides:
         closely(found[side], expected[side], rtol=0)
     method = Stated()
