@@ -1,107 +1,30 @@
-"""Scores and labels -> numbers with intervals.
+"""Scores, labels and metadata -> the numbers that are reported, each with its interval (`lib.uncertainty`)."""
 
-AUROC counts pairs: the share of (abnormal, normal) pairs in which the abnormal image scores higher, ties counting half
-(Hanley & McNeil, Radiology 1982). The intervals come from a bootstrap over patients, not images: two films of one chest
-are not two observations (Field & Welsh, J. R. Stat. Soc. B 2007). A resample is a weight per image (how often its
-patient was drawn), so the scores are sorted once and every resample costs a few cumulative sums.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-LEVEL = 0.95  # of every interval
+from lib.uncertainty import (
+    LEVEL,
+    METRICS,
+    Bootstrap,
+    Estimate,
+    bootstrap,
+    delong,
+    logit_interval,
+    ranking,
+    weighted_auroc,
+    weighted_average_precision,
+)
+
 FALSE_ALARM_RATE = 0.05  # share of normal validation images that the threshold may call abnormal
-FEWEST_IMAGES = 10  # a group of abnormal images smaller than this gets no AUROC: its interval would say nothing
+FEWEST_IMAGES = 10  # of either class: a group with fewer gets no AUROC, its interval would say nothing
 NO_LABEL = "no label"  # what an empty label is counted under
-BATCH_ELEMENTS = 1_000_000  # weights held at a time; bounds the memory, whatever the number of images and resamples
-
-
-class Estimate(NamedTuple):
-    """A number and its interval (95 % unless said otherwise)."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Difference(NamedTuple):
-    """The first score's metrics minus the second's, on the same images and the same resamples."""
-
-    auroc: Estimate
-    average_precision: Estimate
-    p_value: float
-
-
-class Ranking(NamedTuple):
-    """One score, sorted once: what every weighting of the images needs."""
-
-    abnormal: np.ndarray  # positions of the abnormal images, lowest score first
-    normal: np.ndarray  # positions of the normal images, lowest score first
-    below: np.ndarray  # per abnormal image: normal images that score lower
-    up_to: np.ndarray  # per abnormal image: normal images that score lower or the same
-    first_tied: np.ndarray  # per abnormal image: abnormal images that score lower
-
-
-def ranking(scores: np.ndarray, is_abnormal: np.ndarray) -> Ranking:
-    """Sort `scores`, shape (n,), by the labels `is_abnormal`, boolean of shape (n,).
-
-    Raises ValueError for shapes that differ, labels that are not boolean, scores that are not finite, an empty class.
-    """
-    scores, is_abnormal = np.asarray(scores), np.asarray(is_abnormal)
-    if scores.ndim != 1 or scores.shape != is_abnormal.shape:
-        raise ValueError(f"scores {scores.shape} and labels {is_abnormal.shape}: expected two equally long lists")
-    if is_abnormal.dtype != bool:
-        raise ValueError(f"is_abnormal is {is_abnormal.dtype}, expected bool (write labels == 'abnormal')")
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite: see how they were made"
-        )
-    abnormal, normal = np.flatnonzero(is_abnormal), np.flatnonzero(~is_abnormal)
-    if not len(abnormal) or not len(normal):
-        raise ValueError(f"{len(normal)} normal and {len(abnormal)} abnormal images, expected at least one of each")
-    abnormal = abnormal[np.argsort(scores[abnormal], kind="stable")]
-    normal = normal[np.argsort(scores[normal], kind="stable")]
-    high, low = scores[abnormal], scores[normal]
-    return Ranking(
-        abnormal, normal, np.searchsorted(low, high), np.searchsorted(low, high, "right"), np.searchsorted(high, high)
-    )
-
-
-def weight_up_to(weights: np.ndarray) -> np.ndarray:
-    """Row k is the weight of the first k images: (n, r) -> (n + 1, r)."""
-    sums = np.zeros((len(weights) + 1, weights.shape[1]))
-    np.cumsum(weights, axis=0, out=sums[1:])
-    return sums
-
-
-def weighted_auroc(rank: Ranking, weights: np.ndarray) -> np.ndarray:
-    """AUROC for each column of `weights` (n, r): r values in [0, 1], NaN where a class has no weight."""
-    abnormal, normal = weights[rank.abnormal], weight_up_to(weights[rank.normal])
-    pairs = abnormal.sum(axis=0) * normal[-1]
-    won = np.einsum("ij,ij->j", abnormal, normal[rank.below]) + np.einsum("ij,ij->j", abnormal, normal[rank.up_to])
-    return np.divide(0.5 * won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
-def weighted_average_precision(rank: Ranking, weights: np.ndarray) -> np.ndarray:
-    """Average precision for each column of `weights` (n, r), without interpolation, tied scores called together."""
-    abnormal = weights[rank.abnormal]
-    found, alarms = weight_up_to(abnormal), weight_up_to(weights[rank.normal])
-    found, alarms = found[-1] - found[rank.first_tied], alarms[-1] - alarms[rank.below]
-    called, total = found + alarms, abnormal.sum(axis=0)
-    # Nothing called means that this image has no weight either, so its precision does not matter.
-    precision = np.divide(found, called, out=np.zeros_like(called), where=called > 0)
-    summed = np.einsum("ij,ij->j", abnormal, precision)
-    return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
-
-
-METRICS: dict[str, Callable[[Ranking, np.ndarray], np.ndarray]] = {
-    "auroc": weighted_auroc,
-    "average_precision": weighted_average_precision,
-}
+UNKNOWN = "unknown"  # the stratum of the images whose metadata are silent
+STRATA = ("view", "sex", "age", "source")  # columns by which the test images are told apart, where a table has them
+AGE_BANDS = {0: "under 18", 18: "18 to 39", 40: "40 to 59", 60: "60 to 79", 80: "80 and over"}  # from this year on
 
 
 def auroc(scores: np.ndarray, is_abnormal: np.ndarray) -> float:
@@ -129,89 +52,23 @@ def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_
     return float(scores[-1 - max(above, 0)])
 
 
-def sensitivity_specificity(scores: np.ndarray, is_abnormal: np.ndarray, threshold: float) -> tuple[float, float]:
-    """Shares of the abnormal images above `threshold` and of the normal images not above it."""
-    rank, called = ranking(scores, is_abnormal), np.asarray(scores) > threshold
-    return float(called[rank.abnormal].mean()), float(1 - called[rank.normal].mean())
+def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
+    """Share of `hits`, boolean (n,), and its interval: `logit_interval` at the spread of a ratio of patients' sums."""
+    patient, value = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1], float(np.mean(hits))
+    beyond = np.bincount(patient, weights=hits - value)
+    sd = np.sqrt(len(beyond) / (len(beyond) - 1) * (beyond**2).sum()) / len(hits) if len(beyond) > 1 else np.inf
+    return logit_interval(value, sd, len(beyond))
 
 
-def patient_weights(is_abnormal: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw patients with replacement; yield how often each image then occurs, as (n, r) arrays of bounded size.
+def sensitivity_specificity(
+    scores: np.ndarray, is_abnormal: np.ndarray, patients: np.ndarray, threshold: float
+) -> tuple[Estimate, Estimate]:
+    """Shares of the abnormal images above `threshold` and of the normal images not above it; three lists, (n,) each.
 
-    Patients with any abnormal image and patients with none are drawn separately, each as many as there are.
+    The intervals are those of `share`: the threshold counts as given.
     """
-    patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
-    has_abnormal = np.bincount(patient, weights=is_abnormal) > 0
-    strata = [np.flatnonzero(has_abnormal), np.flatnonzero(~has_abnormal)]
-    random, batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // len(patient))
-    for start in range(0, resamples, batch):
-        columns = min(batch, resamples - start)
-        counts = np.zeros((len(has_abnormal), columns))
-        for members in filter(len, strata):
-            drawn = random.integers(len(members), size=(len(members), columns))
-            cells = (drawn * columns + np.arange(columns)).ravel()  # (patient, resample) as one number
-            counts[members] = np.bincount(cells, minlength=counts[members].size).reshape(-1, columns)
-        yield counts[patient]
-
-
-class Bootstrap(NamedTuple):
-    """Each metric's value, (m,), and its replicates, (m, resamples), for m scores of the same images."""
-
-    values: dict[str, np.ndarray]
-    replicates: dict[str, np.ndarray]
-
-    def estimate(self, metric: str, score: int, minus: int | None = None) -> Estimate:
-        """Value and percentile interval of one score, or of its difference from another; NaN left out."""
-        value, drawn = self.values[metric][score], self.replicates[metric][score]
-        if minus is not None:
-            value, drawn = value - self.values[metric][minus], drawn - self.replicates[metric][minus]
-        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(float(value), float(low), float(high))
-
-    def difference(self, first: int, second: int) -> Difference:
-        """Score `first` minus score `second`; `paired_difference` says what the p-value is."""
-        drawn = self.replicates["auroc"][first] - self.replicates["auroc"][second]
-        drawn = drawn[~np.isnan(drawn)]
-        rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        p_value = float(min(1, 2 * (rarer + 1) / (len(drawn) + 1)))
-        return Difference(*(self.estimate(metric, first, second) for metric in METRICS), p_value)
-
-
-def bootstrap(
-    scores: np.ndarray,
-    is_abnormal: np.ndarray,
-    patients: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    metrics: Sequence[str] = tuple(METRICS),
-) -> Bootstrap:
-    """Evaluate m scores of n images, (m, n), on the same resamples of the patients, so that they can be subtracted.
-
-    A resample that leaves a class empty (possible only if every normal image's patient has an abnormal one too) is NaN.
-    """
-    if len(patients) != len(is_abnormal) or resamples < 1:
-        raise ValueError(
-            f"{len(patients)} patients for {len(is_abnormal)} images, {resamples} resamples: "
-            "expected one patient an image and at least 1 resample"
-        )
-    ranks, once = [ranking(row, is_abnormal) for row in scores], np.ones((len(is_abnormal), 1))
-    values = {name: np.array([METRICS[name](rank, once)[0] for rank in ranks]) for name in metrics}
-    batches = [
-        [[METRICS[name](rank, weights) for rank in ranks] for name in metrics]
-        for weights in patient_weights(is_abnormal, patients, resamples, seed)
-    ]
-    return Bootstrap(values, dict(zip(metrics, np.concatenate(batches, axis=-1), strict=True)))
-
-
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, is_abnormal: np.ndarray, patients: np.ndarray, resamples: int = 2000, seed: int = 0
-) -> Difference:
-    """AUROC and average precision of `a` minus those of `b`, two scores of the same n images, by paired resamples.
-
-    The two-sided p-value is the AUROC's: twice the share of resamples with a difference <= 0, or >= 0, whichever is
-    rarer; one resample is added to both counts, so that it is never 0; at most 1.
-    """
-    return bootstrap(np.stack([a, b]), is_abnormal, patients, resamples, seed).difference(0, 1)
+    rank, above, patients = ranking(scores, is_abnormal), np.asarray(scores) > threshold, np.asarray(patients)
+    return share(above[rank.abnormal], patients[rank.abnormal]), share(~above[rank.normal], patients[rank.normal])
 
 
 def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> None:
@@ -251,6 +108,26 @@ def abnormal_groups(label: pd.Series, finding: pd.Series) -> dict[str, pd.Series
     return groups
 
 
+def why_no_figure(n_normal: int, n_abnormal: int) -> str | None:
+    """What is missing for an AUROC of a group, if anything."""
+    few = [f"{n} {kind}" for n, kind in ((n_normal, "normal"), (n_abnormal, "abnormal")) if n < FEWEST_IMAGES]
+    return f"{' and '.join(few)}: fewer than {FEWEST_IMAGES}" if few else None
+
+
+def strata(test: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, str], pd.Series]:
+    """Which rows make up each (column, value): ages in bands, "unknown" last where a value is missing."""
+    groups = {}
+    for column in columns:
+        values = test[column].astype(object).where(test[column].notna(), "").astype(str)
+        order = sorted(set(values) - {""})
+        if column == "age":
+            bands = pd.cut(pd.to_numeric(values, errors="coerce"), [*AGE_BANDS, np.inf], right=False, labels=False)
+            values, order = bands.map(dict(enumerate(AGE_BANDS.values()))).fillna(""), list(AGE_BANDS.values())
+        groups |= {(column, value): values == value for value in order}
+        groups[column, UNKNOWN] = ~values.isin(order)
+    return {name: rows for name, rows in groups.items() if rows.any()}
+
+
 def evaluate_scores(
     table: pd.DataFrame,
     methods: Sequence[str],
@@ -266,8 +143,10 @@ def evaluate_scores(
     joined by "|"). The column `labels` says which test images are "normal" and "abnormal"; the others are counted in
     "left_out", and those with a name of their own are compared with the normals among the findings. The validation
     images are all normal and give each threshold; a method that scores the test side alone, NaN elsewhere, has none.
-    The reference images are not used. Differences are those of the `pairs`, of all by default. The result holds plain
-    numbers, strings and None; ValueError says what is missing.
+    The reference images are not used. Differences are those of the `pairs`, of all by default. "strata" has one entry
+    for each value of the columns `view`, `sex`, `age` and `source` that the table has and no method is named after.
+    A finding or stratum with fewer than 10 images of either class has None for "auroc", and "why". The result holds
+    plain numbers, strings and None; ValueError says what is missing.
     """
     methods = list(methods)
     check_table(table, methods, labels)
@@ -282,34 +161,49 @@ def evaluate_scores(
         scores, patients = test.loc[rows, methods].to_numpy(float).T, test.loc[rows, "patient"].to_numpy()
         return bootstrap(scores, ~normal[rows].to_numpy(), patients, resamples, seed, metrics)
 
-    used = normal | abnormal
+    def aurocs(rows: pd.Series, why: str | None) -> dict[str, dict] | None:
+        group = None if why else resampled(rows, ["auroc"])
+        return group and {method: group.estimate("auroc", i)._asdict() for i, method in enumerate(methods)}
+
+    used, findings, by_stratum = normal | abnormal, {}, []
     drawn = resampled(used, list(METRICS))
-    groups = abnormal_groups(label, test["finding"])
-    sizes = {name: int(rows.sum()) for name, rows in groups.items()}
-    drawn_groups = {
-        name: resampled(rows | normal, ["auroc"]) for name, rows in groups.items() if sizes[name] >= FEWEST_IMAGES
-    }
+    for name, rows in abnormal_groups(label, test["finding"]).items():
+        why = why_no_figure(counts["normal"], n := int(rows.sum()))
+        findings[name] = {"n": n, "why": why, "auroc": aurocs(rows | normal, why)}
+    for (column, value), rows in strata(test, [c for c in STRATA if c in test and c not in methods]).items():
+        sizes = [int((rows & of_class).sum()) for of_class in (normal, abnormal)]
+        why = f"{column} not known" if value == UNKNOWN else why_no_figure(*sizes)
+        found = {"n_normal": sizes[0], "n_abnormal": sizes[1], "why": why, "auroc": aurocs(rows & used, why)}
+        by_stratum.append({"column": column, "value": value, **found})
+    patients, is_abnormal = test.loc[used, "patient"].to_numpy(), abnormal[used].to_numpy()
+    enough = min(test.loc[of_class, "patient"].nunique() for of_class in (normal, abnormal)) > 1
+    exact = delong(test.loc[used, methods].to_numpy(float).T, is_abnormal, patients) if enough else None
 
     def of_method(i: int, method: str) -> dict:
         threshold = None
         if validation[method].notna().all():
             value = threshold_at(validation[method])
-            sensitivity, specificity = sensitivity_specificity(test.loc[used, method], abnormal[used], value)
+            found = sensitivity_specificity(test.loc[used, method], is_abnormal, patients, value)
+            shares = dict(zip(("sensitivity", "specificity"), found, strict=True))
             threshold = {"value": value, "false_alarm_rate": FALSE_ALARM_RATE}
-            threshold |= {"sensitivity": sensitivity, "specificity": specificity}
-        findings = {name: {"n": n, "auroc": None} for name, n in sizes.items()}
-        for name, group in drawn_groups.items():
-            findings[name]["auroc"] = group.estimate("auroc", i)._asdict()
+            threshold |= {name: one.value for name, one in shares.items()}
+            threshold["intervals"] = {name: one._asdict() for name, one in shares.items()}
         return {
             **{metric: drawn.estimate(metric, i)._asdict() for metric in METRICS},
             "threshold": threshold,
-            "findings": findings,
+            "findings": {
+                name: one | {"auroc": one["auroc"] and one["auroc"][method]} for name, one in findings.items()
+            },
         }
 
     def of_pair(first: str, second: str) -> dict:
-        auroc, precision, p_value = drawn.difference(methods.index(first), methods.index(second))
-        metrics = {"auroc": auroc._asdict(), "average_precision": precision._asdict(), "p_value": p_value}
-        return {"first": first, "second": second, **metrics}
+        places = methods.index(first), methods.index(second)
+        area, precision, p_value = drawn.difference(*places)
+        found = {"auroc": area._asdict(), "average_precision": precision._asdict(), "p_value": p_value, "delong": None}
+        if exact is not None:
+            area, p_value = exact.difference(*places)
+            found["delong"] = area._asdict() | {"p_value": p_value}
+        return {"first": first, "second": second, **found}
 
     return {
         "labels": labels,
@@ -322,6 +216,7 @@ def evaluate_scores(
         "resamples": resamples,
         "methods": {method: of_method(i, method) for i, method in enumerate(methods)},
         "differences": [of_pair(*pair) for pair in (combinations(methods, 2) if pairs is None else pairs)],
+        "strata": by_stratum,
     }
 
 
@@ -345,6 +240,8 @@ def results_table(results: dict) -> pd.DataFrame:
         method: {
             f"AUROC {interval}": shown(one["auroc"]),
             f"AP {interval}": shown(one["average_precision"]),
+            "FPR at 95 % TPR": f"{one['fpr_at_95_tpr']['value']:.2f}",
+            "TPR at 5 % FPR": f"{one['tpr_at_5_fpr']['value']:.2f}",
             **{
                 key: f"{one['threshold'][key]:.2f}" if one["threshold"] else "–"
                 for key in ("sensitivity", "specificity")
@@ -364,26 +261,17 @@ def findings_table(results: dict) -> pd.DataFrame:
     return pd.DataFrame({"images": images, **aurocs}).rename_axis("finding")
 
 
-def pixel_average_precision(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Average precision over all pixels of `maps`, (n, H, W), pooled; `masks` of that shape are true inside lesions.
-
-    Report the prevalence `masks.mean()` beside it: a map without information scores that.
-    """
-    maps, masks = np.asarray(maps), np.asarray(masks) > 0
-    if maps.ndim != 3 or maps.shape != masks.shape:
-        raise ValueError(f"maps {maps.shape} and masks {masks.shape}: expected the same (images, height, width)")
-    if not masks.any():
-        raise ValueError(f"no lesion pixel in {len(masks)} masks: give the images that have a mask")
-    return average_precision(maps.ravel(), masks.ravel())
-
-
-def pixel_results(maps: np.ndarray, ids: Sequence[str], masks: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-    """Return the pixel-level average precision over the images that have a lesion marked, with its prevalence and n."""
-    marked = [i for i, image_id in enumerate(ids) if image_id in masks]
-    if not marked or not (lesions := np.stack([masks[ids[i]] for i in marked])).any():
-        return None
-    return {
-        "average_precision": pixel_average_precision(maps[marked], lesions),
-        "prevalence": float(lesions.mean()),
-        "images": len(marked),
+def strata_table(results: dict) -> pd.DataFrame:
+    """One row a stratum: its images of either class, each method's AUROC within it, and why there is none."""
+    rows = {
+        (one["column"], one["value"]): {
+            "normal": one["n_normal"],
+            "abnormal": one["n_abnormal"],
+            **{method: shown(one["auroc"] and one["auroc"][method]) for method in results["methods"]},
+            "remark": one["why"] or "",
+        }
+        for one in results["strata"]
     }
+    columns = ["normal", "abnormal", *results["methods"], "remark"]
+    index = pd.MultiIndex.from_tuples(rows, names=["column", "value"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns)

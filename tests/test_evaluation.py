@@ -1,35 +1,32 @@
-"""Promises of `lib.evaluation`, against pair counting, scikit-learn and brute-force repetition of rows."""
+"""Promises of `lib.evaluation`, against pair counting, scikit-learn and the table's own rows."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import binom
+from sklearn.metrics import average_precision_score
 
 from lib.evaluation import (
-    METRICS,
-    Estimate,
     auroc,
     average_precision,
-    bootstrap,
     evaluate_scores,
     findings_table,
-    paired_difference,
-    patient_weights,
-    pixel_average_precision,
-    ranking,
     results_table,
     sensitivity_specificity,
+    share,
+    strata_table,
     threshold_at,
 )
+from lib.uncertainty import bootstrap, delong
 
 
-def images(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores with many ties, labels, and about three images a patient."""
+def images(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with many ties, and labels."""
     random = np.random.default_rng(seed)
     is_abnormal = random.random(n) < 0.4
-    return random.integers(0, 8, n) + 2.0 * is_abnormal, is_abnormal, random.integers(0, n // 3, n).astype(str)
+    return random.integers(0, 8, n) + 2.0 * is_abnormal, is_abnormal
 
 
 def table(seed: int = 0) -> pd.DataFrame:
@@ -53,7 +50,7 @@ def table(seed: int = 0) -> pd.DataFrame:
 
 
 def test_auroc_is_the_share_of_pairs_won_and_a_tie_wins_half():
-    scores, is_abnormal, _ = images(30)
+    scores, is_abnormal = images(30)
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[is_abnormal] for b in scores[~is_abnormal]]
     assert auroc(scores, is_abnormal) == pytest.approx(np.mean(pairs), abs=1e-12)
     assert auroc(np.ones(30), is_abnormal) == 0.5
@@ -61,105 +58,10 @@ def test_auroc_is_the_share_of_pairs_won_and_a_tie_wins_half():
 
 def test_average_precision_is_scikit_learns_and_the_prevalence_for_a_constant():
     for seed in range(5):
-        scores, is_abnormal, _ = images(40, seed)
+        scores, is_abnormal = images(40, seed)
         expected = average_precision_score(is_abnormal, scores)
         assert average_precision(scores, is_abnormal) == pytest.approx(expected, abs=1e-12)
     assert average_precision(np.ones(40), is_abnormal) == pytest.approx(is_abnormal.mean())
-
-
-def test_weights_mean_what_scikit_learn_means_by_them_and_what_repeated_rows_mean():
-    scores, is_abnormal, _ = images()
-    weights = np.random.default_rng(1).integers(0, 4, (len(scores), 6))
-    aurocs, precisions = (metric(ranking(scores, is_abnormal), weights) for metric in METRICS.values())
-    for weight, area, precision in zip(weights.T, aurocs, precisions, strict=True):
-        repeated = np.repeat(np.arange(len(scores)), weight)
-        assert area == pytest.approx(roc_auc_score(is_abnormal, scores, sample_weight=weight), abs=1e-12)
-        assert area == pytest.approx(auroc(scores[repeated], is_abnormal[repeated]), abs=1e-12)
-        expected = average_precision_score(is_abnormal[repeated], scores[repeated])
-        assert precision == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_resample_repeats_whole_patients_and_keeps_the_number_of_each_kind():
-    _, is_abnormal, patients = images()
-    names = np.unique(patients)
-    abnormal_patients = {name for name in names if is_abnormal[patients == name].any()}
-    for weight in np.concatenate(list(patient_weights(is_abnormal, patients, 50, seed=3)), axis=1).T:
-        times = {name: set(weight[patients == name]) for name in names}
-        assert all(len(counts) == 1 for counts in times.values())
-        assert sum(times[name].pop() for name in abnormal_patients) == len(abnormal_patients)
-        assert sum(times[name].pop() for name in set(names) - abnormal_patients) == len(names) - len(abnormal_patients)
-
-
-def test_the_interval_is_that_of_patients_repeated_by_hand():
-    scores, is_abnormal, patients = images()
-    kinds = {name: is_abnormal[patients == name].any() for name in np.unique(patients)}
-    strata = [[name for name, kind in kinds.items() if kind is np.bool_(wanted)] for wanted in (True, False)]
-    random, by_hand = np.random.default_rng(4), []
-    for _ in range(2000):
-        drawn = [name for members in strata for name in random.choice(members, len(members))]
-        rows = np.concatenate([np.flatnonzero(patients == name) for name in drawn])
-        by_hand.append(auroc(scores[rows], is_abnormal[rows]))
-    replicates = bootstrap(scores[None], is_abnormal, patients, 20_000).replicates["auroc"][0]
-    quantiles = [0.025, 0.25, 0.5, 0.75, 0.975]
-    # 2,000 draws place a tail quantile to about 0.1 standard deviations; three of those are allowed.
-    assert np.quantile(replicates, quantiles) == pytest.approx(
-        np.quantile(by_hand, quantiles), abs=0.3 * np.std(by_hand)
-    )
-
-
-def test_resamples_vary_as_much_as_theory_says_when_every_image_is_a_patient():
-    scores, is_abnormal, _ = images(400)
-    won = (scores[is_abnormal][:, None] > scores[~is_abnormal]) + 0.5 * (
-        scores[is_abnormal][:, None] == scores[~is_abnormal]
-    )
-    delong = won.mean(axis=1).var() / len(won) + won.mean(axis=0).var() / won.shape[1]
-    replicates = bootstrap(scores[None], is_abnormal, np.arange(400), 5000).replicates["auroc"][0]
-    assert replicates.std() == pytest.approx(delong**0.5, rel=0.05)
-
-
-def test_four_copies_of_each_film_do_not_narrow_the_interval_unless_they_pass_for_patients():
-    scores, is_abnormal, _ = images()
-    copies = np.tile(np.arange(60), 4)
-
-    def width(rows, patients):
-        one = bootstrap(scores[None, rows], is_abnormal[rows], patients, 1000).estimate("auroc", 0)
-        return one.high - one.low
-
-    assert width(copies, copies) == pytest.approx(width(np.arange(60), np.arange(60)), rel=0.02)
-    assert width(copies, np.arange(240)) < 0.6 * width(copies, copies)
-
-
-def test_scores_that_rank_alike_differ_by_exactly_nothing():
-    scores, is_abnormal, patients = images()
-    found = paired_difference(scores, 3 * scores + 1, is_abnormal, patients, 200)
-    assert found.auroc == found.average_precision == Estimate(0, 0, 0)
-    assert found.p_value == 1
-
-
-def test_a_paired_difference_subtracts_replicates_of_the_same_resamples():
-    scores, is_abnormal, patients = images()
-    other = scores + np.random.default_rng(2).normal(size=60)
-    found = paired_difference(scores, other, is_abnormal, patients, 500, seed=5)
-    alone = [bootstrap(s[None], is_abnormal, patients, 500, seed=5).replicates["auroc"][0] for s in (scores, other)]
-    drawn = alone[0] - alone[1]
-    assert found.auroc.value == pytest.approx(auroc(scores, is_abnormal) - auroc(other, is_abnormal))
-    assert found.auroc[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
-    assert found.p_value == pytest.approx(min(1, 2 * (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / 501))
-
-
-def test_the_seed_decides_the_resamples_and_the_order_of_the_rows_does_not():
-    scores, is_abnormal, patients = images()
-    order = np.random.default_rng(0).permutation(60)
-    same = [bootstrap(scores[None], is_abnormal, patients, 100, seed=7).replicates["auroc"] for _ in range(2)]
-    shuffled = bootstrap(scores[None, order], is_abnormal[order], patients[order], 100, seed=7).replicates["auroc"]
-    other = bootstrap(scores[None], is_abnormal, patients, 100, seed=8).replicates["auroc"]
-    assert np.array_equal(*same) and np.allclose(same[0], shuffled) and not np.array_equal(same[0], other)
-
-
-def test_no_batch_of_resamples_is_larger_than_agreed(monkeypatch):
-    monkeypatch.setattr("lib.evaluation.BATCH_ELEMENTS", 600)
-    _, is_abnormal, patients = images()
-    assert [weights.shape for weights in patient_weights(is_abnormal, patients, 25, 0)] == [(60, 10), (60, 10), (60, 5)]
 
 
 @pytest.mark.parametrize("n", [7, 20, 100, 333])
@@ -173,18 +75,23 @@ def test_a_new_normal_image_exceeds_the_threshold_with_the_promised_chance(n):
 
 def test_a_score_at_the_threshold_is_called_normal():
     scores, is_abnormal = np.array([1, 2, 3, 2, 3, 4.0]), np.array([False, False, False, True, True, True])
-    assert sensitivity_specificity(scores, is_abnormal, 2.0) == pytest.approx((2 / 3, 2 / 3))
+    found = sensitivity_specificity(scores, is_abnormal, np.arange(6), 2.0)
+    assert [one.value for one in found] == pytest.approx([2 / 3, 2 / 3])
 
 
-def test_pixels_are_pooled_over_images():
-    random = np.random.default_rng(0)
-    masks = random.random((3, 8, 8)) < 0.2
-    maps = random.random((3, 8, 8)) + masks
-    assert pixel_average_precision(maps, masks) == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()))
-    with pytest.raises(ValueError, match="no lesion pixel in 3 masks"):
-        pixel_average_precision(maps, np.zeros_like(masks))
-    with pytest.raises(ValueError, match=r"maps \(3, 8, 8\) and masks \(3, 4, 4\)"):
-        pixel_average_precision(maps, masks[:, :4, :4])
+@pytest.mark.parametrize("n", [36, 64, 200])
+@pytest.mark.parametrize("true", [0.7, 0.9, 0.95])
+def test_the_interval_of_a_share_covers_it_in_about_95_percent_of_samples(n, true):
+    """Exactly: every possible count with its binomial chance."""
+    intervals = [share(np.arange(n) < hits, np.arange(n)) for hits in range(n + 1)]
+    covered = [low <= true <= high for _, low, high in intervals]
+    assert 0.93 <= binom.pmf(np.arange(n + 1), n, true) @ covered <= 0.985
+
+
+def test_the_interval_of_a_share_counts_patients():
+    hits = np.arange(200) < 60
+    assert share(hits, np.arange(200) // 2) == pytest.approx(share(hits[::2], np.arange(100)))
+    assert share(hits, np.zeros(200))[1:] == (0, 1)
 
 
 def test_images_that_the_labels_do_not_decide_are_counted_by_name():
@@ -204,12 +111,91 @@ def test_each_finding_is_compared_with_the_same_normals_and_a_small_one_keeps_it
         "Hernia": 5,
         "Mass": 15,
     }
-    assert findings["Hernia"]["auroc"] is None
+    assert findings["Hernia"]["auroc"] is None and findings["Hernia"]["why"] == "5 abnormal: fewer than 10"
+    assert findings["Mass"]["why"] is None
     normal = (frame["side"] == "test") & (frame["strict_label"] == "normal")
     mass = frame["finding"].str.contains("Mass")
     expected = auroc(frame["ra"][normal | mass], mass[normal | mass])
     assert findings["Mass"]["auroc"]["value"] == pytest.approx(expected)
     assert findings["Mass"]["auroc"]["low"] < expected < findings["Mass"]["auroc"]["high"]
+
+
+def test_each_stratum_is_evaluated_within_and_one_that_cannot_be_says_why():
+    frame = table()
+    random = np.random.default_rng(1)
+    test = frame["side"] == "test"
+    frame["view"] = np.where((frame["strict_label"] == "normal") & (np.arange(130) % 5 > 0), "PA", "AP")
+    frame["sex"] = np.where(np.arange(130) % 9 == 0, "", np.where(np.arange(130) % 2 == 0, "F", "M"))
+    frame["age"] = random.choice(["7", "18", "39", "40", "79", "80", ""], 130)
+    frame["source"] = None
+    results = evaluate_scores(frame, ["unet", "ra"], labels="strict_label", resamples=50)
+    found = {(one["column"], one["value"]): one for one in results["strata"]}
+    assert [value for column, value in found if column == "age"] == [
+        "under 18",
+        "18 to 39",
+        "40 to 59",
+        "60 to 79",
+        "80 and over",
+        "unknown",
+    ]
+    used = test & frame["strict_label"].isin(["normal", "abnormal"])
+    for column in ("view", "sex", "age", "source"):  # every image is in one stratum of each column
+        rows = [one for (name, _), one in found.items() if name == column]
+        assert (sum(one["n_normal"] for one in rows), sum(one["n_abnormal"] for one in rows)) == (40, 40)
+    assert found["view", "AP"]["n_normal"] == 8 and found["view", "AP"]["auroc"] is None
+    assert found["view", "AP"]["why"] == "8 normal: fewer than 10"
+    assert found["view", "PA"]["why"] == "0 abnormal: fewer than 10"
+    assert found["source", "unknown"]["why"] == "source not known" and ("source", "") not in found
+    women = frame[used & (frame["sex"] == "F")]
+    one = found["sex", "F"]["auroc"]["ra"]
+    assert one["value"] == pytest.approx(auroc(women["ra"], women["strict_label"] == "abnormal"))
+    assert one["low"] < one["value"] < one["high"] and set(found["sex", "F"]["auroc"]) == {"unet", "ra"}
+    shown = strata_table(results)
+    assert shown.loc[("view", "AP")].to_list() == [8, 40, "–", "–", "8 normal: fewer than 10"]
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+def test_a_table_without_metadata_has_no_strata_and_a_score_named_as_one_is_none():
+    results = evaluate_scores(table(), ["ra"], resamples=20)
+    assert results["strata"] == [] and strata_table(results).empty
+    scored = table().assign(view=np.arange(130.0))
+    assert evaluate_scores(scored, ["view"], resamples=20)["strata"] == []
+
+
+def test_the_metrics_and_delongs_difference_are_those_of_the_test_images():
+    frame = table()
+    results = evaluate_scores(frame, ["unet", "ra"], resamples=50)
+    test = frame[frame["side"] == "test"]
+    scores, is_abnormal = test[["unet", "ra"]].to_numpy().T, (test["label"] == "abnormal").to_numpy()
+    drawn = bootstrap(scores, is_abnormal, test["patient"], 50)
+    for i, method in enumerate(("unet", "ra")):
+        for name in ("auroc", "average_precision", "fpr_at_95_tpr", "tpr_at_5_fpr"):
+            assert results["methods"][method][name] == drawn.estimate(name, i)._asdict()
+    expected, p_value = delong(scores, is_abnormal, test["patient"]).difference(0, 1)
+    assert results["differences"][0]["delong"] == expected._asdict() | {"p_value": p_value}
+
+
+def test_three_patients_are_evaluated_and_nothing_is_claimed():
+    frame = table().iloc[[0, 1, 20, 21, 22, 60, 61]]  # two validation images; two normal patients and an abnormal one
+    results = evaluate_scores(frame, ["unet", "ra"], resamples=20)
+    area = results["methods"]["ra"]["auroc"]
+    assert (area["low"], area["high"], results["patients"]) == (0, 1, 3)
+    assert results["methods"]["ra"]["threshold"]["intervals"]["sensitivity"] | {"value": 0} == {
+        "value": 0,
+        "low": 0,
+        "high": 1,
+    }
+    difference = results["differences"][0]
+    assert (difference["auroc"]["low"], difference["auroc"]["high"], difference["delong"]) == (-1, 1, None)
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+def test_a_constant_score_is_evaluated_as_no_information():
+    results = evaluate_scores(table().assign(ra=1.0), ["ra"], labels="strict_label", resamples=20)
+    one = results["methods"]["ra"]
+    assert one["auroc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert one["average_precision"]["value"] == results["prevalence"] == 0.5
+    assert (one["threshold"]["sensitivity"], one["threshold"]["specificity"]) == (0, 1)
 
 
 def test_every_pair_of_methods_is_compared_once_in_order():
@@ -228,6 +214,8 @@ def test_the_threshold_comes_from_validation_normals_alone():
     assert before == after["value"] == threshold_at(frame["ra"][:20])
     test = frame[frame["side"] == "test"]
     called = test["ra"] > before
+    for name in ("sensitivity", "specificity"):
+        assert after["intervals"][name]["low"] <= after["intervals"][name]["value"] == after[name]
     assert after["sensitivity"] == pytest.approx(called[test["label"] == "abnormal"].mean())
     assert after["specificity"] == pytest.approx(1 - called[test["label"] == "normal"].mean())
 
@@ -260,20 +248,6 @@ def test_a_table_that_cannot_be_evaluated_is_refused_by_what_it_lacks(change, la
         evaluate_scores(change(table()), ["unet", "ra"], labels=labels, resamples=10)
 
 
-@pytest.mark.parametrize(
-    ("scores", "is_abnormal", "message"),
-    [
-        ([1.0, 2.0], [True], r"scores \(2,\) and labels \(1,\)"),
-        ([1.0, 2.0], [1, 0], "is_abnormal is int64, expected bool"),
-        ([1.0, np.nan], [True, False], "1 of 2 scores are not finite"),
-        ([1.0, 2.0], [True, True], "0 normal and 2 abnormal images"),
-    ],
-)
-def test_scores_that_cannot_be_ranked_are_refused_by_what_is_wrong(scores, is_abnormal, message):
-    with pytest.raises(ValueError, match=message):
-        auroc(np.array(scores), np.array(is_abnormal))
-
-
 def test_the_tables_show_every_method_and_every_finding():
     results = evaluate_scores(table(), ["unet", "ra"], labels="strict_label", resamples=50)
     shown = results_table(results)
@@ -281,6 +255,8 @@ def test_the_tables_show_every_method_and_every_finding():
     assert list(shown.columns) == [
         "AUROC [95 % interval]",
         "AP [95 % interval]",
+        "FPR at 95 % TPR",
+        "TPR at 5 % FPR",
         "sensitivity",
         "specificity",
         "normal / abnormal",

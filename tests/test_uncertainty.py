@@ -1,0 +1,414 @@
+"""Promises of `lib.uncertainty`, against scikit-learn, repetition by hand, a published example and simulation."""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from lib.uncertainty import (
+    METRICS,
+    POINTS,
+    Bootstrap,
+    Estimate,
+    bootstrap,
+    delong,
+    interval,
+    logit_interval,
+    over_seeds,
+    patient_weights,
+    ranking,
+)
+
+# Albumin, total protein and K-G score of 43 women with ovarian cancer, and whether surgery helped: the example of
+# DeLong, DeLong & Clarke-Pearson (1988) as SAS/STAT's manual prints it ("Comparing Receiver Operating Characteristic
+# Curves", PROC LOGISTIC), whose figures the test below expects. The score counts as 10 - K-G.
+OVARIAN = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
+3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0
+4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1
+4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1
+2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1"""
+
+
+def images(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores with many ties, labels, and about three images a patient."""
+    random = np.random.default_rng(seed)
+    is_abnormal = random.random(n) < 0.4
+    return random.integers(0, 8, n) + 2.0 * is_abnormal, is_abnormal, random.integers(0, n // 3, n).astype(str)
+
+
+def binormal(n: int, m: int, auroc: float, repetitions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`repetitions` independent scores of n normal and m abnormal images, and the labels."""
+    is_abnormal = np.arange(n + m) >= n
+    shift = norm.ppf(auroc) * 2**0.5
+    return np.random.default_rng(seed).normal(size=(repetitions, n + m)) + shift * is_abnormal, is_abnormal
+
+
+def by_scikit_learn(scores: np.ndarray, is_abnormal: np.ndarray) -> dict[str, float]:
+    alarms, found, _ = roc_curve(is_abnormal, scores, drop_intermediate=False)
+    return {
+        "auroc": roc_auc_score(is_abnormal, scores),
+        "average_precision": average_precision_score(is_abnormal, scores),
+        "fpr_at_95_tpr": alarms[found >= 0.95 - 1e-12].min(),
+        "tpr_at_5_fpr": found[alarms <= 0.05 + 1e-12].max(),
+    }
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("distinct", [3, 8, 1000])
+def test_every_metric_of_weighted_images_is_scikit_learns_of_repeated_images(distinct):
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        n = int(random.integers(20, 60))
+        is_abnormal = np.arange(n) < n // 3
+        scores, weights = random.integers(0, distinct, n) + 2.0 * is_abnormal, random.integers(0, 3, (n, 4))
+        found = {name: metric(ranking(scores, is_abnormal), weights) for name, metric in METRICS.items()}
+        for j, weight in enumerate(weights.T):
+            rows = np.repeat(np.arange(n), weight)
+            expected = by_scikit_learn(scores[rows], is_abnormal[rows])
+            assert {name: values[j] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_images_that_tie_are_called_together():
+    scores, is_abnormal = np.array([3.0, 3, 2, 3, 1, 0]), np.array([True, True, True, False, False, False])
+    metrics = {name: metric(ranking(scores, is_abnormal), np.ones((6, 1)))[0] for name, metric in METRICS.items()}
+    # Two of three abnormal images tie with a normal one: no threshold finds them without its alarm.
+    assert metrics["tpr_at_5_fpr"] == 0 and metrics["fpr_at_95_tpr"] == pytest.approx(1 / 3)
+
+
+def test_a_constant_score_gets_the_values_of_no_information():
+    _, is_abnormal, patients = images()
+    found = bootstrap(np.ones((1, 60)), is_abnormal, patients, 50)
+    values = {name: value[0] for name, value in found.values.items()}
+    none = {"auroc": 0.5, "average_precision": is_abnormal.mean(), "fpr_at_95_tpr": 1, "tpr_at_5_fpr": 0}
+    assert values == pytest.approx(none)
+    assert found.estimate("auroc", 0) == (0.5, 0.5, 0.5)
+    assert found.estimate("fpr_at_95_tpr", 0).high == 1 and found.estimate("tpr_at_5_fpr", 0).low == 0
+
+
+def test_a_resample_without_one_class_is_nan_in_every_metric():
+    weights = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0.0]])
+    rank = ranking(np.arange(4.0), np.array([True, True, False, False]))
+    for metric in METRICS.values():
+        assert np.isnan(metric(rank, weights)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_abnormal", "message"),
+    [
+        ([1.0, 2.0], [True], r"scores \(2,\) and labels \(1,\)"),
+        ([1.0, 2.0], [1, 0], "is_abnormal is int64, expected bool"),
+        ([1.0, np.nan], [True, False], "1 of 2 scores are not finite"),
+        ([1.0, 2.0], [True, True], "0 normal and 2 abnormal images"),
+    ],
+)
+def test_scores_that_cannot_be_ranked_are_refused_by_what_is_wrong(scores, is_abnormal, message):
+    for use in (lambda s, y: ranking(s, y), lambda s, y: delong(s[None], y, np.arange(len(y)))):
+        with pytest.raises(ValueError, match=message):
+            use(np.array(scores), np.array(is_abnormal))
+
+
+# The bootstrap
+
+
+def test_a_resample_repeats_whole_patients_and_keeps_the_number_of_each_kind():
+    _, is_abnormal, patients = images()
+    names = np.unique(patients)
+    abnormal_patients = {name for name in names if is_abnormal[patients == name].any()}
+    for weight in np.concatenate(list(patient_weights(is_abnormal, patients, 50, seed=3)), axis=1).T:
+        times = {name: set(weight[patients == name]) for name in names}
+        assert all(len(counts) == 1 for counts in times.values())
+        assert sum(times[name].pop() for name in abnormal_patients) == len(abnormal_patients)
+        assert sum(times[name].pop() for name in set(names) - abnormal_patients) == len(names) - len(abnormal_patients)
+
+
+def test_the_replicates_are_those_of_patients_repeated_by_hand():
+    scores, is_abnormal, patients = images()
+    kinds = {name: is_abnormal[patients == name].any() for name in np.unique(patients)}
+    strata = [[name for name, kind in kinds.items() if kind is np.bool_(wanted)] for wanted in (True, False)]
+    random, by_hand = np.random.default_rng(4), []
+    for _ in range(2000):
+        drawn = [name for members in strata for name in random.choice(members, len(members))]
+        rows = np.concatenate([np.flatnonzero(patients == name) for name in drawn])
+        high, low = scores[rows][is_abnormal[rows]], scores[rows][~is_abnormal[rows]]
+        by_hand.append((np.sign(high[:, None] - low) / 2 + 0.5).mean())
+    replicates = bootstrap(scores[None], is_abnormal, patients, 20_000, metrics=["auroc"]).replicates["auroc"][0]
+    quantiles = [0.025, 0.25, 0.5, 0.75, 0.975]
+    # 2,000 draws place a tail quantile to about 0.1 standard deviations; three of those are allowed.
+    assert np.quantile(replicates, quantiles) == pytest.approx(
+        np.quantile(by_hand, quantiles), abs=0.3 * np.std(by_hand)
+    )
+
+
+def test_four_copies_of_each_film_do_not_narrow_the_interval_unless_they_pass_for_patients():
+    scores, is_abnormal, _ = images()
+    copies = np.tile(np.arange(60), 4)
+
+    def widths(rows, patients):
+        one = bootstrap(scores[None, rows], is_abnormal[rows], patients, 1000, metrics=["auroc"]).estimate("auroc", 0)
+        exact = delong(scores[None, rows], is_abnormal[rows], patients).estimate(0)
+        return np.array([one.high - one.low, exact.high - exact.low])
+
+    assert widths(copies, copies) == pytest.approx(widths(np.arange(60), np.arange(60)), rel=0.02)
+    assert (widths(copies, np.arange(240)) < 0.6 * widths(copies, copies)).all()
+
+
+def test_scores_that_rank_alike_differ_by_exactly_nothing():
+    scores, is_abnormal, patients = images()
+    both = np.stack([scores, 3 * scores + 1])
+    found = bootstrap(both, is_abnormal, patients, 200).difference(0, 1)
+    assert found.auroc == found.average_precision == Estimate(0, 0, 0)
+    assert found.p_value == 1
+    assert delong(both, is_abnormal, patients).difference(0, 1) == (Estimate(0, 0, 0), 1)
+
+
+def test_a_paired_difference_subtracts_replicates_of_the_same_resamples():
+    scores, is_abnormal, patients = images()
+    other = scores + np.random.default_rng(2).normal(size=60)
+    found = bootstrap(np.stack([scores, other]), is_abnormal, patients, 500, seed=5).difference(0, 1)
+    alone = [bootstrap(s[None], is_abnormal, patients, 500, seed=5) for s in (scores, other)]
+    values, replicates = ([getattr(one, of)["auroc"][0] for one in alone] for of in ("values", "replicates"))
+    drawn = replicates[0] - replicates[1]
+    assert found.auroc.value == pytest.approx(values[0] - values[1])
+    assert found.auroc[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    assert found.p_value == pytest.approx(min(1, 2 * (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / 501))
+
+
+def test_the_seed_decides_the_resamples_and_the_order_of_the_rows_does_not():
+    scores, is_abnormal, patients = images()
+    order = np.random.default_rng(0).permutation(60)
+    same = [bootstrap(scores[None], is_abnormal, patients, 100, seed=7).replicates["auroc"] for _ in range(2)]
+    shuffled = bootstrap(scores[None, order], is_abnormal[order], patients[order], 100, seed=7).replicates["auroc"]
+    other = bootstrap(scores[None], is_abnormal, patients, 100, seed=8).replicates["auroc"]
+    assert np.array_equal(*same) and np.allclose(same[0], shuffled) and not np.array_equal(same[0], other)
+
+
+def test_no_batch_of_resamples_is_larger_than_agreed(monkeypatch):
+    monkeypatch.setattr("lib.uncertainty.BATCH_ELEMENTS", 600)
+    _, is_abnormal, patients = images()
+    assert [weights.shape for weights in patient_weights(is_abnormal, patients, 25, 0)] == [(60, 10), (60, 10), (60, 5)]
+
+
+# Intervals
+
+
+@pytest.mark.parametrize(("hits", "n"), [(40, 40), (0, 12)])
+def test_the_interval_of_all_or_none_is_wilsons(hits, n):
+    expected = binomtest(hits, n).proportion_ci(method="wilson")
+    assert logit_interval(hits / n, 0, n)[1:] == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_interval_is_symmetric_on_the_logit_scale_and_small_ones_are_the_usual():
+    value, low, high = logit_interval(0.9, 0.05, 50)
+    assert logit(high) - logit(value) == pytest.approx(logit(value) - logit(low))
+    assert 0 < low < 0.9 - 1.96 * 0.05 and high < 0.9 + 1.96 * 0.05 < 1
+    assert logit_interval(0.9, 0.001, 50)[1:] == pytest.approx((0.9 - 0.00196, 0.9 + 0.00196), abs=3e-5)
+
+
+def test_the_resamples_standard_deviation_gets_back_what_drawing_from_the_sample_took():
+    drawn = np.random.default_rng(0).normal(0.7, 0.05, 1000)
+    assert interval(0.7, drawn, 10, "auroc") == logit_interval(0.7, drawn.std() * (10 / 9) ** 0.5, 10)
+
+
+def test_perfect_separation_is_as_sure_as_the_rarer_class_is_large():
+    scores, is_abnormal = np.arange(30.0), np.arange(30) >= 20
+    found = bootstrap(scores[None], is_abnormal, np.arange(30), 50)
+    exact = delong(scores[None], is_abnormal, np.arange(30)).estimate(0)
+    wilson = binomtest(10, 10).proportion_ci(method="wilson").low
+    assert found.estimate("auroc", 0) == pytest.approx((1, wilson, 1)) and exact == pytest.approx((1, wilson, 1))
+    assert found.estimate("tpr_at_5_fpr", 0) == pytest.approx((1, wilson, 1))
+    assert found.estimate("fpr_at_95_tpr", 0) == pytest.approx((0, 0, 1 - wilson))
+
+
+def test_of_a_class_with_one_patient_nothing_is_known():
+    """Three patients: two of them normal."""
+    scores, is_abnormal, patients = (
+        np.array([[0.0, 1, 2, 3], [3, 0, 1, 2]]),
+        np.array([False, False, True, True]),
+        "abcc",
+    )
+    found = bootstrap(scores, is_abnormal, list(patients), 50)
+    assert found.patients == 1
+    assert [found.estimate(name, 0)[1:] for name in METRICS] == [(0, 1)] * 4
+    assert found.difference(0, 1).auroc[1:] == (-1, 1)
+    with pytest.raises(
+        ValueError, match="2 patients with normal and 1 with abnormal images: DeLong's variance needs two"
+    ):
+        delong(scores, is_abnormal, list(patients))
+
+
+def bca(value: float, replicates: np.ndarray, left_out: np.ndarray, is_abnormal: np.ndarray) -> np.ndarray:
+    """Efron's interval (J. Am. Stat. Assoc. 1987); the acceleration from each class's leave-one-out values."""
+    below = (replicates < value).mean() + (replicates == value).mean() / 2
+    bias = norm.ppf(np.clip(below, 1 / len(replicates), 1 - 1 / len(replicates)))
+    classes = [left_out[is_abnormal], left_out[~is_abnormal]]
+    pull = np.concatenate([(len(of) - 1) / len(of) * (of.mean() - of) for of in classes])
+    acceleration = (pull**3).sum() / (6 * max((pull**2).sum(), 1e-300) ** 1.5)
+    z = bias + norm.ppf([0.025, 0.975])
+    return np.quantile(replicates, norm.cdf(bias + z / (1 - acceleration * z)))
+
+
+def aurocs_coverage(n: int, m: int, true: float, repetitions: int, resamples: int) -> dict[str, float]:
+    """How often each interval covers the true AUROC. The repetitions share their resamples, not their scores."""
+    scores, is_abnormal = binormal(n, m, true, repetitions, seed=n)
+    drawn = bootstrap(scores, is_abnormal, np.arange(n + m), resamples, metrics=["auroc"])
+    values, replicates = drawn.values["auroc"], drawn.replicates["auroc"]
+    left_out = [METRICS["auroc"](ranking(row, is_abnormal), 1 - np.eye(n + m)) for row in scores]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = norm.ppf(0.975) * replicates.std(axis=1) / (values * (1 - values))
+        by_logit = expit([logit(values) - half, logit(values) + half]).T  # NaN at 1: covers nothing
+    intervals = {
+        "percentile": np.quantile(replicates, [0.025, 0.975], axis=1).T,
+        "BCa": np.array([bca(*of, is_abnormal) for of in zip(values, replicates, left_out, strict=True)]),
+        "logit": by_logit,
+        "ours": np.array([drawn.estimate("auroc", i)[1:] for i in range(repetitions)]),
+        "DeLong": np.array([delong(row[None], is_abnormal, np.arange(n + m)).estimate(0)[1:] for row in scores]),
+    }
+    return {name: float(((of[:, 0] <= true) & (true <= of[:, 1])).mean()) for name, of in intervals.items()}
+
+
+def others_coverage(n: int, m: int, auroc: float, repetitions: int, resamples: int) -> dict[str, float]:
+    """How often ours covers the other metrics, and the AUROC's difference from a correlated score's, which is 0."""
+    scores, is_abnormal = binormal(n, m, auroc, repetitions, seed=n)
+    twin = 0.5 * scores + 0.75**0.5 * binormal(n, m, auroc, repetitions, seed=n + 1)[0]
+    shift, share = norm.ppf(auroc) * 2**0.5, m / (n + m)
+    twin += (1 - 0.5 - 0.75**0.5) * shift * is_abnormal
+    precision = quad(
+        lambda x: norm.pdf(x - shift) / (1 + (1 - share) / share * norm.sf(x) / norm.sf(x - shift)), -8, shift + 8
+    )[0]
+    true = [precision, norm.cdf(norm.ppf(0.95) - shift), norm.cdf(shift - norm.ppf(0.95))]
+    drawn = bootstrap(np.concatenate([scores, twin]), is_abnormal, np.arange(n + m), resamples)
+    covered = {
+        name: np.mean([low <= value <= high for _, low, high in (drawn.estimate(name, i) for i in range(repetitions))])
+        for name, value in zip(("average_precision", *POINTS), true, strict=True)
+    }
+    differences = [drawn.estimate("auroc", i, repetitions + i) for i in range(repetitions)]
+    return covered | {"difference": np.mean([low <= 0 <= high for _, low, high in differences])}
+
+
+@pytest.mark.parametrize(("n", "m"), [(36, 64), (100, 100)])
+def test_the_interval_covers_the_true_auroc_in_95_percent_of_samples(n, m):
+    """400 repetitions place a coverage to 1.1 points; three of those are allowed."""
+    covered = aurocs_coverage(n, m, 0.9, 400, 400)
+    assert abs(covered["ours"] - 0.95) < 0.033 and abs(covered["DeLong"] - 0.95) < 0.033
+    assert covered["percentile"] < covered["ours"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("true", [0.6, 0.8, 0.95])
+@pytest.mark.parametrize(("n", "m", "repetitions"), [(36, 64, 4000), (200, 200, 2000)])
+def test_coverage_at_length_is_what_the_module_states(n, m, repetitions, true):
+    covered = aurocs_coverage(n, m, true, repetitions, 1000)
+    others = others_coverage(n, m, true, repetitions // 2, 1000)
+    print(f"\n{n} normal, {m} abnormal, AUROC {true}:", {k: round(float(v), 3) for k, v in (covered | others).items()})
+    assert 0.93 <= covered["ours"] <= 0.97 and 0.93 <= covered["DeLong"] <= 0.97
+    assert 0.93 <= others["difference"] <= 0.97
+    assert all(covered >= (0.92 if n == 200 else 0.9) for covered in others.values())
+    if n == 36 and true == 0.95:
+        assert covered["percentile"] < 0.93  # why the module does not use it
+
+
+# DeLong
+
+
+def test_delongs_variances_and_tests_are_those_of_the_published_example():
+    data = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4)
+    scores = np.stack([data[:, 0], data[:, 1], 10 - data[:, 2]])
+    found = delong(scores, data[:, 3] == 1, np.arange(43))
+    assert found.values.round(4).tolist() == [0.7366, 0.6478, 0.7258]
+    assert np.sqrt(np.diag(found.covariance)).round(4).tolist() == [0.0927, 0.1000, 0.1028]
+    (difference, low, high), p_value = found.difference(0, 2)
+    assert (round(difference, 4), round(low, 4), round(high, 4)) == (0.0108, -0.1761, 0.1976)
+    assert round(p_value, 4) == 0.9102
+    contrast = np.array([[1, 0, -1], [0, 1, -1]])
+    both = contrast @ found.values
+    assert round(both @ np.linalg.solve(contrast @ found.covariance @ contrast.T, both), 4) == 2.5340
+
+
+def test_clustered_delong_is_obuchowskis_formula_written_out():
+    scores, is_abnormal, patients = images()
+    others = np.stack([scores, scores + np.random.default_rng(1).integers(0, 5, 60)])
+    found = delong(others, is_abnormal, patients)
+    high, low = others[:, is_abnormal], others[:, ~is_abnormal]
+    won = np.sign(high[:, :, None] - low[:, None, :]) / 2 + 0.5
+    areas = won.mean(axis=(1, 2))
+    assert found.values == pytest.approx(areas)
+    x, y = won.mean(axis=2), won.mean(axis=1)
+    m, n = x.shape[1], y.shape[1]
+    names = np.unique(patients)
+    in_m, in_n = ([patients[of] == name for name in names] for of in (is_abnormal, ~is_abnormal))
+    s = np.zeros((3, 2, 2))
+    for in_x, in_y in zip(in_m, in_n, strict=True):
+        a = (x[:, in_x] - areas[:, None]).sum(axis=1)
+        b = (y[:, in_y] - areas[:, None]).sum(axis=1)
+        s += np.stack([np.outer(a, a), np.outer(b, b), np.outer(a, b)])
+    with_m, with_n, all_of_them = sum(map(any, in_m)), sum(map(any, in_n)), len(names)
+    s10, s01 = s[0] * with_m / (with_m - 1) / m, s[1] * with_n / (with_n - 1) / n
+    s11 = s[2] * all_of_them / (all_of_them - 1)
+    assert found.covariance == pytest.approx(s10 / m + s01 / n + (s11 + s11.T) / (m * n))
+
+
+def test_bootstrap_and_delong_agree_on_the_variance_with_clusters_and_without():
+    scores, is_abnormal, _ = images(400)
+    for patients in (np.arange(400), np.arange(400) // 2):
+        drawn = bootstrap(scores[None], is_abnormal, patients, 3000, metrics=["auroc"]).replicates["auroc"][0]
+        exact = delong(scores[None], is_abnormal, patients).covariance[0, 0] ** 0.5
+        assert drawn.std() == pytest.approx(exact, rel=0.06)
+
+
+def test_delongs_p_value_is_uniform_between_equal_scores():
+    """By simulation: 5 % of 600 pairs, each a new sample, give p < 0.05; the standard error is 0.9 points."""
+    scores, is_abnormal = binormal(50, 50, 0.8, 1200, seed=2)
+    p = [delong(scores[[i, i + 600]], is_abnormal, np.arange(100)).difference(0, 1)[1] for i in range(600)]
+    assert abs(np.mean(np.array(p) < 0.05) - 0.05) < 0.027 and abs(np.mean(p) - 0.5) < 0.036
+
+
+# Seeds
+
+
+def seeds_and_resamples(random, k: int, u: float, e: float, d: float, resamples: int = 200):
+    """Values, replicates and the mean of these seeds' own gains, around 0.7, of the model in `over_seeds`."""
+    gains = 0.7 + random.normal(0, u, k)
+    values = gains + random.normal(0, e) + random.normal(0, d, k)
+    shared, own = random.normal(0, e, resamples), random.normal(0, d, (k, resamples))
+    return values, values[:, None] + shared + own, gains.mean()
+
+
+def test_the_variance_is_split_as_it_was_made():
+    random, k, u, e, d = np.random.default_rng(0), 5, 0.03, 0.02, 0.01
+    found = [over_seeds(*seeds_and_resamples(random, k, u, e, d)[:2], 1000) for _ in range(400)]
+    assert np.mean([one.sample_sd**2 for one in found]) == pytest.approx(e**2 + d**2 / k, rel=0.05)
+    assert np.mean([one.seed_sd**2 for one in found]) == pytest.approx(u**2 / k, rel=0.12)
+
+
+@pytest.mark.parametrize("metric", ["auroc", None])
+@pytest.mark.parametrize(("u", "k"), [(0.03, 3), (0.03, 5), (0.005, 5)])
+def test_each_interval_over_seeds_covers_what_it_says(u, k, metric):
+    """800 repetitions: the standard error is 0.8 points; conservative is allowed, a point more than liberal."""
+    random, covered = np.random.default_rng(k), []
+    for _ in range(800):
+        values, replicates, of_these = seeds_and_resamples(random, k, u, 0.02, 0.01)
+        found = over_seeds(values, replicates, 1000, metric)
+        covered.append([found.fixed.low <= of_these <= found.fixed.high, found.drawn.low <= 0.7 <= found.drawn.high])
+    fixed, drawn = np.mean(covered, axis=0)
+    assert 0.92 <= fixed <= 0.975 and 0.92 <= drawn <= 0.985
+
+
+def test_seeds_that_agree_leave_the_variance_to_the_sample():
+    scores, is_abnormal, patients = images()
+    drawn = bootstrap(np.stack([scores] * 4), is_abnormal, patients, 300)
+    assert isinstance(drawn, Bootstrap)
+    found = over_seeds(drawn.values["auroc"], drawn.replicates["auroc"], drawn.patients, "auroc")
+    assert found.seed_sd == 0
+    assert found.fixed == pytest.approx(drawn.estimate("auroc", 0)) and found.drawn == pytest.approx(found.fixed)
+
+
+def test_one_seed_says_nothing_about_seeds():
+    found = over_seeds([0.7], np.random.default_rng(0).normal(0.7, 0.02, (1, 100)), 50, "auroc")
+    assert found.drawn is None and found.seed_sd is None and found.fixed.low < 0.7 < found.fixed.high
+    with pytest.raises(ValueError, match=r"values \(2,\) and replicates \(1, 100\)"):
+        over_seeds([0.7, 0.8], np.ones((1, 100)), 50)
