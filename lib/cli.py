@@ -12,6 +12,7 @@ import torch
 import yaml
 from traitlets.config import Config
 
+from lib import comparison
 from lib.arms import ARMS
 from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
@@ -59,8 +60,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         trained[name] = ARMS[name](params)
         histories[name] = run.load(name, trained[name])
     scored = run.score(trained, histories, source, split, images)
-    table, found = run.comparable()
-    results = run.evaluate(table)
+    table, found = comparison.comparable(run)
+    results = comparison.evaluate(run, table)
     evaluation, methods = results["evaluation"], list(results["methods"])
     run.save_figure(roc_curves(table, methods, params.label_column, evaluation), "roc")
     run.save_figure(score_histograms(table, methods, params.label_column, evaluation), "scores")

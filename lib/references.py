@@ -65,7 +65,7 @@ def reference_rows(
     knn          mean cosine distance to the 5 nearest training films; features of three stages, pooled over space
     mahalanobis  distance from the training films' Gaussian, same features, Ledoit-Wolf shrinkage (Rippel et al., 2021)
     patchcore    see `PatchCore`
-    view         1 for an AP film, 0 for any other; NaN for a whole side where not every film's view is known
+    view         "ap-view": 1 for an AP film, 0 for any other; NaN for a whole side where not every film's view is known
 
     `backbone` may be the error with which it could not be had.
     """
@@ -84,7 +84,7 @@ def reference_rows(
         if missing := int((records["test"]["view"] == "").sum()):
             made.left_out["view"] = f"{missing} of {len(records['test'])} test records have no view"
         else:
-            made.scores["view"] = {side: _is_ap(some["view"]) for side, some in records.items()}
+            made.scores["ap-view"] = {side: _is_ap(some["view"]) for side, some in records.items()}
     if wanted := [name for name in FEATURE_ROWS if name in names]:
         if isinstance(backbone, FeaturesError):
             made.left_out.update(dict.fromkeys(wanted, f"no backbone: {backbone}"))

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +22,10 @@ from matplotlib.figure import Figure
 from lib.cache import Preparation
 from lib.choosing import with_lesions
 from lib.dataset import Sides, Split, load_masks, reference_half
-from lib.evaluation import evaluate_scores, pixel_results
 from lib.files import replacing, write_json
 from lib.identity import KINDS, copied_share
 from lib.judging import Version, feature_distances, judge, version, write_candidates
+from lib.localisation import localise, marked_and_normal
 from lib.method import Method
 from lib.params import Params
 from lib.references import reference_rows
@@ -236,15 +235,19 @@ class Run:
         }
         ids = list(split.test["id"])
         lesions = load_masks(source, ids, Preparation.from_params(self.params))
-        pixels = {name: pixel_results(residuals(images.test, reconstructed[name]), ids, lesions) for name in trained}
         budgets = {name: self.budget(method, histories[name]) for name, method in trained.items()}
-        table = self.write_scores(split, columns | rows.scores, budgets, pixels, source.synthetic)
+        table = self.write_scores(split, columns | rows.scores, budgets, source.synthetic)
         write_candidates(judged, table, SCORED_SIDES, self.folder)
+        test = table[table["side"] == "test"].reset_index(drop=True)
+        marked, masks, others = marked_and_normal(ids, test[self.params.label_column], lesions)
+        maps = {name: residuals(images.test[marked], made_of[marked]) for name, made_of in reconstructed.items()}
+        located = localise(maps, masks, test["patient"][marked], self.params.resamples, self.params.seed)
         self.write_results(
             self.results()
             | {
                 "references": [*rows.fitted, *rows.scores],
                 "left_out": rows.left_out,
+                "localisation": located and located | {"left_out": others},
                 "choices": {name: judgement.choice for name, judgement in judged.items()},
                 "copied": {
                     name: {kind: copied_share(method, films["reference"][:32], kind).share for kind in KINDS}
@@ -268,7 +271,6 @@ class Run:
         split: Split,
         by_side: Mapping[str, Mapping[str, np.ndarray]],
         budgets: Mapping[str, Budget],
-        pixels: Mapping[str, Mapping[str, float] | None],
         synthetic: bool,
     ) -> pd.DataFrame:
         """Write split.json, scores.parquet and results.json from each column's scores by side; return the table."""
@@ -276,6 +278,8 @@ class Run:
         records = {"reference": split.validation[half], "validation": split.validation[~half], "test": split.test}
         table = pd.concat([records[side].assign(side=side) for side in SCORED_SIDES], ignore_index=True)
         table["patient"] = table["patient"].where(table["patient"] != "", "image " + table["id"])
+        if taken := sorted(set(by_side) & set(table)):
+            raise RunError(f"scores named {taken}, as columns of the records are: give them other names")
         for name, of_side in by_side.items():
             table[name] = np.concatenate([of_side[side] for side in SCORED_SIDES])
         self._keep_split(split)
@@ -291,8 +295,7 @@ class Run:
                 "problems": problem_counts(split.problems),
                 "columns": list(by_side),
                 "methods": {
-                    name: {"run": self.folder.name, "budget": budget._asdict(), "pixels": pixels.get(name)}
-                    for name, budget in budgets.items()
+                    name: {"run": self.folder.name, "budget": budget._asdict()} for name, budget in budgets.items()
                 },
             }
         )
@@ -309,87 +312,10 @@ class Run:
             raise RunError(f"{self.folder} has no results.json yet: score it first (imgae-evaluate {self.folder})")
         return json.loads(file.read_text())
 
-    def comparable(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return this run's scores with those of finished runs beside it, and what was found, one row a run and method.
-
-        A run beside it counts if it is finished and its split, image size and number of images seen are the same; in
-        what else it differs is said. This run's own methods count first, and of several with one method the newest.
-        """
-        mine, table = self.results(), pd.read_parquet(self.folder / "scores.parquet")
-        mine["columns"] = [column for column in mine["columns"] if column in table]
-        entries = {name: entry for name, entry in mine["methods"].items() if entry["run"] == self.folder.name}
-        found = [{"method": name, "run": self.folder.name, "used": True, "remark": ""} for name in entries]
-        settings = self.params.training_settings() | self.params.model_dump(include={"backbone", "ra_map"})
-        seen = {entry["budget"]["images_seen"] for entry in entries.values()} or None
-        others = [file for file in self.folder.parent.glob("*/results.json") if file.parent != self.folder]
-        for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
-            try:
-                theirs, params, status = (
-                    json.loads((file.parent / f"{name}.json").read_text()) for name in ("results", "params", "status")
-                )
-                if any(theirs[key] != mine[key] for key in ("split", "image_size", "score")):
-                    continue
-                own = {n: entry for n, entry in theirs["methods"].items() if entry["run"] == file.parent.name}
-                own = {n: entry for n, entry in own.items() if not seen or entry["budget"]["images_seen"] in seen}
-                used = [name for name in own if name not in entries and status["status"] == "ok"]
-                columns = [column for column in theirs["columns"] if column.partition(",")[0] in used]
-                beside = pd.read_parquet(file.parent / "scores.parquet", columns=["id", *columns])
-                differs = [f"{key} {params.get(key)}" for key in settings if params.get(key) != settings[key]]
-                remark = f"differs in {', '.join(differs)}" if differs else ""
-                remark = remark if status["status"] == "ok" else f"its status is {status['status']}"
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                own, used = {"": {}}, []
-                remark = f"cannot be read: {type(error).__name__}: {error}"
-            found += [{"method": n, "run": file.parent.name, "used": n in used, "remark": remark} for n in own]
-            for name in used:
-                entries[name] = own[name]
-                seen = seen or {own[name]["budget"]["images_seen"]}  # a run that trains nothing takes the newest's
-            if used:
-                table = table.merge(beside, on="id", how="left", validate="one_to_one")
-                mine["columns"] = list(dict.fromkeys([*mine["columns"], *columns]))
-        order = Params.model_fields["methods"].default  # so that a difference has the same sign whichever ran last
-        mine["methods"] = {name: entries[name] for name in sorted(entries, key=lambda n: (*order, n).index(n))}
-        self.write_results(mine)
-        return table, pd.DataFrame(found, columns=["method", "run", "used", "remark"])
-
-    def evaluate(self, table: pd.DataFrame) -> dict[str, Any]:
-        """Evaluate every method of `table`, under each label column there is; write and return results.json.
-
-        The column that the settings name is `results["evaluation"]`, others that hold both classes are in
-        `results["other_labels"]`; `results["rows"]` holds all that was scored, references too, and how far the methods'
-        chosen and combined scores lie from each other's and from frozen features'.
-        """
-        results = self.results()
-        if not results["methods"]:
-            raise RunError(
-                f"nothing to evaluate: {self.folder} trains no method (methods is empty), and no finished run in "
-                f"{self.folder.parent} has the same split, image size and budget"
-            )
-        options = {"resamples": self.params.resamples, "seed": self.params.seed}
-        labelled = table[table["side"] == "test"]
-        columns = [
-            column
-            for column in ("label", "strict_label")
-            if column in table
-            and column != self.params.label_column
-            and {"normal", "abnormal"} <= set(labelled[column])
-        ]
-        methods = list(results["methods"])
-        results["evaluation"] = evaluate_scores(table, methods, labels=self.params.label_column, **options)
-        results["other_labels"] = [evaluate_scores(table, methods, labels=column, **options) for column in columns]
-        rivals = [name for name in ("knn", "patchcore") if name in results["columns"]]
-        pairs = [pair for what in ("chosen", "combined") for pair in combinations([f"{m}, {what}" for m in methods], 2)]
-        pairs += [(f"{m}, {what}", rival) for m in methods for what in ("chosen", "combined") for rival in rivals]
-        pairs = [pair for pair in pairs if set(pair) <= set(results["columns"])]
-        results["rows"] = evaluate_scores(
-            table, results["columns"], labels=self.params.label_column, pairs=pairs, **options
-        )
-        self.write_results(results)
+    def summarise(self, figures: Mapping[str, float]) -> None:
+        """Give the tracker the figures that stand for this run."""
         if self._tracker is not None:
-            for name, entry in results["evaluation"]["methods"].items():
-                self._tracker.summary[f"{name}/auroc"] = entry["auroc"]["value"]
-                self._tracker.summary[f"{name}/average_precision"] = entry["average_precision"]["value"]
-        return results
+            self._tracker.summary.update(figures)
 
     def finish(self) -> None:
         """Mark the run as ok and close the tracker."""

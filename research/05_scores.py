@@ -111,12 +111,30 @@ if trained:
 #
 # ## Does the map point at the lesion?
 #
-# Where lesions are marked (exact masks of the phantoms, radiologists' boxes in real films) the map can be asked for its
-# **pixel-level average precision**. A map that knows nothing scores the prevalence: the share of marked pixels.
+# Where lesions are marked (exact masks of the phantoms, radiologists' boxes in real films) the residual map can be asked where
+# they are. But lesions lie in lungs, and a map that is the same for every film, the mean of the *other* patients' lesions, does
+# well already. So the headline is the **margin over this prior**, with an interval over patients, on the whole film and inside a
+# template of the lungs. *AP* and *AUROC* are over pixels, pooled; *AUPRO* asks what share of each lesion is found (Bergmann et al.,
+# 2020); the *pointing game*, how often the highest pixel lies in a lesion; *best Dice* takes its threshold from the masks and is an
+# oracle. Normal films give false alarms, except in the pointing game.
 
 # %%
-located = {name: entry["pixels"] for name, entry in run.results()["methods"].items() if entry["pixels"]}
-pd.DataFrame(located).T.rename_axis("method") if located else print("No lesion is marked in this data.")
+from lib.files import replacing
+from lib.localisation import localisation_table
+
+located = run.results()["localisation"]
+if located:
+    print(
+        f"{located['marked']} films of {located['patients_marked']} patients with a lesion, {located['normal']} normal films"
+    )
+    print(f"left out: {located['left_out'] or 'none'}")
+    for region in located["regions"]:
+        of_region = localisation_table(located, region)
+        display(of_region)
+        with replacing(run.folder / f"localisation {region}.csv".replace(" ", "-")) as out:
+            of_region.to_csv(out)
+else:
+    print("No lesion is marked in this data.")
 
 # %% [markdown]
 # ## What it cost

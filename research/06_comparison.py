@@ -7,10 +7,11 @@
 # both methods they are compared here; if it trained one, the other is looked for in the folders beside this run.
 
 # %%
-from lib.evaluation import difference_text, findings_table, results_table
+from lib.comparison import comparable, evaluate
+from lib.evaluation import difference_text, findings_table, results_table, strata_table
 from lib.figures import findings_forest, roc_curves, score_histograms
 
-table, found = run.comparable()
+table, found = comparable(run)
 compared = list(run.results()["methods"])
 absent = [name for name in ("unet", "ra") if name not in compared]
 if absent:
@@ -21,12 +22,13 @@ found
 
 # %% [markdown]
 # **AUROC** is the primary figure; **AP** (average precision) depends on the share of abnormal films, which is stated.
+# *FPR at 95 % TPR* says how many normal films are called abnormal where 95 % of the abnormal ones are found; *TPR at 5 % FPR* the reverse.
 # Intervals are 95 %, from a bootstrap that draws *patients*, not images, within normal and abnormal: two films of one
 # patient are not two pieces of evidence. *Sensitivity* and *specificity* are at a threshold that
 # promises 5 % false alarms on films like the normal *validation* films: no test label chose it.
 
 # %%
-results = run.evaluate(table)
+results = evaluate(run, table)
 evaluation = results["evaluation"]
 if source.synthetic:
     display(Markdown(f"**{SYNTHETIC}**"))
@@ -62,6 +64,15 @@ for difference in evaluation["differences"]:
 # %%
 display(findings_table(evaluation))
 run.save_figure(findings_forest(evaluation), "findings")
+
+# %% [markdown]
+# ## View by view, sex by sex
+#
+# The same within groups of films that are alike in what is known of them. A group with fewer than 10 films of either class gets no
+# figure: its interval would say nothing.
+
+# %%
+strata_table(evaluation)
 
 # %% [markdown]
 # ## The same scores under other labels
@@ -148,3 +159,77 @@ if choices:
     figure.supylabel("how well it separates test films (AUROC)", fontsize=10)
     display(pd.DataFrame({name: one._asdict() for name, one in lost.items()}).T.rename_axis("method"))
     display(run.save_figure(figure, "choice"))
+
+# %% [markdown]
+# ## How large, how dense must a lesion be?
+#
+# No real data set can say it: there, a lesion's size and contrast are not known, and its film without it does not exist. The
+# phantom has both. Films of patients that no side has seen get each finding, at some sizes and contrasts; the rest of a film
+# is unchanged to the bit. **Size** is the diameter of the circle with the lesion's mean area, as a share of the film's width
+# (380 mm); **contrast** is the mean absolute change inside the lesion, in grey levels of [0, 1], none beyond 0.1: no tissue looks
+# so. The score is the primary one.
+#
+# Two questions, two curves. *Dashed*: in what share of the films does the score rise when the lesion is put in? *Solid*: AUROC of
+# the films with the lesion against the films without, where it must stand out among the differences from film to film. Chance
+# is 0.5 in both. Drawings: a curve says what a method *can* see, not what it sees in patients.
+
+# %%
+from lib.cache import Preparation
+from lib.phantom import FINDINGS
+from lib.psychometric import detection, lesion_series
+from lib.scoring import reconstruct, residuals
+
+if source.synthetic and trained:
+    severities, contrasts = (0.1, 0.4, 0.7, 1.0), (0.01, 0.025, 0.05, 0.1)
+    at_severity, at_contrast = severities.index(0.7), contrasts.index(0.05)
+    unseen = range(10**6, 10**6 + 20)  # patients beyond the run's own
+    preparation = Preparation.from_params(params)
+    detected = []
+    for finding in FINDINGS:
+        series = lesion_series(finding, severities, contrasts, unseen, preparation, params.seed)
+        drawn = np.concatenate([series.films, series.lesions.reshape(-1, *series.films.shape[1:])])
+        for name, method in trained.items():
+            scores = residuals(drawn, reconstruct(method, drawn, name=f"{name}: {finding}")).mean(axis=(1, 2))
+            lesions = scores[len(unseen) :].reshape(series.lesions.shape[:3])
+            for measure, values in zip(("pairs", "AUROC"), detection(scores[: len(unseen)], lesions), strict=True):
+                detected += [
+                    dict(method=name, finding=finding, size=size, contrast=contrast, measure=measure, value=value)
+                    for size, row in zip(series.diameters, values, strict=True)
+                    for contrast, value in zip(contrasts, row, strict=True)
+                ]
+    detected = pd.DataFrame(detected)
+    areas = detected[(detected["measure"] == "AUROC") & (detected["contrast"] == contrasts[at_contrast])]
+    display(areas.pivot(index=["finding", "size"], columns="method", values="value").round(2))
+
+# %%
+if source.synthetic and trained:
+    figure = Drawing(figsize=(10, 5), layout="constrained")
+    grid = figure.subplots(2, len(FINDINGS), sharey=True)
+    for column, finding in zip(grid.T, FINDINGS, strict=True):
+        of = detected[detected["finding"] == finding]
+        sizes = of["size"].unique()
+        for ax, by, fixed in zip(column, ("size", "contrast"), ("contrast", "size"), strict=True):
+            value = {"contrast": contrasts[at_contrast], "size": sizes[at_severity]}[fixed]
+            for marker, name in zip("os^Dv<>p*hX+", trained, strict=False):
+                for measure, line in (("AUROC", "-"), ("pairs", "--")):
+                    curve = of[(of[fixed] == value) & (of["method"] == name) & (of["measure"] == measure)]
+                    label = name if measure == "AUROC" else None
+                    ax.plot(
+                        curve[by], curve["value"], line, color=colour(name), marker=marker, markersize=4, label=label
+                    )
+            ax.axhline(0.5, color="0.6", linestyle=":")
+            ax.set_ylim(0, 1.03)
+            ax.set_xlabel(f"{by}, at {fixed} {value:.2f}", fontsize=8)
+            ax.tick_params(labelsize=8)
+        column[0].set_title(finding, fontsize=10)
+    grid[0, 0].legend(fontsize=7, frameon=False)
+    figure.supylabel("detected: AUROC (solid), share of pairs (dashed)", fontsize=9)
+    best = detected[(detected["measure"] == "AUROC") & (detected["contrast"] == contrasts[-1])]
+    surest = best.loc[best["value"].idxmax()]
+    missed = [f for f in FINDINGS if best.loc[best["finding"] == f, "value"].max() < 0.75]
+    figure.suptitle(
+        f"Of contrast {contrasts[-1]:.2g}, most surely detected: {surest['finding']} of size {surest['size']:.2f} by "
+        f"{surest['method']}, AUROC {surest['value']:.2f};\nno AUROC of 0.75 at any size: {', '.join(missed) or 'none'}",
+        fontsize=10,
+    )
+    display(run.save_figure(figure, "psychometric"))

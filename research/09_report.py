@@ -7,7 +7,8 @@
 
 # %%
 entries = evaluation["methods"]
-sentences = [
+sentences = [verdict["sentence"] for verdict in audited["verdicts"].values() if verdict["explained"]]
+sentences += [
     f"On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: {evaluation['labels']}), "
     + " and ".join(
         f"{name} reached AUROC {e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
@@ -16,9 +17,8 @@ sentences = [
     + "."
 ]
 sentences += [f"{difference_text(difference)}." for difference in evaluation["differences"]]
-sentences.append(
-    f"The best trivial score ({best}) lies {away:.3f} from chance; patient separation: {results['patient_separation']}."
-)
+sentences += [verdict["sentence"] for verdict in audited["verdicts"].values() if not verdict["explained"]]
+sentences.append(f"Patient separation: {results['patient_separation']}.")
 if source.synthetic:
     sentences.append(f"These are {SYNTHETIC}.")
 display(Markdown(" ".join(sentences)))

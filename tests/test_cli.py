@@ -104,7 +104,11 @@ def test_the_reported_figure_is_that_of_the_saved_scores(finished):
     for name in Params().methods:
         expected = roc_auc_score(table["label"] == "abnormal", table[name])
         assert results["evaluation"]["methods"][name]["auroc"]["value"] == pytest.approx(expected)
-        assert results["methods"][name]["pixels"]["images"] == (table["label"] == "abnormal").sum()
+    counts = table["label"].value_counts()
+    assert (results["localisation"]["marked"], results["localisation"]["normal"]) == (
+        counts["abnormal"],
+        counts["normal"],
+    )
     assert results["synthetic"]
 
 
@@ -337,7 +341,7 @@ def test_a_run_on_shards_is_the_run_on_the_source_that_they_were_written_from(sh
     assert manifests[0] == manifests[1]
     tables = [pd.read_parquet(run / "scores.parquet") for run in runs]
     pd.testing.assert_frame_equal(tables[0], tables[1][tables[0].columns], check_exact=True)
-    results = [json.loads((run / "results.json").read_text())["methods"]["ra"]["pixels"] for run in runs]
+    results = [json.loads((run / "results.json").read_text())["localisation"] for run in runs]
     assert results[0] == results[1] is not None
 
 
@@ -421,4 +425,4 @@ def test_a_data_set_of_kaggle_goes_from_its_archive_to_results(tmp_path, monkeyp
     assert (evaluation["n_abnormal"], evaluation["left_out"]) == (8, {"other_abnormal": 4})
     assert results["patient_separation"].startswith("unverified")
     assert results["problems"] == {"other number of images than expected: used": 2}
-    assert results["methods"]["unet"]["pixels"]["images"] == 8
+    assert results["localisation"]["marked"] == 8

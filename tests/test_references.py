@@ -203,9 +203,9 @@ def test_the_coreset_leaves_no_patch_far_from_it():
 
 
 def test_view_is_one_for_ap_and_unknown_on_a_side_where_a_film_has_none(made):
-    np.testing.assert_array_equal(made.scores["view"]["reference"], [0.0, 1] * 3 + [0])
-    np.testing.assert_array_equal(made.scores["view"]["validation"], [np.nan] * 14)
-    np.testing.assert_array_equal(made.scores["view"]["test"], [1.0] * 4 + [0] * 11 + [1])
+    np.testing.assert_array_equal(made.scores["ap-view"]["reference"], [0.0, 1] * 3 + [0])
+    np.testing.assert_array_equal(made.scores["ap-view"]["validation"], [np.nan] * 14)
+    np.testing.assert_array_equal(made.scores["ap-view"]["test"], [1.0] * 4 + [0] * 11 + [1])
 
 
 def test_view_is_left_out_where_a_test_record_has_none(train, films, records):
@@ -217,7 +217,7 @@ def test_view_is_left_out_where_a_test_record_has_none(train, films, records):
 def test_without_a_backbone_its_rows_are_left_out_with_the_reason_and_the_others_made(train, films, records):
     made = reference_rows(ROWS, train, films, records, NO_BACKBONE, seed=0)
     assert made.left_out == dict.fromkeys(ROWS[3:6], "no backbone: there is none here")
-    assert set(made.scores) == {"mean-grey", "view"} and set(made.fitted) == {"mean-image", "pca"}
+    assert set(made.scores) == {"mean-grey", "ap-view"} and set(made.fitted) == {"mean-image", "pca"}
 
 
 @pytest.mark.parametrize("row", ["knn", "mahalanobis", "patchcore"])

@@ -15,8 +15,8 @@ import wandb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lib.comparison import comparable, evaluate
 from lib.dataset import Sides, Split, reference_half, split_records
-from lib.evaluation import pixel_results
 from lib.params import Params
 from lib.runs import Budget, Run, RunError
 from lib.training import CheckpointError
@@ -69,7 +69,7 @@ def scored(base: Path, name: str, methods: list[str], split: Split | None = None
     sides = {"reference": half.sum(), "validation": (~half).sum(), "test": len(split.test)}
     scores = {method: {side: rng.random(n) for side, n in sides.items()} for method in methods}
     budgets = {method: Budget(10, seen, 20, 30, 1.5) for method in methods}
-    run.write_scores(split, scores, budgets, {}, synthetic=False)
+    run.write_scores(split, scores, budgets, synthetic=False)
     run.finish()
     return run
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_not_scored_is_told_how(tmp_path):
 
 def test_the_second_run_finds_the_first(tmp_path):
     first, second = scored(tmp_path, "runs/u", ["unet"]), scored(tmp_path, "runs/r", ["ra"])
-    table, found = second.comparable()
+    table, found = comparable(second)
     assert found[["method", "run", "used"]].to_dict("records") == [
         {"method": "ra", "run": "r", "used": True},
         {"method": "unet", "run": "u", "used": True},
@@ -216,7 +216,7 @@ def test_the_second_run_finds_the_first(tmp_path):
     assert table.set_index("id")["unet"].equals(theirs.loc[table["id"]])
     assert list(second.results()["methods"]) == ["unet", "ra"]  # a difference has one sign, whichever ran last
     assert second.results()["methods"]["unet"]["run"] == "u"
-    assert second.evaluate(table)["evaluation"]["differences"][0]["second"] == "ra"
+    assert evaluate(second, table)["evaluation"]["differences"][0]["second"] == "ra"
 
 
 @pytest.mark.parametrize("difference", ["split", "image_size", "images_seen", "unfinished", "elsewhere"])
@@ -229,7 +229,7 @@ def test_a_run_on_other_terms_is_not_compared(tmp_path, difference):
     other = scored(tmp_path, "else/u" if difference == "elsewhere" else "runs/u", ["unet"], **changes)
     if difference == "unfinished":
         (other.folder / "results.json").unlink()
-    table, found = scored(tmp_path, "runs/r", ["ra"]).comparable()
+    table, found = comparable(scored(tmp_path, "runs/r", ["ra"]))
     assert found["method"].tolist() == ["ra"]
     assert "unet" not in table
 
@@ -237,7 +237,7 @@ def test_a_run_on_other_terms_is_not_compared(tmp_path, difference):
 def test_of_two_runs_with_one_method_the_newest_is_used(tmp_path):
     new, old = scored(tmp_path, "a-new", ["unet"]), scored(tmp_path, "b-old", ["unet"])
     older(old, 60)
-    table, found = scored(tmp_path, "r", ["ra"]).comparable()
+    table, found = comparable(scored(tmp_path, "r", ["ra"]))
     assert found[["method", "run", "used"]][found["method"] == "unet"].to_dict("records") == [
         {"method": "unet", "run": "a-new", "used": True},
         {"method": "unet", "run": "b-old", "used": False},
@@ -248,7 +248,7 @@ def test_of_two_runs_with_one_method_the_newest_is_used(tmp_path):
 def test_ones_own_method_is_never_replaced_by_a_newer_one(tmp_path):
     run = scored(tmp_path, "mine", ["ra"])
     scored(tmp_path, "newer", ["ra"])
-    table, found = run.comparable()
+    table, found = comparable(run)
     assert table["ra"].tolist() == pd.read_parquet(run.folder / "scores.parquet")["ra"].tolist()
     assert found["used"].tolist() == [True, False]
 
@@ -256,9 +256,9 @@ def test_ones_own_method_is_never_replaced_by_a_newer_one(tmp_path):
 def test_a_method_that_a_run_has_only_copied_is_not_handed_on(tmp_path):
     original = scored(tmp_path, "u", ["unet"])
     copier = scored(tmp_path, "r", ["ra"])
-    copier.comparable()
+    comparable(copier)
     shutil.rmtree(original.folder)
-    table, found = scored(tmp_path, "other", ["ra"]).comparable()
+    table, found = comparable(scored(tmp_path, "other", ["ra"]))
     assert "unet" not in table
     assert found["method"].tolist() == ["ra", "ra"]
 
@@ -266,8 +266,8 @@ def test_a_method_that_a_run_has_only_copied_is_not_handed_on(tmp_path):
 def test_comparing_again_gives_the_same_again(tmp_path):
     scored(tmp_path, "u", ["unet"])
     run = scored(tmp_path, "r", ["ra"])
-    table, found = run.comparable()
-    again, found_again = run.comparable()
+    table, found = comparable(run)
+    again, found_again = comparable(run)
     pd.testing.assert_frame_equal(again, table)
     pd.testing.assert_frame_equal(found_again, found)
 
@@ -275,9 +275,9 @@ def test_comparing_again_gives_the_same_again(tmp_path):
 def test_comparing_again_finds_a_run_that_has_come_since(tmp_path):
     older(scored(tmp_path, "old", ["unet"]), 60)
     run = scored(tmp_path, "r", ["ra"])
-    run.comparable()
+    comparable(run)
     scored(tmp_path, "new", ["unet"])
-    _, found = run.comparable()
+    _, found = comparable(run)
     assert found[found["used"]]["run"].tolist() == ["r", "new"]
 
 
@@ -285,7 +285,7 @@ def test_a_run_without_methods_compares_runs_of_one_budget_only(tmp_path):
     older(scored(tmp_path, "u", ["unet"], seen=320), 60)
     scored(tmp_path, "r", ["ra"], seen=640)
     run = scored(tmp_path, "compare", [])
-    run.comparable()
+    comparable(run)
     assert len({entry["budget"]["images_seen"] for entry in run.results()["methods"].values()}) == 1
 
 
@@ -293,21 +293,21 @@ def test_a_run_without_methods_compares_two_equal_ones(tmp_path):
     scored(tmp_path, "u", ["unet"])
     scored(tmp_path, "r", ["ra"])
     run = scored(tmp_path, "compare", [])
-    table, _ = run.comparable()
-    assert set(run.evaluate(table)["evaluation"]["methods"]) == {"unet", "ra"}
+    table, _ = comparable(run)
+    assert set(evaluate(run, table)["evaluation"]["methods"]) == {"unet", "ra"}
 
 
 def test_a_foreign_results_file_beside_is_named_and_passed_over(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "results.json").write_text('{"accuracy": 1}')
-    _, found = scored(tmp_path, "r", ["ra"]).comparable()
+    _, found = comparable(scored(tmp_path, "r", ["ra"]))
     assert found[["run", "used"]].to_numpy().tolist() == [["r", True], ["foreign", False]]
     assert found["remark"][1].startswith("cannot be read: ")
 
 
 def test_a_run_without_its_scores_is_named_and_passed_over(tmp_path):
     (scored(tmp_path, "u", ["unet"]).folder / "scores.parquet").unlink()
-    table, found = scored(tmp_path, "r", ["ra"]).comparable()
+    table, found = comparable(scored(tmp_path, "r", ["ra"]))
     assert "unet" not in table
     assert found["remark"][1].startswith("cannot be read: FileNotFoundError")
 
@@ -325,7 +325,7 @@ def test_fewer_epochs_than_a_finished_run_has_are_refused_and_it_stays_finished(
 def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
     other = scored(tmp_path, "u", ["unet"])
     other.mark("failed", "out of memory")
-    table, found = scored(tmp_path, "r", ["ra"]).comparable()
+    table, found = comparable(scored(tmp_path, "r", ["ra"]))
     assert "unet" not in table
     assert found[["run", "used", "remark"]].to_numpy().tolist() == [
         ["r", True, ""],
@@ -335,27 +335,27 @@ def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
 
 def test_a_run_that_trains_nothing_and_finds_nothing_says_so(tmp_path):
     run = scored(tmp_path, "r", [])
-    table, _ = run.comparable()
+    table, _ = comparable(run)
     with pytest.raises(RunError, match=r"nothing to evaluate: .* \(methods is empty\)"):
-        run.evaluate(table)
+        evaluate(run, table)
 
 
 def test_both_label_columns_are_evaluated(tmp_path):
     strict = ["normal" if i % 5 else "abnormal" if i % 4 == 3 else "" for i in range(80)]
     run = scored(tmp_path, "a", ["unet"], divided(strict_label=strict), labels="strict")
-    table, _ = run.comparable()
-    results = run.evaluate(table)
+    table, _ = comparable(run)
+    results = evaluate(run, table)
     assert results == json.loads((run.folder / "results.json").read_text())
     assert results["evaluation"]["labels"] == "strict_label"
     assert [other["labels"] for other in results["other_labels"]] == ["label"]
     plain = scored(tmp_path / "b", "b", ["unet"])
-    assert plain.evaluate(plain.comparable()[0])["other_labels"] == []
+    assert evaluate(plain, comparable(plain)[0])["other_labels"] == []
 
 
 def test_an_unusable_second_label_column_does_not_lose_the_first_ones_result(tmp_path):
     strict = ["" if i % 4 == 3 else "normal" for i in range(80)]
     run = scored(tmp_path, "a", ["unet"], divided(strict_label=strict))
-    assert run.evaluate(run.comparable()[0])["evaluation"]["labels"] == "label"
+    assert evaluate(run, comparable(run)[0])["evaluation"]["labels"] == "label"
 
 
 def test_a_figure_is_saved_as_png_and_given_back(tmp_path):
@@ -367,23 +367,6 @@ def test_a_figure_is_saved_as_png_and_given_back(tmp_path):
         assert image.format == "PNG"
         assert min(image.size) > 50
     assert [file.name for file in (run.folder / "figures").iterdir()] == ["line.png"]
-
-
-def test_pixel_results_are_of_the_marked_images_alone():
-    maps = np.random.default_rng(0).random((3, 4, 4)).astype(np.float32)
-    lesion = np.zeros((4, 4), dtype=bool)
-    lesion[:2] = True
-    maps[1] = lesion
-    assert pixel_results(maps, ["a", "b", "c"], {"b": lesion}) == {
-        "average_precision": 1.0,
-        "prevalence": 0.5,
-        "images": 1,
-    }
-    assert pixel_results(maps, ["a", "b", "c"], {}) is None
-
-
-def test_lesions_too_small_for_a_pixel_do_not_end_the_evaluation():
-    assert pixel_results(np.zeros((1, 4, 4), np.float32), ["a"], {"a": np.zeros((4, 4), bool)}) is None
 
 
 # Weights & Biases, offline
