@@ -1,7 +1,7 @@
 # %% [markdown] id="what-matters"
 # # 7 What matters?
 #
-# **Reads** `table`, `images`, `evaluation`, `candidates`. **Leaves** `test`, `trivial`, `best`, `published`.
+# **Reads** `table`, `trained`, `images`, `evaluation`, `candidates`. **Leaves** `test`, `audited`, `checks`, `published`.
 #
 # First, would something trivial have done as well? Then four questions that the literature leaves open, asked of this run and of
 # the published ones: how much is the score and how much the training, does the reversal matter, does a U-Net that cannot copy
@@ -11,46 +11,56 @@
 #
 # On the RSNA test set that the MedIAnomaly benchmark uses, the mere fact that a film was taken from the front (view AP)
 # separates normal from lung opacity with AUROC 0.79, while its published autoencoders reach 0.61 to 0.73: sick patients are
-# filmed in bed. A method is only worth its training if it
-# beats what needs none. These rows have learned nothing but the average of the training films.
+# filmed in bed. Every run therefore asks of itself what else could explain its result:
+#
+# | check | what it asks |
+# |---|---|
+# | tag | does what is known of the film (view, age, sex, source, file) separate the classes? |
+# | image | does a number that needs no network? |
+# | stratum | what is left among films that are alike in the strongest tag, and in the strongest feature? *Pairs within strata* counts no pair of two strata |
+# | film | what is left without the border, and without the lungs? |
+# | reading | what if the other reading of the labels counts? |
+# | on two sides | does a patient or a film stand on the test side and on another, as far as anybody can know? |
+#
+# A line's *AUROC* is that of the tag or feature; the methods' stand beside it, *on the same films*, with the primary score. An AUROC
+# below 0.5 separates too, the other way round: what counts is the distance from 0.5. Fewer than 10 films of a class get no figure.
+#
+# Where the border or the lungs are *replaced*, the mean training film stands there, shifted to the brightness of the nearest pixel that
+# stays: nothing of the film's own, and no edge. A *black* hole, the usual control, is an anomaly itself and can hide what the rest of
+# the film gives away. What stands there decides much, so read the two together: neither is proof alone.
 
 # %%
-from lib.evaluation import auroc
+from lib.audit import audit, audit_table
+from lib.files import replacing
+from lib.localisation import lungs_template
+from lib.scoring import reconstruct, residuals
+
+
+def primary(method):
+    """Return what gives films the primary score by this method: the mean absolute residual."""
+    return lambda films: residuals(films, reconstruct(method, films)).mean(axis=(1, 2), dtype=float)
+
 
 test = table[table["side"] == "test"].reset_index(drop=True)
-known = test[params.label_column].isin(["normal", "abnormal"]).to_numpy()
-is_abnormal = (test[params.label_column][known] == "abnormal").to_numpy()
-films = images.test[known].astype(np.float32) / 255
-mean_film = images.train[:].mean(axis=0) / 255
-rows = {
-    "mean grey": films.mean(axis=(1, 2)),
-    "contrast (standard deviation)": films.std(axis=(1, 2)),
-    "distance to the mean training film": np.abs(films - mean_film).mean(axis=(1, 2)),
-    "sharpness (mean gradient)": np.abs(np.diff(films, axis=2)).mean(axis=(1, 2)),
-}
-if (test["view"][known] != "").all():
-    rows["view is AP"] = (test["view"][known] == "AP").to_numpy(float)
-trivial = {name: auroc(values, is_abnormal) for name, values in rows.items()}
-methods_auroc = {name: entry["auroc"]["value"] for name, entry in evaluation["methods"].items()}
-comparison = pd.DataFrame({"AUROC": trivial | methods_auroc}).rename_axis("score")
-comparison["away from chance"] = (comparison["AUROC"] - 0.5).abs()
-comparison["trained"] = [name in methods_auroc for name in comparison.index]
-display(comparison.sort_values("away from chance", ascending=False).round(3))
-
-# %% [markdown]
-# An AUROC below 0.5 separates too, the other way round: *lower* values are the abnormal ones. What counts is the distance from
-# 0.5. These are point estimates, and the best trivial score is chosen with the test labels, in its favour: a method that does
-# not pass it has shown nothing that needs a network; one that does has passed one hurdle of several.
-
-# %%
-best = max(trivial, key=lambda name: abs(trivial[name] - 0.5))
-away = abs(trivial[best] - 0.5)
-pd.DataFrame(
-    {
-        name: {"AUROC": f"{value:.3f}", f"passes “{best}” ({0.5 + away:.3f})": "yes" if value > 0.5 + away else "no"}
-        for name, value in methods_auroc.items()
-    }
-).T.rename_axis("method")
+audited = audit(
+    {"train": split.train, "validation": split.validation, "test": split.test},
+    images.test,
+    images.train[:].mean(axis=0),
+    {name: test[name].to_numpy() for name in compared},
+    manifest=split.manifest,
+    rescore={name: primary(method) for name, method in trained.items()},
+    lungs=lungs_template(params.image_size),
+    labels=params.label_column,
+    resamples=params.resamples,
+    seed=params.seed,
+)
+for verdict in audited["verdicts"].values():
+    display(Markdown(f"**{verdict['sentence']}**"))
+checks = audit_table(audited)
+with replacing(run.folder / "audit.csv") as out:
+    checks.to_csv(out)
+run.write_results(run.results() | {"audit": audited})
+checks
 
 # %% [markdown]
 # ## This run, score by score
@@ -62,12 +72,16 @@ pd.DataFrame(
 last = candidates[candidates["epoch"] == candidates.groupby("method")["epoch"].transform("max")]
 
 
+def shaded(matrix):
+    """Return a table of AUROCs, the darker the higher."""
+    style = matrix.style.format("{:.2f}", na_rep="–").background_gradient("Greys", vmin=0.4, vmax=1.0)
+    return style.highlight_null("white")
+
+
 def score_matrix(scores):
     """Return AUROC by score, one column a method, the darker the higher."""
     matrix = scores.pivot(index="score", columns="method", values="auroc").reindex(scores["score"].unique())
-    matrix = matrix[list(dict.fromkeys(scores["method"]))]
-    shaded = matrix.style.format("{:.2f}", na_rep="–").background_gradient("Greys", vmin=0.4, vmax=1.0)
-    return shaded.highlight_null("white")
+    return shaded(matrix[list(dict.fromkeys(scores["method"]))])
 
 
 display(score_matrix(last))
@@ -78,13 +92,15 @@ display(score_matrix(last))
 # Runs on real films with several seeds, made by the commands in the README and kept in `research/results/`. A row's value is the
 # mean over the seeds, its interval the bootstrap's over patients of that mean; the lowest and the highest seed stand beside it.
 # Every time that anybody looked at these test films is in `research/results/looks.csv`. *Adult, strict* has 36 normal and 64 abnormal films: its intervals are about 0.1 wide to either side. The pediatric set is a quick start
-# and no evidence.
+# and no evidence. In the files whose names end in *seconds* the U-Nets were trained for as long as RA takes, three times as many
+# epochs, instead of for as many images.
 
 # %%
 import json
 from pathlib import Path
 
 import lib
+from lib.evaluation import shown
 
 folder = Path(lib.__file__).parents[1] / "research/results"
 published = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
@@ -96,45 +112,127 @@ def study_table(study):
     for one in study["evaluations"]:
         name = f"{one['labels']}: {one['n_normal']} normal, {one['n_abnormal']} abnormal"
         columns[name] = {
-            row: f"{e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
-            f" ({min(e['auroc']['seeds']):.2f} to {max(e['auroc']['seeds']):.2f})"
+            row: f"{shown(e['auroc'])} ({min(e['auroc']['seeds'].values()):.2f} to {max(e['auroc']['seeds'].values()):.2f})"
             for row, e in one["rows"].items()
         }
+    columns["seeds"] = {row: ", ".join(e["auroc"]["seeds"]) for row, e in study["evaluations"][0]["rows"].items()}
     return pd.DataFrame(columns).rename_axis("AUROC [95 %] (seeds)")
 
 
 for name, study in published.items():
-    spent = ", ".join(f"{m} {b['images_seen']:,}" for m, b in study["budgets"].items())
-    display(Markdown(f"**{name}**: seeds {study['seeds']}, {study['params']['image_size']} px; images seen: {spent}"))
+    display(Markdown(f"**{name}**, {study['params']['image_size']} px"))
     display(study_table(study))
+
+# %%
+spent = {
+    (name, method): {key.replace("_", " "): f"{budget[key]:,.0f}" for key in ("images_seen", "steps", "seconds")}
+    for name, study in published.items()
+    for method, budget in study["budgets"].items()
+}
+pd.DataFrame(spent).T.rename_axis(["runs", "method"])
+
+# %% [markdown]
+# Four questions follow. Each answer is computed from these files by a rule: a difference whose 95 % interval contains zero is
+# called *not told apart*, and nothing is said of rows that were not run.
+
+# %%
+ORDER = {-1: "ranks below", 0: "is not told apart from", 1: "ranks above"}
+mains = {name: study for name, study in published.items() if not name.endswith("-seconds")}
+
+
+def differences(study, pairs):
+    """Return those of the pairs that the first evaluation has, in this order."""
+    there = {(d["first"], d["second"]): d for d in study["evaluations"][0]["differences"]}
+    return [there[pair] for pair in pairs if pair in there]
+
+
+def verdicts(found):
+    """Say of each difference what its interval says."""
+    lines = []
+    for d in found:
+        order = ORDER[(d["low"] > 0) - (d["high"] < 0)]
+        by = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], seeds {', '.join(d['seeds'])}"
+        lines.append(f"- *{d['first']}* {order} *{d['second']}*: {by}")
+    return "\n".join(lines) or "Not run."
+
+
+def forms(method):
+    """Return the method's three scores."""
+    return [method, f"{method}, chosen", f"{method}, combined"]
+
 
 # %% [markdown]
 # ### How much is the score, how much the training?
 #
-# The same table as above, for the published runs: the mean over the seeds.
+# AUROC by map and method, the mean over the three pools, both forms and the seeds, so that nothing is picked. A line is one map
+# for all methods; the two of *ra encoder* look through RA's encoder at what others have reconstructed, too. If all the lines were
+# alike the score would not matter; if all the columns were, the training would not. The squares of the deviations from the
+# mean are split accordingly (two-way analysis of variance, lines without a gap): between methods, between maps, and the rest,
+# which is that the best map differs from method to method.
 
 # %%
-for name, study in published.items():
+for name, study in mains.items():
+    by_score = pd.DataFrame(study["scores"])
+    grid = by_score.groupby(by_score.index.str.partition(",").get_level_values(0), sort=False).mean()
+    grid = grid[~grid.index.str.contains("vae encoder|kl|embedding")]
     display(Markdown(f"**{name}**, labels: {study['evaluations'][0]['labels']}"))
-    display(score_matrix(pd.DataFrame(study["scores"])))
+    display(shaded(grid))
+    values = grid.dropna().to_numpy()
+    whole = ((values - values.mean()) ** 2).sum()
+    between = [len(values) * ((values.mean(axis=0) - values.mean()) ** 2).sum() / whole]
+    between.append(values.shape[1] * ((values.mean(axis=1) - values.mean()) ** 2).sum() / whole)
+    lines = [
+        f"Of this table's variance {between[0]:.0%} lies between methods, {between[1]:.0%} between maps, "
+        f"{1 - sum(between):.0%} in which map suits which method."
+    ]
+    primary = by_score.loc["residual, mean"]
+    for method in ("unet", "unet-denoising", "ra"):
+        best = np.mean(list(study["oracle"][method].values()))
+        chosen = study["evaluations"][0]["rows"][f"{method}, chosen"]["auroc"]["value"]
+        lines.append(
+            f"- *{method}*: {primary[method]:.3f} by its mean residual, {chosen:.3f} by the score that was chosen without "
+            f"labels, {best:.3f} by the best that labels could have picked"
+        )
+    display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# ### Does the reversal matter, does a U-Net that cannot copy do better, does any of them beat frozen features?
+# ### Does the reversed embedding loss matter?
 #
-# Each line is a difference of two mean AUROCs on the same resamples, with what its interval says.
+# *si-vae* is RA without its reversed embedding loss, *vae* is RA without its game: the same networks, images and order.
+
+# %%
+for name, study in mains.items():
+    found = differences(study, [(a, b) for m in ("si-vae", "vae") for a, b in zip(forms(m), forms("ra"), strict=True)])
+    display(Markdown(f"**{name}**\n\n{verdicts(found)}"))
+
+# %% [markdown]
+# ### Does a U-Net that cannot copy beat RA?
+#
+# At equal images seen, and, in the second list of a set, at equal seconds.
 
 # %%
 for name, study in published.items():
-    for one in study["evaluations"]:
-        rows = {
-            f"{d['first']} minus {d['second']}": {
-                "AUROC": f"{d['value']:+.3f} [{d['low']:+.2f}, {d['high']:+.2f}]",
-                "": "no difference shown" if d["low"] <= 0 <= d["high"] else "the interval excludes zero",
-            }
-            for d in one["differences"]
-        }
-        display(Markdown(f"**{name}**, labels: {one['labels']}"))
-        display(pd.DataFrame(rows).T)
+    unets = [method for method in study["budgets"] if method.startswith("unet")]
+    found = differences(study, [(a, b) for m in unets for a, b in zip(forms(m), forms("ra"), strict=True)])
+    display(Markdown(f"**{name}**\n\n{verdicts(found)}"))
+
+# %% [markdown]
+# ### Does any of them beat frozen features?
+#
+# *knn* is the distance to the nearest training films in the features of a network that has seen photographs, and no X-ray, in
+# its training. It needs no training and no choice.
+
+# %%
+for name, study in mains.items():
+    found = differences(study, [(row, "knn") for method in study["budgets"] for row in forms(method)])
+    above, below = ([d["first"] for d in found if sign * d[edge] > 0] for sign, edge in ((1, "low"), (-1, "high")))
+    lines = [
+        f"Of {len(found)} scores of trained methods, above the nearest neighbours: {len(above)} "
+        f"({', '.join(above) or 'none'}); below: {len(below)}; not told apart: {len(found) - len(above) - len(below)}. "
+        "The highest:",
+        verdicts(sorted(found, key=lambda d: -d["value"])[:5]),
+    ]
+    display(Markdown(f"**{name}**\n\n" + "\n\n".join(lines)))
 
 # %% [markdown]
 # ### What others have published
@@ -160,7 +258,8 @@ for ax, (name, study) in zip(np.ravel(figure.subplots(max(1, len(published)), 1)
     for x, (row, e) in enumerate(rows):
         shade = colour(row.partition(",")[0])
         ax.vlines(x, e["auroc"]["low"], e["auroc"]["high"], color=shade)
-        ax.plot([x] * len(e["auroc"]["seeds"]), e["auroc"]["seeds"], ".", color=shade, markersize=3)
+        seeds = list(e["auroc"]["seeds"].values())
+        ax.plot([x] * len(seeds), seeds, ".", color=shade, markersize=3)
         ax.plot(x, e["auroc"]["value"], "o", color=shade)
     ax.axhline(0.5, color="0.6", linestyle=":")
     ax.set_xticks(range(len(rows)), [row for row, _ in rows], rotation=60, ha="right", fontsize=7)

@@ -1,114 +1,175 @@
 """Runs of one set with different seeds -> one small file of results, which the README and chapter 7 read.
 
-    python research/study.py research/results/adult.json runs/adult-0 runs/adult-1 ...
+    python research/study.py research/results/adult.json runs/adult-0 runs/adult-1 ... runs/adult-arms-0 ...
 
-The test films are the same in every run, so a row's AUROC is the mean over the seeds, its interval comes from one
-bootstrap over patients that takes that mean in each resample, and the seeds' own values stand beside it.
+Runs of one seed count as one: a row is taken from the first of them that has it. The test films are the same in every
+run, so a row's AUROC is the mean over the seeds that have it, its interval comes from one bootstrap over patients that
+takes that mean in each resample, and the seeds' own values and their part of the variance stand beside it. A difference is that of the seeds that both
+rows have.
 """
 
 import argparse
 import json
 from datetime import date
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.evaluation import LEVEL, Bootstrap, bootstrap, threshold_at
+from lib.evaluation import threshold_at
 from lib.files import write_json
 from lib.judging import read_candidates
 from lib.runs import Run
+from lib.uncertainty import Bootstrap, bootstrap, over_seeds
 
 RESAMPLES = 2000
 METRICS = ("auroc", "average_precision")
+SCORES = ("", ", chosen", ", combined")
 
 
-def over_seeds(drawn: Bootstrap, metric: str, minus: Bootstrap | None = None) -> dict:
-    """Return the mean over the seeds with its interval, and each seed's value: of a row, or of a difference."""
-    value, replicates = drawn.values[metric], drawn.replicates[metric]
+def mean_over_seeds(drawn: dict[int, Bootstrap], metric: str, minus: dict[int, Bootstrap] | None = None) -> dict:
+    """Return the mean over the seeds, each seed's value, and its intervals: of a row, or of a difference.
+
+    "low" and "high" are of the sample, with these seeds; "drawn" takes the seeds as draws too, where there are several.
+    """
+    seeds = [seed for seed in drawn if minus is None or seed in minus]
+    values = np.array([drawn[seed].values[metric][0] for seed in seeds])
+    replicates = np.array([drawn[seed].replicates[metric][0] for seed in seeds])
     if minus is not None:
-        value, replicates = value - minus.values[metric], replicates - minus.replicates[metric]
-    low, high = np.nanquantile(replicates.mean(axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"value": float(value.mean()), "low": float(low), "high": float(high), "seeds": value.round(4).tolist()}
+        values -= [minus[seed].values[metric][0] for seed in seeds]
+        replicates -= [minus[seed].replicates[metric][0] for seed in seeds]
+    split = over_seeds(values, replicates, drawn[seeds[0]].patients, None if minus else metric)
+    return {
+        **split.fixed._asdict(),
+        "drawn": split.drawn and [round(split.drawn.low, 4), round(split.drawn.high, 4)],
+        "sd": {"sample": split.sample_sd, "seeds": split.seed_sd},
+        "seeds": {str(seed): round(float(one), 4) for seed, one in zip(seeds, values, strict=True)},
+    }
+
+
+class Seed:
+    """The runs of one seed, as if they were one: what the first of them has counts."""
+
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs, self.results = runs, [run.results() for run in runs]
+        if len({results["split"] for results in self.results}) > 1:
+            raise SystemExit(
+                f"{[run.folder.name for run in runs]} have one seed and different splits: train them on one"
+            )
+        tables = [pd.read_parquet(run.folder / "scores.parquet").set_index(["id", "side"]) for run in runs]
+        self.table = tables[0]
+        for table in tables[1:]:
+            self.table = self.table.join(table[table.columns.difference(self.table.columns)], validate="one_to_one")
+        self.table = self.table.reset_index("side")
+        named = dict.fromkeys(column for results in self.results for column in results["columns"])
+        self.columns = [column for column in named if column in self.table]  # others: of a run that stood beside it
+        self.labels = runs[0].params.label_column
+        self.test = self.table[self.table["side"] == "test"]
+        found = [read_candidates(run.folder, self.test[self.labels]) for run in runs]
+        first = pd.concat(found, keys=range(len(runs)), names=["run"]).reset_index("run")
+        self.candidates = first[first["run"] == first.groupby("method")["run"].transform("min")]
+
+    def of_method(self, key: str) -> dict:
+        """Return results[key] or results["methods"][name][key], by method."""
+        made = {}
+        for results in reversed(self.results):
+            made |= results[key] if key in results else {n: one[key] for n, one in results["methods"].items()}
+        return made
+
+    def alarms(self, column: str) -> float | None:
+        """Return how many of the normal test films exceed the threshold that promises 5 %."""
+        validation = self.table[column][self.table["side"] == "validation"]
+        normal = self.test[column][self.test[self.labels] == "normal"]
+        return float((normal > threshold_at(validation)).mean()) if validation.notna().all() else None
 
 
 def study(folders: list[Path]) -> dict:
     """Evaluate what all these runs have scored, and say what they were."""
     runs = [Run.open(folder) for folder in folders]
-    results = [run.results() for run in runs]
-    tables = [pd.read_parquet(run.folder / "scores.parquet") for run in runs]
-    tests = [table[table["side"] == "test"].set_index("id") for table in tables]
-    if any(set(test.index) != set(tests[0].index) for test in tests):
+    by_seed = {run.params.seed: Seed([other for other in runs if other.params.seed == run.params.seed]) for run in runs}
+    first = next(iter(by_seed.values()))
+    if any(set(one.test.index) != set(first.test.index) for one in by_seed.values()):
         raise SystemExit("the runs have different test films: give runs on a set with an official test side")
-    columns = [column for column in results[0]["columns"] if all(column in test for test in tests)]
-    methods = list(results[0]["methods"])
+    columns = list(dict.fromkeys(column for one in by_seed.values() for column in one.columns))
+    methods = list(dict.fromkeys(method for run in runs for method in run.params.methods))
+    pairs = [("unet", "unet-denoising")]
+    pairs += [(m + what, rival + what) for rival in ["ra"] for what in SCORES for m in methods if m != rival]
+    pairs += [(m + what, "knn") for what in SCORES for m in methods]
     evaluations = []
     for labels in ("strict_label", "label"):
-        if labels not in tests[0]:
+        if labels not in first.test:
             continue
-        label = tests[0][labels]
+        label = first.test[labels]
         known = label[label.isin(["normal", "abnormal"])].index
-        is_abnormal, patients = (label[known] == "abnormal").to_numpy(), tests[0].loc[known, "patient"].to_numpy()
-        drawn = {
-            column: bootstrap(np.stack([t.loc[known, column] for t in tests]), is_abnormal, patients, RESAMPLES)
+        is_abnormal, patients = (label[known] == "abnormal").to_numpy(), first.test.loc[known, "patient"].to_numpy()
+        drawn: dict[str, dict[int, Bootstrap]] = {
+            column: {
+                seed: bootstrap(one.test.loc[known, [column]].to_numpy(float).T, is_abnormal, patients, RESAMPLES)
+                for seed, one in by_seed.items()
+                if column in one.columns
+            }
             for column in columns
         }
-        pairs = [
-            pair for what in ("", ", chosen", ", combined") for pair in combinations([m + what for m in methods], 2)
-        ]
-        pairs += [(m + what, "knn") for m in methods for what in ("", ", chosen", ", combined")]
         evaluations.append(
             {
                 "labels": labels,
                 "n_normal": int((~is_abnormal).sum()),
                 "n_abnormal": int(is_abnormal.sum()),
-                "rows": {c: {metric: over_seeds(drawn[c], metric) for metric in METRICS} for c in columns},
+                "rows": {c: {metric: mean_over_seeds(drawn[c], metric) for metric in METRICS} for c in columns},
                 "differences": [
-                    {"first": a, "second": b, **over_seeds(drawn[a], "auroc", drawn[b])}
+                    {"first": a, "second": b, **mean_over_seeds(drawn[a], "auroc", drawn[b])}
                     for a, b in pairs
-                    if {a, b} <= set(columns)
+                    if {a, b} <= set(columns) and set(drawn[a]) & set(drawn[b])
                 ],
             }
         )
-    candidates = pd.concat(
-        [
-            read_candidates(run.folder, test[run.params.label_column]).assign(seed=run.params.seed)
-            for run, test in zip(runs, tests, strict=True)
-        ]
-    )
-    last = candidates[candidates["epoch"] == candidates.groupby("method")["epoch"].transform("max")]
-    alarms = {}
-    for column in columns:
-        rates = []
-        for table, test, run in zip(tables, tests, runs, strict=True):
-            validation = table[column][table["side"] == "validation"]
-            normal = test[column][test[run.params.label_column] == "normal"]
-            if validation.notna().all():
-                rates.append(float((normal > threshold_at(validation)).mean()))
-        alarms[column] = np.round(rates, 4).tolist()
+    candidates = pd.concat([one.candidates.assign(seed=seed) for seed, one in by_seed.items()])
+    last = candidates[candidates["epoch"] == candidates.groupby(["method", "run"])["epoch"].transform("max")]
+    own = candidates[candidates["own"]].groupby(["method", "seed"], sort=False)
+    oracle, agrees = own["auroc"].max(), own.apply(lambda of: of["separation"].corr(of["auroc"], method="spearman"))
+
+    def by(key: str) -> dict:
+        found = {seed: one.of_method(key) for seed, one in by_seed.items()}
+        names = dict.fromkeys(name for of_seed in found.values() for name in of_seed)
+        return {name: {str(seed): of[name] for seed, of in found.items() if name in of} for name in names}
+
+    settings = [run.params.model_dump(exclude={"data_dir", "run_dir", "seed"}) for run in runs]
     return {
         "made": date.today().isoformat(),
-        "runs": [run.folder.name for run in runs],
-        "params": runs[0].params.model_dump(exclude={"data_dir", "run_dir", "seed"}),
-        "seeds": [run.params.seed for run in runs],
-        "splits": [result["split"] for result in results],
+        "runs": {
+            run.folder.name: {key: value for key, value in one.items() if value != settings[0][key]}
+            for run, one in zip(runs, settings, strict=True)
+        },
+        "params": settings[0],
+        "seeds": list(by_seed),
+        "splits": {str(seed): one.results[0]["split"] for seed, one in by_seed.items()},
         "resamples": RESAMPLES,
-        "patient_separation": results[0]["patient_separation"],
-        "budgets": {m: results[0]["methods"][m]["budget"] for m in methods},
-        "pixels": {m: [result["methods"][m]["pixels"] for result in results] for m in methods},
-        "copied": {m: [result["copied"][m] for result in results] for m in methods},
-        "choices": {m: [result["choices"][m] for result in results] for m in results[0]["choices"]},
-        "left_out": results[0]["left_out"],
+        "patient_separation": first.results[0]["patient_separation"],
+        "budgets": {  # of the seed that took the fewest seconds: the others shared the machine with more
+            method: min(by("budget")[method].values(), key=lambda budget: budget["seconds"]) for method in methods
+        },
+        "localisation": {
+            str(seed): [results.get("localisation") for results in one.results] for seed, one in by_seed.items()
+        },
+        "copied": by("copied"),
+        "choices": by("choices"),
+        "left_out": first.results[0]["left_out"],
         "evaluations": evaluations,
-        "false_alarms_at_a_promised_0.05": alarms,
-        "scores": [
-            {"method": method, "score": score, **group[["separation", "auroc"]].mean().round(4).to_dict()}
-            for (method, score), group in last.groupby(["method", "score"], sort=False)
-        ],
+        "false_alarms_at_a_promised_0.05": {
+            column: {str(seed): one.alarms(column) for seed, one in by_seed.items() if column in one.columns}
+            for column in columns
+        },
+        "scores": {
+            method: of.groupby("score", sort=False)["auroc"].mean().round(4).to_dict()
+            for method, of in last.groupby("method", sort=False)
+        },
         "oracle": {
-            method: [round(float(one["auroc"].max()), 4) for _, one in group.groupby("seed")]
-            for method, group in candidates.groupby("method", sort=False)
+            method: {str(seed): round(value, 4) for seed, value in oracle[method].items()}
+            for method in oracle.index.unique("method")
+        },
+        "criterion_agrees_with_auroc_spearman": {
+            method: {str(seed): round(value, 4) for seed, value in agrees[method].items()}
+            for method in oracle.index.unique("method")
         },
     }
 
@@ -116,7 +177,7 @@ def study(folders: list[Path]) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="the file of results to write")
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of scored runs that differ in their seed")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of scored runs of one set; those of a seed are one")
     given = parser.parse_args()
     write_json(given.file, study(given.runs))
     print(json.dumps(json.loads(given.file.read_text())["evaluations"][0]["rows"], indent=1)[:2000])

@@ -1,6 +1,7 @@
 """Promises of `research/study.py`: runs with different seeds become one file, by the rules that it states."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from lib import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
-    "methods": ["unet", "vae"],
+    "methods": ["unet", "ra"],
     "references": ["mean-grey", "mean-image"],
     "backbone": "none",
     "source": "folder",
@@ -47,50 +48,78 @@ def made(tmp_path_factory) -> tuple[dict, list[Path]]:
         rows.append({"filename": f"{i}.png", "label": label, "split": split})
     pd.DataFrame(rows).to_csv(base / "data/labels.csv", index=False)
     (base / "small.yaml").write_text(yaml.safe_dump(SETTINGS))
-    folders = [base / f"small-{seed}" for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        settings = [f"data_dir={base / 'data'}", f"seed={seed}", f"run_dir={folder}"]
-        assert cli.train([str(base / "small.yaml"), "--set", *settings]) == 0
-        assert cli.evaluate([str(folder)]) == 0
+    runs = {"small-0": {}, "small-1": {}, "arms-0": {"methods": ["vae"], "references": [], "seed": 0}}
+    for seed, (name, changes) in enumerate(runs.items()):
+        (base / f"{name}.yaml").write_text(yaml.safe_dump(SETTINGS | {"seed": seed} | changes))
+        settings = [f"data_dir={base / 'data'}", f"run_dir={base / name}"]
+        assert cli.train([str(base / f"{name}.yaml"), "--set", *settings]) == 0
+        assert cli.evaluate([str(base / name)]) == 0
+    folders = [base / name for name in runs]
     command = [sys.executable, "research/study.py", str(base / "small.json"), *map(str, folders)]
     subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)}, capture_output=True)
     return json.loads((base / "small.json").read_text()), folders
 
 
-def test_each_rows_value_is_the_mean_of_its_seeds_aurocs(made):
+def test_each_rows_value_is_the_mean_of_the_aurocs_of_the_seeds_that_have_it(made):
     study, folders = made
     (one,) = study["evaluations"]
     assert (one["n_normal"], one["n_abnormal"]) == (12, 12)
-    tables = [pd.read_parquet(folder / "scores.parquet").query("side == 'test'") for folder in folders]
-    assert set(one["rows"]) == {
-        "mean-grey", "mean-image", "mean-image, chosen", "mean-image, combined",
-        "unet", "unet, chosen", "unet, combined", "vae", "vae, chosen", "vae, combined",
-    }  # fmt: skip
+    small_0, small_1, arms_0 = (
+        pd.read_parquet(folder / "scores.parquet").query("side == 'test'") for folder in folders
+    )
+    trained = [f"{method}{what}" for method in ("unet", "ra") for what in ("", ", chosen", ", combined")]
+    vae = ["vae", "vae, chosen", "vae, combined"]
+    fixed = ["mean-grey", "mean-image", "mean-image, chosen", "mean-image, combined"]
+    assert set(one["rows"]) == {*trained, *vae, *fixed}
     for row, entry in one["rows"].items():
-        expected = [roc_auc_score(table["label"] == "abnormal", table[row]) for table in tables]
+        tables = {"0": arms_0} if row in vae else {"0": small_0, "1": small_1}
+        expected = {seed: roc_auc_score(table["label"] == "abnormal", table[row]) for seed, table in tables.items()}
         assert entry["auroc"]["seeds"] == pytest.approx(expected, abs=1e-4)
-        assert entry["auroc"]["value"] == pytest.approx(np.mean(expected))
+        assert entry["auroc"]["value"] == pytest.approx(np.mean(list(expected.values())))
         assert entry["auroc"]["low"] <= entry["auroc"]["value"] <= entry["auroc"]["high"]
 
 
-def test_a_difference_is_that_of_the_two_means(made):
+def test_a_difference_is_that_of_the_seeds_that_both_rows_have(made):
     (one,) = made[0]["evaluations"]
-    for difference in one["differences"]:
-        first, second = (one["rows"][difference[side]]["auroc"]["value"] for side in ("first", "second"))
-        assert difference["value"] == pytest.approx(first - second)
+    pairs = {(difference["first"], difference["second"]): difference for difference in one["differences"]}
+    assert {("unet", "ra"), ("vae", "ra"), ("vae, chosen", "ra, chosen")} <= set(pairs)
+    for (first, second), difference in pairs.items():
+        a, b = (one["rows"][row]["auroc"]["seeds"] for row in (first, second))
+        common = a.keys() & b.keys()
+        assert common == ({"0"} if "vae" in first else {"0", "1"})
+        assert difference["value"] == pytest.approx(np.mean([a[seed] - b[seed] for seed in common]), abs=1e-4)
 
 
 def test_no_choice_is_better_than_its_oracle(made):
     study, folders = made
-    for method, choices in study["choices"].items():
-        for choice, oracle, folder in zip(choices, study["oracle"][method], folders, strict=True):
-            assert choice["epoch"] in (0, 1, 2)
-            chosen = json.loads((folder / "results.json").read_text())["rows"]["methods"][f"{method}, chosen"]
-            assert chosen["auroc"]["value"] <= oracle + 1e-4
+    chosen = {}
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text())
+        seed = json.loads((folder / "params.json").read_text())["seed"]
+        for method in results["choices"]:
+            chosen[method, str(seed)] = results["rows"]["methods"][f"{method}, chosen"]["auroc"]["value"]
+    assert {(m, seed) for m, of in study["oracle"].items() for seed in of} == set(chosen)
+    for (method, seed), value in chosen.items():
+        assert study["choices"][method][seed]["epoch"] in (0, 1, 2)
+        assert value <= study["oracle"][method][seed] + 1e-4
 
 
-def test_it_says_what_the_runs_were(made):
+def test_it_says_what_the_runs_were_and_in_what_they_differ_from_the_first(made):
     study, folders = made
-    assert study["seeds"] == [0, 1] and study["runs"] == [folder.name for folder in folders]
-    assert len(set(study["splits"])) == 2 and study["params"]["widths"] == [4, 8]
-    assert study["budgets"]["unet"]["images_seen"] == study["budgets"]["vae"]["images_seen"]
+    assert study["seeds"] == [0, 1] and list(study["runs"]) == [folder.name for folder in folders]
+    assert study["runs"]["small-0"] == study["runs"]["small-1"] == {}
+    assert study["runs"]["arms-0"] == {"methods": ["vae"], "references": []}
+    assert len(set(study["splits"].values())) == 2 and study["params"]["widths"] == [4, 8]
+    seen = {budget["images_seen"] for budget in study["budgets"].values()}
+    assert set(study["budgets"]) == {"unet", "ra", "vae"} and len(seen) == 1
+
+
+def test_the_scores_of_one_seed_with_two_splits_are_refused(made, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(made[1][2], other)
+    results = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps(results | {"split": "another"}))
+    command = [sys.executable, "research/study.py", str(tmp_path / "x.json"), str(made[1][0]), str(other)]
+    said = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert said.returncode == 1 and "have one seed and different splits" in said.stderr
+    assert not (tmp_path / "x.json").exists()
