@@ -103,7 +103,9 @@ import lib
 from lib.evaluation import shown
 
 folder = Path(lib.__file__).parents[1] / "research/results"
-published = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+published = {
+    file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"), key=lambda file: file.stem)
+}
 
 
 def study_table(study):
@@ -182,15 +184,15 @@ for name, study in mains.items():
     between = [len(values) * ((values.mean(axis=0) - values.mean()) ** 2).sum() / whole]
     between.append(values.shape[1] * ((values.mean(axis=1) - values.mean()) ** 2).sum() / whole)
     lines = [
-        f"Of this table's variance {between[0]:.0%} lies between methods, {between[1]:.0%} between maps, "
-        f"{1 - sum(between):.0%} in which map suits which method."
+        f"Of this table's variance {100 * between[0]:.0f} % lies between methods, {100 * between[1]:.0f} % between maps, "
+        f"{100 * (1 - sum(between)):.0f} % in which map suits which method."
     ]
-    primary = by_score.loc["residual, mean"]
+    rows = study["evaluations"][0]["rows"]
     for method in ("unet", "unet-denoising", "ra"):
         best = np.mean(list(study["oracle"][method].values()))
-        chosen = study["evaluations"][0]["rows"][f"{method}, chosen"]["auroc"]["value"]
+        primary, chosen = (rows[row]["auroc"]["value"] for row in (method, f"{method}, chosen"))
         lines.append(
-            f"- *{method}*: {primary[method]:.3f} by its mean residual, {chosen:.3f} by the score that was chosen without "
+            f"- *{method}*: {primary:.3f} by its mean residual, {chosen:.3f} by the score that was chosen without "
             f"labels, {best:.3f} by the best that labels could have picked"
         )
     display(Markdown("\n".join(lines)))
@@ -208,7 +210,7 @@ for name, study in mains.items():
 # %% [markdown]
 # ### Does a U-Net that cannot copy beat RA?
 #
-# At equal images seen, and, in the second list of a set, at equal seconds.
+# At equal images seen and, in the lists whose names end in *seconds*, at equal seconds.
 
 # %%
 for name, study in published.items():
@@ -251,20 +253,30 @@ for name, study in mains.items():
 # None of these stands beside an interval over patients and a baseline of tags.
 
 # %%
-figure = Drawing(figsize=(10, 0.5 + 2.6 * max(1, len(published))), layout="constrained")
-for ax, (name, study) in zip(np.ravel(figure.subplots(max(1, len(published)), 1)), published.items(), strict=False):
-    one = study["evaluations"][0]
-    rows = sorted(one["rows"].items(), key=lambda row: row[1]["auroc"]["value"])
-    for x, (row, e) in enumerate(rows):
-        shade = colour(row.partition(",")[0])
-        ax.vlines(x, e["auroc"]["low"], e["auroc"]["high"], color=shade)
-        seeds = list(e["auroc"]["seeds"].values())
-        ax.plot([x] * len(seeds), seeds, ".", color=shade, markersize=3)
-        ax.plot(x, e["auroc"]["value"], "o", color=shade)
-    ax.axhline(0.5, color="0.6", linestyle=":")
-    ax.set_xticks(range(len(rows)), [row for row, _ in rows], rotation=60, ha="right", fontsize=7)
-    ax.set(
-        ylabel="AUROC",
-        title=f"{name}, labels: {one['labels']}: {rows[-1][0]} ranks highest, {rows[-1][1]['auroc']['value']:.2f}",
+MARKERS = {"": "o", ", chosen": "s", ", combined": "^"}
+most = max((sum("," not in row for row in s["evaluations"][0]["rows"]) for s in mains.values()), default=1)
+figure = Drawing(figsize=(10, 1.2 + 0.36 * most), layout="constrained")
+for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), mains.items(), strict=False):
+    rows = study["evaluations"][0]["rows"]
+    values = {row: e["auroc"]["value"] for row, e in rows.items()}
+    plain = sorted(
+        (row for row in rows if "," not in row), key=lambda row: max(values.get(row + m, 0) for m in MARKERS)
     )
+    for y, row in enumerate(plain):
+        shade = colour(row) if row in study["params"]["methods"] else "0.4"
+        for shift, (form, marker) in zip((0.2, 0, -0.2), MARKERS.items(), strict=True):
+            if row + form in rows:
+                e = rows[row + form]["auroc"]
+                seeds = list(e["seeds"].values())
+                ax.hlines(y + shift, e["low"], e["high"], color=shade, linewidth=1)
+                ax.plot(seeds, [y + shift] * len(seeds), ".", color=shade, markersize=2)
+                ax.plot(e["value"], y + shift, marker, color=shade, markersize=5)
+    ax.axvline(0.5, color="0.6", linestyle=":")
+    ax.set_yticks(range(len(plain)), plain, fontsize=8)
+    highest = max(values, key=values.get)
+    ax.set(xlabel="AUROC")
+    ax.set_title(f"{name}, {study['evaluations'][0]['labels']}: highest\n{highest}, {values[highest]:.2f}", fontsize=10)
+    for form, marker in MARKERS.items():
+        ax.plot([], [], marker, color="0.4", label=form.removeprefix(", ") or "mean residual")
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
 run.save_figure(figure, "published")
