@@ -34,6 +34,6 @@ judging       a method's reconstructions -> all its scores, the chosen one, the 
 figures       data -> matplotlib Figure; never shows or saves
 report        results -> tables, the summary in plain text, the page
 runs          the run folder: status, parameters, metrics, results, tracking, the report
-comparison    scores of runs that can be compared -> one table, evaluated
+comparison    scores of runs that can be compared -> one table, evaluated and audited
 cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the same functions
 """

@@ -1,14 +1,21 @@
-"""Scores of runs that can be compared -> one table, and what is reported about it."""
+"""Scores of runs that can be compared -> one table, what is reported about it, and what else could explain it."""
 
 import json
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
+from lib.audit import Score, audit, audit_table
+from lib.dataset import Sides, Split
 from lib.evaluation import evaluate_scores
+from lib.files import replacing
+from lib.localisation import lungs_template
+from lib.method import Method
 from lib.params import Params
 from lib.runs import Run, RunError
+from lib.scoring import reconstruct, residuals
 
 
 def comparable(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -87,3 +94,34 @@ def evaluate(run: Run, table: pd.DataFrame) -> dict[str, Any]:
     for name, entry in results["evaluation"]["methods"].items():
         run.summarise({f"{name}/{metric}": entry[metric]["value"] for metric in ("auroc", "average_precision")})
     return results
+
+
+def explain(
+    run: Run, table: pd.DataFrame, trained: Mapping[str, Method], split: Split, images: Sides
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Audit the primary scores in `table`; write results.json and audit.csv; return what `audit` gives, and its table.
+
+    Films without border or lungs are scored by the `trained` methods, which are this run's own.
+    """
+    test, results = table[table["side"] == "test"], run.results()
+
+    def primary(method: Method) -> Score:
+        return lambda films: residuals(films, reconstruct(method, films)).mean(axis=(1, 2), dtype=float)
+
+    audited = audit(
+        {"train": split.train, "validation": split.validation, "test": split.test},
+        images.test,
+        images.train[:].mean(axis=0),
+        {name: test[name].to_numpy() for name in results["methods"]},
+        manifest=split.manifest,
+        rescore={name: primary(method) for name, method in trained.items()},
+        lungs=lungs_template(run.params.image_size),
+        labels=run.params.label_column,
+        resamples=run.params.resamples,
+        seed=run.params.seed,
+    )
+    checks = audit_table(audited)
+    with replacing(run.folder / "audit.csv") as out:
+        checks.to_csv(out)
+    run.write_results(results | {"audit": audited})
+    return audited, checks

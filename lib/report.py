@@ -30,9 +30,10 @@ def budget_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Return the result as plain text: the table, the differences, and that it is no evidence where it is none."""
-    evaluation = results["evaluation"]
-    lines = [results_table(evaluation).to_string()]
+    """Return the result as plain text: what explains it, the table, the differences, and where it is no evidence."""
+    evaluation, verdicts = results["evaluation"], results.get("audit", {}).get("verdicts", {})
+    lines = [verdict["sentence"] for verdict in verdicts.values() if verdict["explained"]]
+    lines += [results_table(evaluation).to_string()]
     lines += [difference_text(difference) for difference in evaluation["differences"]]
     if results["synthetic"]:
         lines.append(SYNTHETIC)

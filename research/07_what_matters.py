@@ -30,36 +30,12 @@
 # the film gives away. What stands there decides much, so read the two together: neither is proof alone.
 
 # %%
-from lib.audit import audit, audit_table
-from lib.files import replacing
-from lib.localisation import lungs_template
-from lib.scoring import reconstruct, residuals
-
-
-def primary(method):
-    """Return what gives films the primary score by this method: the mean absolute residual."""
-    return lambda films: residuals(films, reconstruct(method, films)).mean(axis=(1, 2), dtype=float)
-
+from lib.comparison import explain
 
 test = table[table["side"] == "test"].reset_index(drop=True)
-audited = audit(
-    {"train": split.train, "validation": split.validation, "test": split.test},
-    images.test,
-    images.train[:].mean(axis=0),
-    {name: test[name].to_numpy() for name in compared},
-    manifest=split.manifest,
-    rescore={name: primary(method) for name, method in trained.items()},
-    lungs=lungs_template(params.image_size),
-    labels=params.label_column,
-    resamples=params.resamples,
-    seed=params.seed,
-)
+audited, checks = explain(run, table, trained, split, images)
 for verdict in audited["verdicts"].values():
     display(Markdown(f"**{verdict['sentence']}**"))
-checks = audit_table(audited)
-with replacing(run.folder / "audit.csv") as out:
-    checks.to_csv(out)
-run.write_results(run.results() | {"audit": audited})
 checks
 
 # %% [markdown]

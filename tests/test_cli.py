@@ -84,6 +84,7 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             "scores.parquet",
             "candidates.parquet",
             "candidates.csv",
+            "audit.csv",
             "results.json",
         ),
         *(
@@ -110,6 +111,17 @@ def test_the_reported_figure_is_that_of_the_saved_scores(finished):
         counts["normal"],
     )
     assert results["synthetic"]
+
+
+def test_every_run_is_audited_by_the_methods_that_it_reports(finished):
+    results = json.loads((finished / "results.json").read_text())
+    checks = pd.read_csv(finished / "audit.csv").set_index(["check", "what"])
+    evaluation, whole = results["evaluation"], next(row for row in results["audit"]["rows"] if row["what"] == "whole")
+    assert (whole["normal"], whole["abnormal"]) == (evaluation["n_normal"], evaluation["n_abnormal"])
+    assert set(whole["methods"]) == set(results["audit"]["verdicts"]) == set(evaluation["methods"])
+    assert set(evaluation["methods"]) <= set(checks) and ("film", "lungs replaced") in checks.index
+    for name, verdict in results["audit"]["verdicts"].items():
+        assert name in verdict["sentence"]
 
 
 def test_both_methods_have_spent_the_same_number_of_images(finished):

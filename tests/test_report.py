@@ -46,6 +46,15 @@ def test_the_summary_gives_every_methods_auroc_and_every_difference_in_words(res
     assert lines[-1].endswith("the interval excludes zero")
 
 
+def test_the_summary_says_first_what_something_trivial_does_as_well(results):
+    verdicts = {
+        "unet": {"explained": True, "sentence": "A tag alone does as well as unet."},
+        "ra": {"explained": False, "sentence": "Nothing trivial does as well as ra."},
+    }
+    plain, explained = summary(results), summary(results | {"audit": {"verdicts": verdicts}})
+    assert explained == f"A tag alone does as well as unet.\n{plain}"
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_the_summary_says_of_synthetic_images_that_they_are_no_evidence(results, synthetic):
     words = summary(results | {"synthetic": synthetic})
