@@ -93,7 +93,7 @@ def study(folders: list[Path]) -> dict:
     columns = list(dict.fromkeys(column for one in by_seed.values() for column in one.columns))
     methods = list(dict.fromkeys(method for run in runs for method in run.params.methods))
     pairs = [("unet", "unet-denoising")]
-    pairs += [(m + what, rival + what) for rival in ["ra"] for what in SCORES for m in methods if m != rival]
+    pairs += [(m + what, "ra" + what) for what in SCORES for m in methods if m != "ra"]
     pairs += [(m + what, "knn") for what in SCORES for m in methods]
     evaluations = []
     for labels in ("strict_label", "label"):
