@@ -29,11 +29,13 @@ evaluation    scores, labels and metadata -> all numbers that are reported, by f
 audit         what else could explain a result: tags, trivial features, lungs and border, shared patients; no torch
 conformal     normal films' scores -> p-values with a promised false alarm rate, also of several scores combined
 psychometric  phantom films without and with a lesion of stated size and contrast -> how surely it is detected
+claims        results -> what a run may say and what it may not, by rule
 choosing      choosing without labels, by lesions painted into normal films
 judging       a method's reconstructions -> all its scores, the chosen one, the combined one
-figures       data -> matplotlib Figure; never shows or saves
+figures       images and losses -> matplotlib Figure; never shows or saves
+charts        scores and what was evaluated of them -> matplotlib Figure: curves with bands, forests
 report        results -> tables, the summary in plain text, the page
 runs          the run folder: status, parameters, metrics, results, tracking, the report
-comparison    scores of runs that can be compared -> one table, evaluated and audited
+comparison    scores of runs that can be compared -> one table, evaluated, audited, with its claims
 cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the same functions
 """

@@ -14,8 +14,9 @@ from traitlets.config import Config
 
 from lib import comparison
 from lib.arms import ARMS
+from lib.charts import curves, false_alarms, forest, score_distributions
 from lib.dataset import Sides, Split, SplitError, load_data
-from lib.figures import cases, findings_forest, loss_curves, roc_curves, score_histograms
+from lib.figures import cases, loss_curves
 from lib.params import ParameterError, Params, project_root
 from lib.report import summary, write_report
 from lib.runs import Run, RunError
@@ -62,12 +63,15 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     scored = run.score(trained, histories, source, split, images)
     table, found = comparison.comparable(run)
     comparison.evaluate(run, table)
-    comparison.explain(run, table, trained, split, images)
-    results = run.results()
+    results = comparison.explain(run, table, trained, split, images)
     evaluation, methods = results["evaluation"], list(results["methods"])
-    run.save_figure(roc_curves(table, methods, params.label_column, evaluation), "roc")
-    run.save_figure(score_histograms(table, methods, params.label_column, evaluation), "scores")
-    run.save_figure(findings_forest(evaluation), "findings")
+    roc, precision_recall = curves(table, methods, params.label_column, evaluation)
+    run.save_figure(roc, "roc")
+    run.save_figure(precision_recall, "precision-recall")
+    run.save_figure(score_distributions(table, methods, params.label_column, evaluation), "scores")
+    run.save_figure(forest(evaluation, "findings"), "findings")
+    run.save_figure(forest(evaluation, "strata"), "strata")
+    run.save_figure(false_alarms(table, methods, params.label_column), "false-alarms")
     test = table[table["side"] == "test"].reset_index(drop=True)
     for name in trained:
         figure = cases(images.test, scored.reconstructed, test, name, params.label_column, scored.lesions)

@@ -1,4 +1,4 @@
-"""Scores of runs that can be compared -> one table, what is reported about it, and what else could explain it."""
+"""Scores of runs that can be compared -> one table, what is reported, what else explains it, what it may claim."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from lib.audit import Score, audit, audit_table
+from lib.audit import Score, audit
+from lib.claims import claims, promise
 from lib.dataset import Sides, Split
 from lib.evaluation import evaluate_scores
-from lib.files import replacing
 from lib.localisation import lungs_template
 from lib.method import Method
 from lib.params import Params
+from lib.report import tables
 from lib.runs import Run, RunError
 from lib.scoring import reconstruct, residuals
 
@@ -67,7 +68,8 @@ def evaluate(run: Run, table: pd.DataFrame) -> dict[str, Any]:
 
     The column that the settings name is `results["evaluation"]`, others that hold both classes are in
     `results["other_labels"]`; `results["rows"]` holds all that was scored, references too, and how far the methods'
-    chosen and combined scores lie from each other's and from frozen features'.
+    chosen and combined scores lie from each other's and from frozen features'; `results["promise"]` what came of a
+    promised false alarm rate (`lib.claims`).
     """
     results = run.results()
     if not results["methods"]:
@@ -90,6 +92,8 @@ def evaluate(run: Run, table: pd.DataFrame) -> dict[str, Any]:
     pairs += [(f"{m}, {what}", rival) for m in methods for what in ("chosen", "combined") for rival in rivals]
     pairs = [pair for pair in pairs if set(pair) <= set(results["columns"])]
     results["rows"] = evaluate_scores(table, results["columns"], labels=run.params.label_column, pairs=pairs, **options)
+    results["calibration_images"] = int((table["side"] == "validation").sum())
+    results["promise"] = promise(results)
     run.write_results(results)
     for name, entry in results["evaluation"]["methods"].items():
         run.summarise({f"{name}/{metric}": entry[metric]["value"] for metric in ("auroc", "average_precision")})
@@ -98,17 +102,18 @@ def evaluate(run: Run, table: pd.DataFrame) -> dict[str, Any]:
 
 def explain(
     run: Run, table: pd.DataFrame, trained: Mapping[str, Method], split: Split, images: Sides
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Audit the primary scores in `table`; write results.json and audit.csv; return what `audit` gives, and its table.
+) -> dict[str, Any]:
+    """Audit the primary scores in `table`, say what may be claimed, and return the results with both.
 
-    Films without border or lungs are scored by the `trained` methods, which are this run's own.
+    Films without border or lungs are scored by the `trained` methods, which are this run's own. Writes
+    results.json, and every table of it as CSV.
     """
     test, results = table[table["side"] == "test"], run.results()
 
     def primary(method: Method) -> Score:
         return lambda films: residuals(films, reconstruct(method, films)).mean(axis=(1, 2), dtype=float)
 
-    audited = audit(
+    results["audit"] = audit(
         {"train": split.train, "validation": split.validation, "test": split.test},
         images.test,
         images.train[:].mean(axis=0),
@@ -120,8 +125,14 @@ def explain(
         resamples=run.params.resamples,
         seed=run.params.seed,
     )
-    checks = audit_table(audited)
-    with replacing(run.folder / "audit.csv") as out:
-        checks.to_csv(out)
-    run.write_results(results | {"audit": audited})
-    return audited, checks
+    used = test[test[run.params.label_column].isin(["normal", "abnormal"])]
+    ages = pd.to_numeric(used["age"], errors="coerce").dropna() if "age" in used else pd.Series(dtype=float)
+    results["test_images"] = {
+        "sources": sorted(set(used["source"].dropna()) - {""}) if "source" in used else [],
+        "ages": [float(ages.min()), float(ages.max())] if len(ages) else None,
+    }
+    results["claims"] = claims(results)
+    run.write_results(results)
+    for name, one in tables(results).items():
+        run.save_table(one, name)
+    return results

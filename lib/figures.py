@@ -1,7 +1,7 @@
-"""Data -> matplotlib `Figure`; never shows, saves, or touches pyplot's state.
+"""Images and losses -> matplotlib `Figure`; never shows, saves, or touches pyplot's state.
 
-A method has the same colour in every figure, X-rays one grey scale (0 black, 1 white), residuals one colour map whose
-limits are printed. Figures are made for the width of a notebook.
+A method has the same colour and marker in every figure of every run, X-rays one grey scale (0 black, 1 white),
+residuals one colour map whose limits are printed. Figures are made for the width of a notebook.
 """
 
 import math
@@ -14,15 +14,23 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
-
-from lib.evaluation import shown
 
 WIDTH = 10  # inches
 PALETTE = sns.color_palette("colorblind")
 GREY, INK = "0.6", "0.15"
 RESIDUALS = "magma"
-COLOURS = {"unet": PALETTE[0], "ra": PALETTE[1]}  # others join when they are first drawn
+LOOKS = {  # the methods of `lib.arms`
+    "unet": ("#0173b2", "o"),
+    "ra": ("#de8f05", "s"),
+    "unet-denoising": ("#029e73", "^"),
+    "unet-no-skips": ("#56b4e9", "v"),
+    "unet-noisy-skips": ("#6a51a3", "D"),
+    "unet-masked": ("#cc78bc", "<"),
+    "si-vae": ("#d55e00", ">"),
+    "vae": ("#8c510a", "p"),
+    "ae-16": ("#4d4d4d", "P"),
+    "ae-4": ("#b3a100", "X"),
+}
 
 
 class Drawing(Figure):
@@ -34,9 +42,21 @@ class Drawing(Figure):
         return png.getvalue()
 
 
-def colour(method: str) -> tuple[float, float, float]:
-    """The colour of `method`: fixed for the two that are compared, the next free one for others, kept from then on."""
-    return COLOURS.setdefault(method, PALETTE[len(COLOURS) % len(PALETTE)])
+def look(row: str) -> tuple[str, str]:
+    """The colour of a method, or of one of its scores ("ra, chosen"), and a marker for those who see no colours."""
+    return LOOKS.get(row.partition(",")[0], (GREY, "."))
+
+
+def panels(n: int, height: float, most: int = 5, **shared: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels of this height, inches, in rows of up to `most`, as equal as can be."""
+    rows = math.ceil(n / most)
+    columns = math.ceil(n / rows)
+    width = WIDTH * min(1, max(columns, 1.5) / 3)
+    figure = Drawing(figsize=(width, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    for ax in grid[n:]:
+        ax.remove()
+    return figure, list(grid[:n])
 
 
 def greys(name: str, images: np.ndarray) -> np.ndarray:
@@ -120,7 +140,7 @@ def reconstructions(
             row[0].contour(lesions[i], levels=[0.5], colors=["tab:red"], linewidths=1)
         for left, right, name in zip(row[1::2], row[2::2], made, strict=True):
             show_xray(left, made[name][i], name if i == 0 else "")
-            left.title.set(color=colour(name), fontweight="bold")
+            left.title.set(color=look(name)[0], fontweight="bold")
             residual = right.imshow(residuals[name][i], cmap=RESIDUALS, vmin=0, vmax=limit)
             right.set(xticks=[], yticks=[])
             right.set_title("residual" if i == 0 else "", fontsize=9)
@@ -173,13 +193,8 @@ def loss_curves(history: Sequence[dict]) -> Figure:
     if not parts:
         raise ValueError(f"history has {list(rows.columns)}, expected losses named part/loss, as in 'encoder/total'")
 
-    columns = min(len(parts), 3)
-    rows_of_panels = math.ceil(len(parts) / columns)
-    figure = Drawing(figsize=(WIDTH if len(parts) > 1 else 6, 3.2 * rows_of_panels), layout="constrained")
-    grid = figure.subplots(rows_of_panels, columns, squeeze=False).ravel()
-    for ax in grid[len(parts) :]:
-        ax.remove()
-    for ax, (part, keys) in zip(grid, sorted(parts.items()), strict=False):
+    figure, grid = panels(len(parts), 3.2, most=3)
+    for ax, (part, keys) in zip(grid, sorted(parts.items()), strict=True):
         for i, key in enumerate(keys):
             name = key.split("/", 1)[1]
             look = {"color": INK, "linewidth": 2} if name == "total" else {"color": PALETTE[(i + 2) % len(PALETTE)]}
@@ -193,126 +208,4 @@ def loss_curves(history: Sequence[dict]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         ax.legend(fontsize=8, frameon=False)
         sns.despine(ax=ax)
-    return figure
-
-
-def percent(share: float) -> str:
-    """A share in [0, 1] as "95 %"."""
-    return f"{100 * share:.0f} %"
-
-
-def headline(results: dict) -> str:
-    """What the AUROCs of `results` say about the best method and the next best."""
-    areas = {name: one["auroc"]["value"] for name, one in results["methods"].items()}
-    best, *others = sorted(areas, key=areas.get, reverse=True)
-    if not others:
-        return f"{best}: AUROC {shown(results['methods'][best]['auroc'])}"
-    pair = next(one for one in results["differences"] if {one["first"], one["second"]} == {best, others[0]})
-    sign = 1 if pair["first"] == best else -1
-    low, high = sorted((sign * pair["auroc"]["low"], sign * pair["auroc"]["high"]))
-    gain = f"AUROC {sign * pair['auroc']['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
-    return (
-        f"{best} ranks better than {others[0]}: {gain}" if low > 0 else f"{best} and {others[0]} not told apart: {gain}"
-    )
-
-
-def groups_of(table: pd.DataFrame, method: str, labels: str) -> dict[str, np.ndarray]:
-    """Scores of `method` by who the images are: validation, test normal, test abnormal."""
-    if missing := {"side", labels, method} - set(table.columns):
-        raise ValueError(f"no column {sorted(missing)} in the table; it has {list(table.columns)}")
-    test = table["side"] == "test"
-    rows = {"normal, validation": table["side"] == "validation"}
-    rows |= {f"{kind}, test": test & (table[labels] == kind) for kind in ("normal", "abnormal")}
-    return {name: table.loc[chosen, method].to_numpy(float) for name, chosen in rows.items()}
-
-
-def roc_curves(table: pd.DataFrame, methods: Sequence[str], labels: str, results: dict) -> Figure:
-    """Sensitivity over false alarms of each method, for what `evaluate_scores(table, methods, labels=labels)` gave.
-
-    A dot marks the threshold that was chosen on validation normals.
-    """
-    figure = Drawing(figsize=(WIDTH * 0.8, 5), layout="constrained")
-    ax = figure.subplots()
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance  0.50")
-    for method in methods:
-        groups = groups_of(table, method, labels)
-        normal, abnormal = groups["normal, test"], groups["abnormal, test"]
-        scores = np.concatenate([normal, abnormal])
-        alarms, found, _ = roc_curve(np.arange(len(scores)) >= len(normal), scores, drop_intermediate=False)
-        one = results["methods"][method]
-        ax.plot(alarms, found, color=colour(method), linewidth=2, label=f"{method}  {shown(one['auroc'])}")
-        point = 1 - one["threshold"]["specificity"], one["threshold"]["sensitivity"]
-        ax.plot(*point, "o", color=colour(method), markeredgecolor="white", markersize=9, zorder=3, clip_on=False)
-    rate = one["threshold"]["false_alarm_rate"]
-    ax.plot([], [], "o", color=INK, markeredgecolor="white", markersize=9)
-    ax.lines[-1].set_label(f"threshold for {percent(rate)} false\nalarms in validation")
-    ax.set(xlabel="share of normal images called abnormal", ylabel="share of abnormal images found", aspect="equal")
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.set_title(f"{headline(results)}\n{results['n_normal']} normal, {results['n_abnormal']} abnormal", fontsize=11)
-    title = f"AUROC [{percent(results['level'])} interval]"
-    legend = ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
-    legend.set_alignment("left")
-    sns.despine(ax=ax)
-    return figure
-
-
-def score_histograms(table: pd.DataFrame, methods: Sequence[str], labels: str, results: dict) -> Figure:
-    """One panel a method: where normal and abnormal images score, and the threshold from validation normals."""
-    columns = min(len(methods), 3)
-    rows = math.ceil(len(methods) / columns)
-    figure = Drawing(figsize=(max(WIDTH * columns / 3, 5), 3.4 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, method in zip(grid, methods, strict=False):
-        groups, threshold = groups_of(table, method, labels), results["methods"][method]["threshold"]
-        edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins=25)
-        looks = (
-            {"histtype": "step", "color": INK, "linewidth": 1.2},
-            {"color": GREY, "alpha": 0.6},
-            {"color": colour(method), "alpha": 0.6},
-        )
-        for (name, scores), look in zip(groups.items(), looks, strict=True):
-            shares = np.full(len(scores), 100 / max(len(scores), 1))
-            ax.hist(scores, edges, weights=shares, label=f"{name} ({len(scores)})", **look)
-        line = {"color": INK, "linestyle": "--", "linewidth": 1, "label": f"threshold {threshold['value']:.3g}"}
-        ax.axvline(threshold["value"], ymax=1 / 1.45, **line)
-        found, alarms = threshold["sensitivity"], 1 - threshold["specificity"]
-        ax.set_title(f"{method}\n{percent(found)} found, {percent(alarms)} false alarms", fontsize=10)
-        ax.set(xlabel="anomaly score", ylabel="images of the group per bin, %")
-        ax.set_ylim(0, ax.get_ylim()[1] * 1.45)  # room for the legend
-        ax.legend(fontsize=8, frameon=False, loc="upper right")
-        sns.despine(ax=ax)
-    for ax in grid[len(methods) :]:
-        ax.remove()
-    return figure
-
-
-def findings_forest(results: dict) -> Figure:
-    """AUROC and interval of every method, for all abnormal images and for each finding, against the same normals."""
-    methods = results["methods"]
-    findings = next(iter(methods.values()))["findings"]
-    names = sorted(findings, key=lambda name: -findings[name]["n"])
-    labels = [f"all abnormal ({results['n_abnormal']})", *(f"{name} ({findings[name]['n']})" for name in names)]
-    step = 0.7 / len(methods)
-    height = 1.4 + len(labels) * max(0.3, 0.16 * len(methods))
-    figure = Drawing(figsize=(WIDTH * 0.85, height), layout="constrained")
-    ax = figure.subplots()
-    ax.axvline(0.5, color=GREY, linestyle=":")
-    for i, (method, one) in enumerate(methods.items()):
-        rows = [one["auroc"], *(one["findings"][name]["auroc"] for name in names)]
-        drawn = [(y + (i - (len(methods) - 1) / 2) * step, row) for y, row in enumerate(rows) if row]
-        ys, values = [y for y, _ in drawn], [row["value"] for _, row in drawn]
-        ax.hlines(ys, [row["low"] for _, row in drawn], [row["high"] for _, row in drawn], color=colour(method))
-        ax.plot(values, ys, "o", color=colour(method), markersize=5, label=method)
-    for y, name in enumerate(names, start=1):
-        if findings[name]["n"] and all(one["findings"][name]["auroc"] is None for one in methods.values()):
-            ax.text(0.505, y, "too few images", color=INK, fontsize=8, va="center", style="italic")
-    ax.axhline(0.5, color=GREY, linewidth=0.5)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.5, -0.5), xlabel=f"AUROC against {results['n_normal']} normal images")
-    ax.set_title(
-        f"{headline(results)}\n{percent(results['level'])} intervals, number of images in brackets", fontsize=11
-    )
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
-    sns.despine(ax=ax, left=True)
-    ax.tick_params(axis="y", length=0)
     return figure

@@ -2,8 +2,8 @@
 
 `status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
 an epoch and method), `checkpoints/`, `reconstructions/`, `scores.parquet` (one row an image), `candidates.parquet` and
-`.csv` (every score of every epoch kept), `results.json`, `figures/*.png`; a runner adds the executed `notebook.ipynb`
-and `report.html`.
+`.csv` (every score of every epoch kept), `results.json`, `figures/*.png`, `tables/*.csv`; a runner adds the executed
+`notebook.ipynb` and `report.html`.
 """
 
 import copy
@@ -188,6 +188,11 @@ class Run:
 
             self._tracker.log({f"figures/{name}": wandb.Image(str(file))})
         return figure
+
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
+        """Write tables/<name>.csv."""
+        with replacing(self.folder / "tables" / f"{name}.csv") as out:
+            table.to_csv(out)
 
     def budget(self, method: Method, history: Sequence[Mapping[str, float]]) -> Budget:
         """Return what training `method` has spent."""

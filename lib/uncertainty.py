@@ -106,19 +106,31 @@ def weighted_average_precision(rank: Ranking, weights: Array) -> Array:
     return ratio(np.einsum("ij,ij->j", weights[rank.abnormal], precision), abnormal)
 
 
+def finding(share: float, found: Array, alarms: Array, abnormal: Array, normal: Array) -> tuple[Array, Array]:
+    """What the highest threshold calls that finds `share` of the abnormal weight; (r,) each, from what `called` gave.
+
+    The precision, and the false alarm rate: the highest and the lowest of such thresholds.
+    """
+    enough = np.maximum((found >= share * abnormal - 1e-9).sum(axis=0), 1)[None] - 1
+    found, alarms = (np.take_along_axis(one, enough, axis=0)[0] for one in (found, alarms))
+    return ratio(found, found + alarms), ratio(alarms, normal)
+
+
+def alarming(share: float, found: Array, alarms: Array, abnormal: Array, normal: Array) -> Array:
+    """Highest sensitivity, (r,), of the thresholds that call `share` of the normal weight at most; as `finding`."""
+    over = (alarms > share * normal + 1e-9).sum(axis=0)
+    found = np.append(found, np.zeros_like(found[:1]), axis=0)  # a threshold above all scores finds nothing
+    return ratio(np.take_along_axis(found, over[None], axis=0)[0], abnormal)
+
+
 def weighted_fpr_at_tpr(rank: Ranking, weights: Array) -> Array:
     """Lowest false alarm rate of the thresholds that find 95 % of the abnormal weight; else as `weighted_auroc`."""
-    found, alarms, abnormal, normal = called(rank, weights)
-    enough = np.maximum((found >= SENSITIVITY * abnormal - 1e-9).sum(axis=0), 1)
-    return ratio(np.take_along_axis(alarms, enough[None] - 1, axis=0)[0], normal)
+    return finding(SENSITIVITY, *called(rank, weights))[1]
 
 
 def weighted_tpr_at_fpr(rank: Ranking, weights: Array) -> Array:
     """Highest sensitivity of the thresholds that call 5 % of the normal weight at most; else as `weighted_auroc`."""
-    found, alarms, abnormal, normal = called(rank, weights)
-    over = (alarms > FALSE_ALARMS * normal + 1e-9).sum(axis=0)
-    found = np.append(found, np.zeros_like(found[:1]), axis=0)  # a threshold above all scores finds nothing
-    return ratio(np.take_along_axis(found, over[None], axis=0)[0], abnormal)
+    return alarming(FALSE_ALARMS, *called(rank, weights))
 
 
 METRICS: dict[str, Callable[[Ranking, Array], Array]] = {
@@ -237,6 +249,36 @@ def bootstrap(
     replicates = dict(zip(metrics, np.concatenate(batches, axis=-1), strict=True))
     rarer = min(len(set(np.asarray(patients)[rows])) for rows in (ranks[0].abnormal, ranks[0].normal))
     return Bootstrap(values, replicates, rarer)
+
+
+class Band(NamedTuple):
+    """A curve and its pointwise interval; four lists of one length."""
+
+    at: Array
+    value: Array
+    low: Array
+    high: Array
+
+
+def curve_bands(
+    scores: Array, is_abnormal: Array, patients: Array, resamples: int = 2000, seed: int = 0, points: int = 101
+) -> tuple[Band, Band]:
+    """Return the sensitivity over the false alarm rate, and the precision over the sensitivity, of one score, (n,).
+
+    At `points` abscissae from 0 to 1, percentiles of a bootstrap over patients (vertical averaging: Fawcett, Pattern
+    Recognit. Lett. 2006). A band holds at a place named beforehand; a whole curve leaves it more often.
+    """
+    rank, at = ranking(scores, is_abnormal), np.linspace(0, 1, points)
+
+    def curves(weights: Array) -> tuple[list[Array], list[Array]]:
+        calls = called(rank, weights)
+        return [alarming(share, *calls) for share in at], [finding(share, *calls)[0] for share in at]
+
+    drawn = map(curves, patient_weights(is_abnormal, patients, resamples, seed))
+    values, drawn = np.array(curves(np.ones((len(is_abnormal), 1))))[..., 0], np.concatenate(list(drawn), axis=-1)
+    edges = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    roc, precision_recall = (Band(at, values[i], *edges[:, i]) for i in range(2))
+    return roc, precision_recall
 
 
 class DeLong(NamedTuple):

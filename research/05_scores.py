@@ -119,7 +119,6 @@ if trained:
 # oracle. Normal films give false alarms, except in the pointing game.
 
 # %%
-from lib.files import replacing
 from lib.localisation import localisation_table
 
 located = run.results()["localisation"]
@@ -129,10 +128,7 @@ if located:
     )
     print(f"left out: {located['left_out'] or 'none'}")
     for region in located["regions"]:
-        of_region = localisation_table(located, region)
-        display(of_region)
-        with replacing(run.folder / f"localisation {region}.csv".replace(" ", "-")) as out:
-            of_region.to_csv(out)
+        display(localisation_table(located, region))
 else:
     print("No lesion is marked in this data.")
 

@@ -1,7 +1,7 @@
 # %% [markdown] id="what-matters"
 # # 7 What matters?
 #
-# **Reads** `table`, `trained`, `images`, `evaluation`, `candidates`. **Leaves** `test`, `audited`, `checks`, `published`.
+# **Reads** `table`, `trained`, `images`, `evaluation`, `candidates`. **Leaves** `test`, `results`, `published`.
 #
 # First, would something trivial have done as well? Then four questions that the literature leaves open, asked of this run and of
 # the published ones: how much is the score and how much the training, does the reversal matter, does a U-Net that cannot copy
@@ -30,13 +30,14 @@
 # the film gives away. What stands there decides much, so read the two together: neither is proof alone.
 
 # %%
+from lib.audit import audit_table
 from lib.comparison import explain
 
 test = table[table["side"] == "test"].reset_index(drop=True)
-audited, checks = explain(run, table, trained, split, images)
-for verdict in audited["verdicts"].values():
+results = explain(run, table, trained, split, images)
+for verdict in results["audit"]["verdicts"].values():
     display(Markdown(f"**{verdict['sentence']}**"))
-checks
+audit_table(results["audit"])
 
 # %% [markdown]
 # ## This run, score by score
@@ -239,7 +240,7 @@ for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), m
         (row for row in rows if "," not in row), key=lambda row: max(values.get(row + m, 0) for m in MARKERS)
     )
     for y, row in enumerate(plain):
-        shade = colour(row) if row in study["params"]["methods"] else "0.4"
+        shade = look(row)[0]
         for shift, (form, marker) in zip((0.2, 0, -0.2), MARKERS.items(), strict=True):
             if row + form in rows:
                 e = rows[row + form]["auroc"]

@@ -7,7 +7,7 @@
 
 # %%
 entries = evaluation["methods"]
-sentences = [verdict["sentence"] for verdict in audited["verdicts"].values() if verdict["explained"]]
+sentences = [verdict["sentence"] for verdict in results["audit"]["verdicts"].values() if verdict["explained"]]
 sentences += [
     f"On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: {evaluation['labels']}), "
     + " and ".join(
@@ -17,14 +17,23 @@ sentences += [
     + "."
 ]
 sentences += [f"{difference_text(difference)}." for difference in evaluation["differences"]]
-sentences += [verdict["sentence"] for verdict in audited["verdicts"].values() if not verdict["explained"]]
-sentences.append(f"Patient separation: {results['patient_separation']}.")
-if source.synthetic:
-    sentences.append(f"These are {SYNTHETIC}.")
 display(Markdown(" ".join(sentences)))
 
 # %% [markdown]
-# The published runs stand in [chapter 7](07_what_matters.py).
+# ## What may be said of it, and what may not
+#
+# By rule, from the numbers alone: the same lists stand in `results.json`, under `claims`, where a program can read them. The rules
+# are in `lib/claims.py`.
+
+# %%
+from lib.report import claimed
+
+display(Markdown(f"**This run may say that**\n\n{claimed(results, 'may')}"))
+display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')}"))
+
+# %% [markdown]
+# The published runs stand in [chapter 7](07_what_matters.py). Every table of these pages is a file in `tables/`, every figure one in
+# `figures/`.
 
 # %%
 run.finish()

@@ -18,7 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 from lib import cli
 from lib.arms import ARMS
+from lib.claims import claims
 from lib.dataset import SplitError
+from lib.evaluation import shown
 from lib.params import ParameterError, Params
 from lib.registry import REGISTRY
 from lib.runs import RunError
@@ -84,7 +86,6 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             "scores.parquet",
             "candidates.parquet",
             "candidates.csv",
-            "audit.csv",
             "results.json",
         ),
         *(
@@ -93,7 +94,15 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             for side in ("reference", "lesions", "validation", "test")
         ),
         *("checkpoints/unet.pt", "checkpoints/ra.pt", "figures/unet-losses.png", "figures/ra-losses.png"),
-        *("figures/roc.png", "figures/scores.png", "figures/findings.png"),
+        *(
+            f"figures/{name}.png"
+            for name in ("roc", "precision-recall", "scores", "findings", "strata", "false-alarms")
+        ),
+        *(
+            f"tables/{name}.csv"
+            for name in ("results", "findings", "strata", "rows", "differences", "promise", "budget")
+        ),
+        *("tables/audit.csv", "tables/localisation-whole-film.csv", "tables/localisation-lungs.csv"),
         *("figures/unet-cases.png", "figures/ra-cases.png"),
     }
     assert status(finished)["status"] == "ok"
@@ -115,13 +124,27 @@ def test_the_reported_figure_is_that_of_the_saved_scores(finished):
 
 def test_every_run_is_audited_by_the_methods_that_it_reports(finished):
     results = json.loads((finished / "results.json").read_text())
-    checks = pd.read_csv(finished / "audit.csv").set_index(["check", "what"])
+    checks = pd.read_csv(finished / "tables/audit.csv").set_index(["check", "what"])
     evaluation, whole = results["evaluation"], next(row for row in results["audit"]["rows"] if row["what"] == "whole")
     assert (whole["normal"], whole["abnormal"]) == (evaluation["n_normal"], evaluation["n_abnormal"])
     assert set(whole["methods"]) == set(results["audit"]["verdicts"]) == set(evaluation["methods"])
     assert set(evaluation["methods"]) <= set(checks) and ("film", "lungs replaced") in checks.index
     for name, verdict in results["audit"]["verdicts"].items():
         assert name in verdict["sentence"]
+
+
+def test_every_run_says_what_it_may_claim_and_what_it_may_not(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["claims"] == claims(results)
+    assert {"synthetic", "seeds", "device"} <= {claim["rule"] for claim in results["claims"]["may_not"]}
+    assert results["test_images"]["ages"][0] >= 0
+
+
+def test_a_table_of_the_run_is_its_results_as_csv(finished):
+    results = json.loads((finished / "results.json").read_text())
+    table = pd.read_csv(finished / "tables/results.csv", index_col="method")
+    for name, one in results["evaluation"]["methods"].items():
+        assert table.loc[name, "AUROC [95 % interval]"] == shown(one["auroc"])
 
 
 def test_both_methods_have_spent_the_same_number_of_images(finished):

@@ -1,6 +1,7 @@
 """Promises of `lib.figures`: what is drawn, that nothing leaks or changes, and what is refused by name."""
 
 import copy
+from typing import get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,30 +11,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lib import figures
-from lib.evaluation import evaluate_scores
+from lib.params import Params
 
 METHODS = ["unet", "ra", "mean image"]
-
-
-def scores() -> pd.DataFrame:
-    """30 validation normals, 30 test normals, 30 abnormal images of which 5 have a hernia."""
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {
-            "id": [f"image-{i}" for i in range(90)],
-            "side": ["validation"] * 30 + ["test"] * 60,
-            "patient": [f"patient-{i}" for i in range(90)],
-            "label": ["normal"] * 60 + ["abnormal"] * 30,
-            "finding": [""] * 60 + ["Edema"] * 25 + ["Hernia"] * 5,
-        }
-    )
-    for shift, method in enumerate(METHODS):
-        frame[method] = random.normal(size=90) + shift * (frame["label"] == "abnormal")
-    return frame
-
-
-TABLE = scores()
-RESULTS = evaluate_scores(TABLE, METHODS, resamples=50)
+TEST = pd.DataFrame({"id": [f"image-{i}" for i in range(60)], "label": ["normal"] * 30 + ["abnormal"] * 30})
+TEST = TEST.assign(finding=TEST["label"].map({"normal": "", "abnormal": "Edema"}), ra=np.linspace(0, 1, 60))
 IMAGES = np.random.default_rng(1).random((5, 1, 16, 16))
 MADE = {"unet": IMAGES * 0.9, "ra": IMAGES[:, 0] * 0.5}
 for array in (IMAGES, *MADE.values()):
@@ -50,7 +32,6 @@ HISTORY = [
     for i in range(4)
 ]
 
-TEST = TABLE[TABLE["side"] == "test"].reset_index(drop=True)
 CASES = np.random.default_rng(2).random((len(TEST), 16, 16))
 
 # Each figure: the function, its arguments, the number of axes (a colour bar counts).
@@ -58,9 +39,6 @@ DRAWN = {
     "image_grid": (figures.image_grid, (IMAGES, list("abcde"), 3), 5),
     "reconstructions": (figures.reconstructions, (IMAGES, MADE, list("abcde")), 5 * 5 + 1),
     "loss_curves": (figures.loss_curves, (HISTORY,), 4),
-    "roc_curves": (figures.roc_curves, (TABLE, METHODS, "label", RESULTS), 1),
-    "score_histograms": (figures.score_histograms, (TABLE, METHODS, "label", RESULTS), 3),
-    "findings_forest": (figures.findings_forest, (RESULTS,), 1),
     "cases": (figures.cases, (CASES, {"ra": CASES}, TEST, "ra", "label", {TEST["id"][0]: CASES[0] > 0.5}), 8 * 3 + 1),
 }
 
@@ -98,17 +76,11 @@ def test_a_notebook_shows_a_figure_without_pyplot():
     assert figures.image_grid(IMAGES)._repr_png_().startswith(b"\x89PNG")
 
 
-def test_a_method_keeps_its_colour_and_shares_it_with_no_other():
-    first = [figures.colour(name) for name in ("ra", "some row", "unet", "another row")]
-    again = [figures.colour(name) for name in ("ra", "some row", "unet", "another row")]
-    assert first == again and len(set(first)) == 4
-    lines = {
-        line.get_label().split("  ")[0]: line
-        for line in DRAWN["roc_curves"][0](TABLE, METHODS, "label", RESULTS).axes[0].lines
-    }
-    forest = {line.get_label(): line for line in figures.findings_forest(RESULTS).axes[0].lines}
-    for name in METHODS:
-        assert to_rgb(lines[name].get_color()) == to_rgb(forest[name].get_color()) == to_rgb(figures.colour(name))
+def test_each_method_that_a_run_can_name_has_a_colour_and_a_marker_of_its_own():
+    names = get_args(get_args(Params.model_fields["methods"].annotation)[0])
+    looks = [figures.look(name) for name in names]
+    assert len({to_rgb(colour) for colour, _ in looks}) == len({marker for _, marker in looks}) == len(names)
+    assert figures.look("ra, chosen") == figures.look("ra") != figures.look("knn")
 
 
 def test_all_x_rays_share_one_grey_scale_and_all_residuals_the_printed_limits():
@@ -135,37 +107,6 @@ def test_bytes_and_unit_floats_draw_the_same_picture():
     assert np.array_equal(*drawn)
 
 
-def test_the_roc_curve_passes_through_its_marked_threshold_and_names_its_auroc():
-    figure = figures.roc_curves(TABLE, ["ra"], "label", RESULTS)
-    _, curve, dot, _ = figure.axes[0].lines
-    one = RESULTS["methods"]["ra"]
-    assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(one["auroc"]["value"])
-    point = np.array([dot.get_xdata()[0], dot.get_ydata()[0]])
-    assert point == pytest.approx([1 - one["threshold"]["specificity"], one["threshold"]["sensitivity"]])
-    assert np.abs(curve.get_xydata() - point).sum(axis=1).min() == pytest.approx(0, abs=1e-12)
-    assert f"ra  {one['auroc']['value']:.3f} [" in texts(figure)
-
-
-def test_the_histogram_shows_the_threshold_and_how_many_images_there_are():
-    words = texts(figures.score_histograms(TABLE, ["ra"], "label", RESULTS))
-    assert f"threshold {RESULTS['methods']['ra']['threshold']['value']:.3g}" in words
-    assert "normal, validation (30)" in words and "abnormal, test (30)" in words
-
-
-def test_a_finding_with_too_few_images_stays_in_the_forest():
-    words = texts(figures.findings_forest(RESULTS))
-    assert "Hernia (5)" in words and "too few images" in words and "Edema (25)" in words
-
-
-def test_the_headline_claims_a_better_method_only_if_the_interval_excludes_zero():
-    results = copy.deepcopy(RESULTS)
-    pair = next(one for one in results["differences"] if one["first"] == "ra")  # minus "mean image", the best
-    pair["auroc"] = {"value": -0.1, "low": -0.2, "high": -0.05}
-    assert figures.headline(results) == "mean image ranks better than ra: AUROC +0.10 [+0.05, +0.20]"
-    pair["auroc"]["high"] = 0.05
-    assert figures.headline(results) == "mean image and ra not told apart: AUROC +0.10 [-0.05, +0.20]"
-
-
 def test_losses_are_drawn_by_part_over_the_epochs():
     decoder, encoder, kl, validation = figures.loss_curves(HISTORY).axes
     assert [line.get_label() for line in encoder.lines] == ["total"]
@@ -189,8 +130,6 @@ def test_losses_are_drawn_by_part_over_the_epochs():
         (lambda: figures.reconstructions(IMAGES, {}), "reconstructions is empty"),
         (lambda: figures.loss_curves([]), "history has no row"),
         (lambda: figures.loss_curves([{"epoch": 0, "loss": 1}]), r"history has \['epoch', 'loss'\]"),
-        (lambda: figures.roc_curves(TABLE, ["pca"], "label", RESULTS), r"no column \['pca'\]"),
-        (lambda: figures.score_histograms(TABLE, ["ra"], "strict_label", RESULTS), r"no column \['strict_label'\]"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(draw, message):

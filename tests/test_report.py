@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.evaluation import evaluate_scores
-from lib.report import SYNTHETIC, budget_table, summary, write_report
+from lib.report import SYNTHETIC, budget_table, promise_table, summary, write_report
 
 BUDGET = {"parameters": 1_234_567, "images_seen": 12_800, "steps": 400, "multiply_adds": 73_000_000, "seconds": 61.4}
 
@@ -53,6 +53,20 @@ def test_the_summary_says_first_what_something_trivial_does_as_well(results):
     }
     plain, explained = summary(results), summary(results | {"audit": {"verdicts": verdicts}})
     assert explained == f"A tag alone does as well as unet.\n{plain}"
+
+
+def test_the_summary_says_what_may_be_claimed_and_what_may_not(results):
+    found = {"may": [{"rule": "a", "says": "it works"}], "may_not": [{"rule": "b", "says": "it cures"}]}
+    words = summary(results | {"claims": found})
+    assert words.endswith("This run may say that\n- … it works.\nand may not say that\n- … it cures.")
+
+
+def test_a_promise_that_was_kept_and_one_that_was_not_are_told_apart(results):
+    made = {"promised": 0.05, "low": 0.0, "high": 0.12, "rows": {"unet": 0.12, "ra": 0.2}}
+    table = promise_table(results | {"promise": made})
+    assert table["within chance"].to_dict() == {"unet": "yes", "ra": "no"}
+    assert table.loc["ra", "false alarms on test normals"] == "20 %"
+    assert promise_table(results | {"promise": None}).empty
 
 
 @pytest.mark.parametrize("synthetic", [True, False])

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from lib.uncertainty import (
     METRICS,
@@ -13,6 +13,7 @@ from lib.uncertainty import (
     Bootstrap,
     Estimate,
     bootstrap,
+    curve_bands,
     delong,
     interval,
     logit_interval,
@@ -296,6 +297,25 @@ def test_the_interval_covers_the_true_auroc_in_95_percent_of_samples(n, m):
     covered = aurocs_coverage(n, m, 0.9, 400, 400)
     assert abs(covered["ours"] - 0.95) < 0.033 and abs(covered["DeLong"] - 0.95) < 0.033
     assert covered["percentile"] < covered["ours"]
+
+
+def test_the_bands_of_both_curves_are_those_of_curves_drawn_anew_in_each_resample():
+    random = np.random.default_rng(3)
+    patients = np.repeat([f"p{i}" for i in range(30)], 2)
+    is_abnormal = np.repeat(random.random(30) < 0.5, 2)
+    scores = np.round(random.normal(size=60) + is_abnormal, 1)  # some are tied
+    roc, precision_recall = curve_bands(scores, is_abnormal, patients, resamples=200, seed=4, points=11)
+    sensitivities, precisions = [], []
+    for weights in np.concatenate(list(patient_weights(is_abnormal, patients, 200, 4)), axis=1).T:
+        alarms, found, _ = roc_curve(is_abnormal, scores, sample_weight=weights, drop_intermediate=False)
+        sensitivities.append([found[alarms <= at + 1e-9].max() for at in roc.at])
+        precision, recall, _ = precision_recall_curve(is_abnormal, scores, sample_weight=weights)
+        some = recall > 0  # below the first abnormal image there is no threshold to speak of
+        precisions.append([precision[some][recall[some] >= at - 1e-9][-1] for at in roc.at])
+    for band, drawn in ((roc, sensitivities), (precision_recall, precisions)):
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        assert band.low == pytest.approx(low) and band.high == pytest.approx(high)
+        assert (band.low <= band.value).all() and (band.value <= band.high).all()
 
 
 @pytest.mark.long
