@@ -1,8 +1,10 @@
 """Runs of one set with different seeds -> one small file of results, which the README and chapter 7 read.
 
-    python research/study.py research/results/adult.json runs/adult-0 runs/adult-1 ... runs/adult-arms-0 ...
+    python research/study.py research/published runs/adult-0 runs/adult-1 ... runs/adult-arms-0 ...
+    python research/study.py research/results/adult.json research/published/adult-0 ... research/published/adult-arms-0 ...
 
-Runs of one seed count as one: a row is taken from the first of them that has it. The test films are the same in every
+The first keeps what a result is made of: each film's scores, and what a run says of itself. The second makes a result of
+it, and so can anybody, without a film and without training. Runs of one seed count as one: a row is taken from the first of them that has it. The test films are the same in every
 run, so a row's AUROC is the mean over the seeds that have it, its interval comes from one bootstrap over patients that
 takes that mean in each resample, and the seeds' own values and their part of the variance stand beside it. A difference is that of the seeds that both
 rows have.
@@ -47,6 +49,27 @@ def mean_over_seeds(drawn: dict[int, Bootstrap], metric: str, minus: dict[int, B
     }
 
 
+def candidates(run: Run, labels: pd.Series) -> pd.DataFrame:
+    """Return every score that a run could have chosen, with its AUROC; where the run was kept, that was kept."""
+    rows = pd.read_csv(run.folder / "candidates.csv")
+    return rows if "auroc" in rows else read_candidates(run.folder, labels)
+
+
+def keep(run: Run, folder: Path) -> None:
+    """Write to the folder what `study` reads of a run, the scores of no more films and columns than it needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results, table = run.results(), pd.read_parquet(run.folder / "scores.parquet")
+    labels = [column for column in ("label", "strict_label") if column in table]
+    columns = [column for column in results["columns"] if column in table]  # others: of a run that stood beside it
+    table = table.loc[table["side"] != "reference", ["id", "side", "patient", *labels, *columns]]
+    test = table[table["side"] == "test"].set_index("id")
+    table.to_parquet(folder / "scores.parquet", index=False)
+    candidates(run, test[run.params.label_column]).to_csv(folder / "candidates.csv", index=False)
+    here = {"data_dir": Path(run.params.data_dir).name, "run_dir": run.folder.name}  # no path of one machine
+    write_json(folder / "params.json", run.params.model_dump() | here)
+    write_json(folder / "results.json", {k: v for k, v in results.items() if k not in ("rows", "other_labels")})
+
+
 class Seed:
     """The runs of one seed, as if they were one: what the first of them has counts."""
 
@@ -65,7 +88,7 @@ class Seed:
         self.columns = [column for column in named if column in self.table]  # others: of a run that stood beside it
         self.labels = runs[0].params.label_column
         self.test = self.table[self.table["side"] == "test"]
-        found = [read_candidates(run.folder, self.test[self.labels]) for run in runs]
+        found = [candidates(run, self.test[self.labels]) for run in runs]
         first = pd.concat(found, keys=range(len(runs)), names=["run"]).reset_index("run")
         self.candidates = first[first["run"] == first.groupby("method")["run"].transform("min")]
 
@@ -176,8 +199,11 @@ def study(folders: list[Path]) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path, help="the file of results to write")
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of scored runs of one set; those of a seed are one")
+    parser.add_argument("to", type=Path, help="the file of results to write, .json; or the folder to keep the runs in")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of scored runs of one set, or as they were kept")
     given = parser.parse_args()
-    write_json(given.file, study(given.runs))
-    print(json.dumps(json.loads(given.file.read_text())["evaluations"][0]["rows"], indent=1)[:2000])
+    if given.to.suffix == ".json":
+        write_json(given.to, study(given.runs))
+    else:
+        for folder in given.runs:
+            keep(Run.open(folder), given.to / folder.name)

@@ -55,9 +55,14 @@ def made(tmp_path_factory) -> tuple[dict, list[Path]]:
         assert cli.train([str(base / f"{name}.yaml"), "--set", *settings]) == 0
         assert cli.evaluate([str(base / name)]) == 0
     folders = [base / name for name in runs]
-    command = [sys.executable, "research/study.py", str(base / "small.json"), *map(str, folders)]
-    subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert studied(base / "small.json", *folders).returncode == 0
     return json.loads((base / "small.json").read_text()), folders
+
+
+def studied(*arguments: Path) -> subprocess.CompletedProcess:
+    """Type the command."""
+    command = [sys.executable, "research/study.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
 def test_each_rows_value_is_the_mean_of_the_aurocs_of_the_seeds_that_have_it(made):
@@ -119,7 +124,17 @@ def test_the_scores_of_one_seed_with_two_splits_are_refused(made, tmp_path):
     shutil.copytree(made[1][2], other)
     results = json.loads((other / "results.json").read_text())
     (other / "results.json").write_text(json.dumps(results | {"split": "another"}))
-    command = [sys.executable, "research/study.py", str(tmp_path / "x.json"), str(made[1][0]), str(other)]
-    said = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    said = studied(tmp_path / "x.json", made[1][0], other)
     assert said.returncode == 1 and "have one seed and different splits" in said.stderr
     assert not (tmp_path / "x.json").exists()
+
+
+def test_the_result_can_be_made_again_from_what_is_kept_of_the_runs(made, tmp_path):
+    study, folders = made
+    assert studied(tmp_path / "kept", *folders).returncode == 0
+    kept = [tmp_path / "kept" / folder.name for folder in folders]
+    assert studied(tmp_path / "again.json", *kept).returncode == 0
+    assert json.loads((tmp_path / "again.json").read_text()) == study
+    files = {file.name for file in kept[0].iterdir()}
+    assert files == {"params.json", "results.json", "scores.parquet", "candidates.csv"}
+    assert str(folders[0].parent) not in "".join(file.read_text() for file in kept[0].glob("*.json"))
