@@ -28,7 +28,7 @@ from lib.source import Source, SourceError
 
 CHUNK, GROUP = 64, 16  # images between two visits to the disk; images that a thread takes at a time
 PASSING = ("cannot be read", "is beyond the installed decoders")  # reasons that may be gone by the next run
-RECIPE = 2  # part of a cache's identity: count it up with every change of what `Preparation.film` returns
+RECIPE = 3  # part of a cache's identity: count it up when `Preparation.film` returns or a journal's line holds other
 
 
 class Preparation(NamedTuple):
@@ -109,7 +109,8 @@ class Films:
 class Cache:
     """The prepared images of one source, (n, size, size) uint8 in `pixels.npy`, a line a finished row in `rows.jsonl`.
 
-    A line holds the row, the digest of the file's bytes, what its header says, and why it cannot be used, if so.
+    A line holds the row, of the file the digest and the number of its bytes, width and height in pixels as decoded,
+    what its header says, and why it cannot be used, if so; null where that came before.
     """
 
     def __init__(self, source: Source, preparation: Preparation, folder: Path | None = None) -> None:
@@ -232,10 +233,11 @@ class Cache:
         """Return the pixels, black where there are none, and the line of each image."""
         made = []
         for read in reads:
-            line = {"digest": "", "problem": "", "header": {}}
+            line = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
             try:
-                line["digest"] = hashlib.sha256(content := read()).hexdigest()
+                line["digest"], line["bytes"] = hashlib.sha256(content := read()).hexdigest(), len(content)
                 pixels, line["header"] = decode(content)
+                line["height"], line["width"] = pixels.shape
                 made.append((self.preparation.film(pixels).tobytes(), line))
             except (ImageError, OSError) as error:
                 problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"

@@ -21,7 +21,7 @@ from lib.duplicates import near_duplicates
 from lib.files import replacing
 from lib.method import Images
 from lib.params import Params
-from lib.source import LEFT_OUT, Problem, Source, SourceError, problems_table
+from lib.source import LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 
 TEST_FRACTION = 0.2  # of the normal images, where the data has no official split
 
@@ -195,7 +195,8 @@ class Data:
     """A source's records that can be used, their images in the same order, and what was wrong with any."""
 
     records: pd.DataFrame
-    """With two columns more: `digest`, equal for equal files; `twin`, equal for images that are nearly the same."""
+    """With five columns more: `digest`, equal for equal files; `twin`, equal for images that are nearly the same; and
+    `SIZES`, float64, NaN where unknown."""
     images: Films
     problems: pd.DataFrame
 
@@ -217,7 +218,8 @@ class Data:
 def load_data(source: Source, params: Params, cache: Path | None = None) -> Data:
     """Prepare and check all of a source's images; `cache` defaults to `IMGAE_DX_CACHE`, else the user's cache.
 
-    Shards that were checked when they were written are used while they arrive.
+    Shards that were checked when they were written are used while they arrive; their records say the files' sizes, or
+    nobody does.
 
     Raises:
         SourceError: Images cannot be used, and `on_bad_image` says stop.
@@ -227,10 +229,13 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     if "arrival" in records and params.on_bad_image == "stop":
         store.fill_in_background()
         films = Films(store, np.arange(len(records)), records["arrival"].to_numpy())
+        known = records.reindex(columns=SIZES).apply(pd.to_numeric, errors="coerce").astype(float)
+        records = records.assign(**known)
         return Data(records, films, problems_table(source.problems))
     store.fill()
     lines = pd.DataFrame([store.rows[row] for row in range(len(records))])
     records = records.assign(digest=lines["digest"])
+    records[[*SIZES]] = lines[["bytes", "width", "height"]].astype(float)
     for column in ("patient", "age", "sex", "view"):  # what the table does not say, a DICOM header may
         said = lines["header"].map(lambda header, column=column: header.get(column, ""))
         said = said.where(said != records["id"], "")  # RSNA's names each image as a patient of its own

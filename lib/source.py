@@ -9,6 +9,7 @@ import pandas as pd
 LABELS = {"label": ("normal", "abnormal"), "strict_label": ("normal", "abnormal", "other_abnormal", "")}
 NORMAL_WORDS = {"normal", "no finding", "no_finding"}  # what folders and classes of normal images are called
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SIZES = ("file size", "width", "height")  # of an image as it came: bytes, and pixels before it becomes square
 LEFT_OUT = "left out"  # the image takes part in nothing; a run goes on only if `on_bad_image` says skip
 
 

@@ -29,13 +29,13 @@ from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wai
 from tqdm import tqdm
 
 from lib.decoding import ImageError, encode
-from lib.source import NORMAL_WORDS, SPLIT_WORDS, Source, SourceError, label_problems
+from lib.source import NORMAL_WORDS, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
 
 INDEX = "shards.json"
 OURS = b"imgae-dx"  # the key of what a shard's schema says of the whole set, where `write_shards` made it
 GROUP = 32  # rows of a shard that are written, read and held in memory together
 OPTIONAL = ("finding", "split", "patient", "age", "sex", "view")
-COLUMNS = ("id", "label", "strict_label", *OPTIONAL, "digest", "twin", "place")
+COLUMNS = ("id", "label", "strict_label", *OPTIONAL, *SIZES, "digest", "twin", "place")
 STALLED = 15.0  # seconds without a byte after which a web server is asked again
 FINAL = (FileNotFoundError, PermissionError, pa.ArrowInvalid)  # errors that another try does not mend
 _ARROW_READS = Lock()  # a thread that is in one when Python ends aborts the process: the last is waited for

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -383,4 +384,19 @@ def test_the_journal_can_be_read_by_anyone(tmp_path):
     cache = filled(listed(3), tmp_path)
     lines = [json.loads(line) for line in (cache.folder / "rows.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == [0, 1, 2]
-    assert set(lines[0]) == {"row", "digest", "problem", "header"}
+    assert set(lines[0]) == {"row", "digest", "problem", "header", "bytes", "width", "height"}
+
+
+def test_the_journal_keeps_how_large_a_file_and_its_image_are_as_far_as_either_was_read(tmp_path):
+    def read(image_id: str) -> bytes:
+        if image_id == "i2":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return source.images[image_id]
+
+    source = listed(4)
+    source.images["i1"] = b"<html>not found</html>"
+    source.contents = lambda ids: ((image_id, partial(read, image_id)) for image_id in ids)
+    rows = filled(source, tmp_path).rows
+    found = [(rows[i]["bytes"], rows[i]["width"], rows[i]["height"]) for i in range(4)]
+    whole = [(len(source.images[f"i{i}"]), 30, 20 + i) for i in range(4)]
+    assert found == [whole[0], (22, None, None), (None, None, None), whole[3]]

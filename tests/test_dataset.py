@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.audit import tags
 from lib.cache import Preparation
 from lib.dataset import (
     Data,
@@ -26,7 +28,7 @@ from lib.dataset import (
 )
 from lib.params import Params
 from lib.phantom import radiograph
-from lib.source import LEFT_OUT, SourceError
+from lib.source import LEFT_OUT, SIZES, SourceError
 from lib.sources import open_source
 
 FRACTION = 0.15
@@ -510,6 +512,30 @@ def test_a_dicom_header_says_what_the_table_does_not_and_an_images_own_id_is_no_
     assert records.loc["101.dcm", ["patient", "age", "sex", "view"]].tolist() == ["p101", "61", "F", "AP"]
     assert records.loc["p102", ["patient", "age", "sex", "view"]].tolist() == ["", "", "F", ""]
     assert records.loc["0.png", ["patient", "age", "sex", "view"]].tolist() == [""] * 4
+
+
+def test_each_record_says_how_large_its_file_and_its_image_were_and_the_audit_takes_it_for_a_tag(tmp_path):
+    params = folder_of(tmp_path / "data", on_bad_image="skip")
+    add(params, "oblong.png", Image.fromarray(film(50)).resize((90, 60)))
+    add(params, "text.png", b"<html>")  # is left out, and breaks nothing
+    records = data(params, tmp_path / "cache").records
+    files = [Path(params.data_dir) / "images" / name for name in records["id"]]
+    sizes = [(90, 60) if file.name == "oblong.png" else (64, 64) for file in files]
+    assert records["file size"].tolist() == [file.stat().st_size for file in files]
+    assert [*zip(records["width"], records["height"], strict=True)] == sizes
+    assert set(records[[*SIZES]].dtypes.astype(str)) == {"float64"}
+    shown = tags(records)
+    assert {"file size", "width", "height", "aspect"} <= shown.keys()
+    assert not {f"{name} is known" for name in SIZES} & shown.keys()
+    assert dict(zip(records["id"], shown["aspect"], strict=True))["oblong.png"] == 1.5
+    records.to_parquet(tmp_path / "scores.parquet")
+
+
+def test_how_large_a_file_is_changes_no_split(tmp_path):
+    params = folder_of(tmp_path / "data")
+    made = data(params, tmp_path / "cache")
+    without = replace(made, records=made.records.drop(columns=[*SIZES]))
+    assert made.split(params).manifest == without.split(params).manifest
 
 
 def test_another_seed_reads_the_same_cache(tmp_path):

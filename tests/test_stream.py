@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -26,9 +27,12 @@ import pytest
 import tenacity
 
 import lib.stream
+from lib.audit import tags
+from lib.dataset import load_data
 from lib.decoding import ImageError, decode, encode
+from lib.params import Params
 from lib.phantom import radiograph
-from lib.source import SourceError
+from lib.source import SIZES, SourceError
 from lib.stream import StreamSource, write_shards
 
 pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="without the extra `stream`")
@@ -310,6 +314,26 @@ def test_shards_of_shards_hold_the_same(drawn, shards, tmp_path):
     source = StreamSource(str(shards))
     write_shards(source, source.records, str(tmp_path), rows_per_shard=25)
     assert read(StreamSource(str(tmp_path))) == drawn.files
+
+
+def test_how_large_files_are_comes_with_the_shards_and_is_unknown_for_shards_that_do_not_say_it(
+    drawn, shards, tmp_path
+):
+    params = Params(source="stream", data_dir=str(tmp_path / "shards"), image_size=32, widths=[4])
+    known = drawn.records.assign(
+        **{"file size": [len(content) for content in drawn.files.values()], "width": 256.0, "height": 256.0}
+    )
+    known.loc[3, "width"] = np.nan
+    write_shards(drawn, known, params.data_dir, rows_per_shard=10)
+    made = load_data(StreamSource(params.data_dir), params, tmp_path)
+    pd.testing.assert_frame_equal(made.records[[*SIZES]], known[[*SIZES]].astype(float))
+    silent = load_data(StreamSource(str(shards)), params, tmp_path).records
+    assert silent[[*SIZES]].isna().all(axis=None)
+    for records in (made.records, silent):
+        records.to_parquet(tmp_path / "scores.parquet")
+    assert tags(made.records)["width is known"].sum() == 49
+    assert np.isnan([tags(silent)[name] for name in (*SIZES, "aspect")]).all()
+    assert made.split(params).hash == replace(made, records=silent).split(params).hash
 
 
 def test_the_name_tells_contents_apart_and_not_addresses(drawn, shards, server, tmp_path):
