@@ -224,7 +224,8 @@ def audit(
 
     cohort, used = cohort_of(cases[labels]), cases[labels].isin(["normal", "abnormal"]).to_numpy()
     if not 0 < cohort.is_abnormal.sum() < used.sum():
-        raise ValueError(f"test images by {labels!r}: {cases[labels].value_counts().to_dict()}; wanted both classes")
+        found = f"test images by {labels!r}: {cases[labels].value_counts().to_dict()}"
+        raise ValueError(f"{found}; wanted both classes: ask another column")
     films, rows = films[np.flatnonzero(used)], []
     for check, trivial in {"tag": tags(cases[used]), "image": image_features(films, mean)}.items():
         found = [cohort.row(check, what, np.isfinite(one), one) for what, one in trivial.items()]

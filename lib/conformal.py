@@ -96,11 +96,14 @@ def achieved_rate(b: int, alpha: float, films: int | None = None, level: float =
     possible p-values 1 / (b + 1), 2 / (b + 1), ... are at most alpha (Vovk, Conditional validity of inductive conformal
     predictors, 2012); among `films` normal test films it is beta-binomial. The interval holds the central `level` of
     that. Exact for independent films without ties; ties lower the rate, several films a patient widen the interval.
-    Raises ValueError for an alpha that b films cannot resolve, below 1 / (b + 1), or that is not below 1.
+    Raises ValueError for an alpha that b films cannot resolve, below 1 / (b + 1), or that is not below 1, and for 0
+    test films.
     """
     if not 1 / (b + 1) <= alpha < 1:
         found = f"alpha={alpha} with {b} calibration films, whose least p-value is 1 / {b + 1} = {1 / (b + 1):.3g}"
         raise ValueError(f"{found}: wanted an alpha from there to below 1; raise it, or calibrate on more films")
+    if films is not None and films < 1:
+        raise ValueError(f"{films} normal test films: expected at least 1, or None for the rate among all films")
     k = int((np.arange(1, b + 1) / (b + 1) <= alpha).sum())  # not floor(alpha * (b + 1)): 0.29 * 100 is below 29
     rate = stats.beta(k, b + 1 - k) if films is None else stats.betabinom(films, k, b + 1 - k)
     low, high = rate.ppf([(1 - level) / 2, (1 + level) / 2]) / (films or 1)

@@ -45,15 +45,16 @@ def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_
     """
     scores = np.sort(np.asarray(validation_scores))
     if not scores.size or not np.isfinite(scores).all():
-        raise ValueError(
-            f"{scores.size} validation scores, {np.isfinite(scores).sum()} finite: expected some, all finite"
-        )
+        found = f"{scores.size} validation scores, {np.isfinite(scores).sum()} finite"
+        raise ValueError(f"{found}: expected some, all finite; score normal images that were not trained on")
     above = int(false_alarm_rate * (len(scores) + 1) + 1e-9) - 1  # 0.29 * 100 is below 29
     return float(scores[-1 - max(above, 0)])
 
 
 def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
     """Share of `hits`, boolean (n,), and its interval: `logit_interval` at the spread of a ratio of patients' sums."""
+    if not len(hits) or len(hits) != len(patients):
+        raise ValueError(f"{len(hits)} hits of {len(patients)} patients: expected one or more, and the patient of each")
     patient, value = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1], float(np.mean(hits))
     beyond = np.bincount(patient, weights=hits - value)
     sd = np.sqrt(len(beyond) / (len(beyond) - 1) * (beyond**2).sum()) / len(hits) if len(beyond) > 1 else np.inf
@@ -67,6 +68,9 @@ def sensitivity_specificity(
 
     The intervals are those of `share`: the threshold counts as given.
     """
+    if len(patients) != len(scores) or np.isnan(threshold):
+        found = f"{len(patients)} patients of {len(scores)} scores, threshold {threshold}"
+        raise ValueError(f"{found}: expected the patient of each, and a number, as of `threshold_at`")
     rank, above, patients = ranking(scores, is_abnormal), np.asarray(scores) > threshold, np.asarray(patients)
     return share(above[rank.abnormal], patients[rank.abnormal]), share(~above[rank.normal], patients[rank.normal])
 
@@ -155,7 +159,8 @@ def evaluate_scores(
     counts = {str(name): int(count) for name, count in label.value_counts().items()}
     normal, abnormal = label == "normal", label == "abnormal"
     if not normal.any() or not abnormal.any():
-        raise ValueError(f"test images by {labels!r}: {counts}; expected some 'normal' and some 'abnormal'")
+        found = f"test images by {labels!r}: {counts}"
+        raise ValueError(f"{found}; expected some 'normal' and some 'abnormal': ask another column")
 
     def resampled(rows: pd.Series, metrics: Sequence[str]) -> Bootstrap:
         scores, patients = test.loc[rows, methods].to_numpy(float).T, test.loc[rows, "patient"].to_numpy()

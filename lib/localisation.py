@@ -41,6 +41,8 @@ def marked_and_normal(
     `lesions` are masks by id. An image counts if its label is "normal" and nothing is marked in it, or if its label is
     another and a pixel of it is marked: a box outside the image marks none, nor does one that is too small.
     """
+    if len(ids) != len(labels):
+        raise ValueError(f"{len(ids)} images and {len(labels)} labels: expected a label for each, in the same order")
     normal, marked = np.asarray(labels) == "normal", np.array([i in lesions for i in ids], dtype=bool)
     seen = np.array([i in lesions and lesions[i].any() for i in ids], dtype=bool)
     left_out = {
@@ -107,7 +109,8 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray, inside: np.ndarray | None
     masks = np.asarray(masks) > 0
     pixels, regions = _pixels(_checked(maps, masks), inside), _pixels(_regions(masks), inside)
     if not regions.any() or regions.all():
-        raise ValueError(f"{(regions > 0).sum()} of {regions.size} pixels are of lesions: expected some, and not all")
+        found = f"{(regions > 0).sum()} of {regions.size} pixels are of lesions"
+        raise ValueError(f"{found}: expected some, and not all; take an image with a lesion, and what is beside it")
     return _metrics(pixels, regions)
 
 

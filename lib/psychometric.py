@@ -66,7 +66,8 @@ def detection(normal: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, np.nd
     normal, lesion = np.asarray(normal), np.asarray(lesion)
     if normal.ndim != 1 or not normal.size or lesion.shape[-1:] != normal.shape:
         raise ValueError(f"scores {normal.shape} and {lesion.shape}: expected (n,) and (..., n), of the same films")
-    if not np.isfinite(normal).all() or not np.isfinite(lesion).all():
-        raise ValueError("some scores are not finite: see how they were made")
+    if bad := int((~np.isfinite(normal)).sum() + (~np.isfinite(lesion)).sum()):
+        found = f"{bad} of {normal.size + lesion.size} scores are not finite"
+        raise ValueError(f"{found}, expected numbers: see how they were made")
     won = (np.sign(lesion[..., :, None] - normal) + 1) / 2
     return np.diagonal(won, axis1=-2, axis2=-1).mean(axis=-1), won.mean(axis=(-2, -1))

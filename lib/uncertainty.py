@@ -59,14 +59,23 @@ def ranking(scores: Array, is_abnormal: Array) -> Ranking:
         raise ValueError(f"is_abnormal is {is_abnormal.dtype}, expected bool (write labels == 'abnormal')")
     if not np.isfinite(scores).all():
         bad = (~np.isfinite(scores)).sum()
-        raise ValueError(f"{bad} of {len(scores)} scores are not finite: see how they were made")
+        raise ValueError(f"{bad} of {len(scores)} scores are not finite, expected numbers: see how they were made")
     abnormal, normal = np.flatnonzero(is_abnormal), np.flatnonzero(~is_abnormal)
     if not len(abnormal) or not len(normal):
-        raise ValueError(f"{len(normal)} normal and {len(abnormal)} abnormal images, expected at least one of each")
+        found = f"{len(normal)} normal and {len(abnormal)} abnormal images"
+        raise ValueError(f"{found}, expected at least one of each: there is no ranking without both")
     abnormal, normal = (of[np.argsort(scores[of], kind="stable")] for of in (abnormal, normal))
     high, low = scores[abnormal], scores[normal]
     places = np.searchsorted(low, high), np.searchsorted(low, high, "right"), np.searchsorted(high, high)
     return Ranking(abnormal, normal, *places)
+
+
+def rankings(scores: Array, is_abnormal: Array, patients: Array) -> list[Ranking]:
+    """`ranking` of each of m scores of n images, (m, n); ValueError too without a score or with patients missing."""
+    if not len(scores) or len(patients) != len(is_abnormal):
+        found = f"{len(scores)} scores of {len(is_abnormal)} images, {len(patients)} patients"
+        raise ValueError(f"{found}: expected (scores, images), one or more scores, and one patient an image")
+    return [ranking(row, is_abnormal) for row in scores]
 
 
 def weight_up_to(weights: Array) -> Array:
@@ -198,9 +207,9 @@ def interval(value: float, replicates: Array, patients: int, metric: str | None 
     """Interval of a `metric` with this value, these bootstrap replicates, (r,), and `patients` of the rarer class.
 
     AUROC and average precision: `logit_interval`. Points of the ROC curve, and differences (no `metric`): percentiles
-    of the replicates, NaN left out. Of a class with one patient nothing is known: the whole range.
+    of the replicates, NaN left out. Of a class with one patient, or if all are NaN, nothing is known: the whole range.
     """
-    if patients < 2:
+    if patients < 2 or np.isnan(replicates).all():
         return Estimate(float(value), -1.0 if metric is None else 0.0, 1.0)
     if metric is not None and (metric not in POINTS or np.nanstd(replicates) == 0):
         return logit_interval(value, bootstrap_sd(replicates, patients), patients)
@@ -242,10 +251,9 @@ def bootstrap(
 
     A resample that leaves a class empty (possible only if every normal image's patient has an abnormal one too) is NaN.
     """
-    if len(patients) != len(is_abnormal) or resamples < 1:
-        found = f"{len(patients)} patients for {len(is_abnormal)} images, {resamples} resamples"
-        raise ValueError(f"{found}: expected one patient an image and at least 1 resample")
-    ranks, once = [ranking(row, is_abnormal) for row in scores], np.ones((len(is_abnormal), 1))
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples: expected at least 1, better 2,000")
+    ranks, once = rankings(scores, is_abnormal, patients), np.ones((len(is_abnormal), 1))
     values = {name: np.array([METRICS[name](rank, once)[0] for rank in ranks]) for name in metrics}
     batches = [
         [[METRICS[name](rank, weights) for rank in ranks] for name in metrics]
@@ -313,10 +321,10 @@ def delong(scores: Array, is_abnormal: Array, patients: Array) -> DeLong:
 
     The placements come from midranks (Sun & Xu, IEEE Signal Process. Lett. 2014); each patient's are summed
     (Obuchowski, Biometrics 1997), which for one image a patient is DeLong's own formula. Raises ValueError
-    for a class of fewer than two patients, whose variance cannot be known, and as `ranking`.
+    for a class of fewer than two patients, whose variance cannot be known, and as `rankings`.
     """
     scores = np.asarray(scores, dtype=float)
-    abnormal, normal, *_ = next(iter([ranking(row, is_abnormal) for row in scores]))  # every row is checked
+    abnormal, normal, *_ = rankings(scores, is_abnormal, patients)[0]  # every row is checked
     patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
     n, n_abnormal, n_normal = (len(np.unique(patient[rows])) for rows in (slice(None), abnormal, normal))
     if min(n_abnormal, n_normal) < 2:
@@ -360,9 +368,9 @@ def over_seeds(values: Array, replicates: Array, patients: int, metric: str | No
     Satterthwaite's (k - 1) (sum / (S² / k))² degrees of freedom (1946). `patients` and `metric` are as in `interval`.
     """
     values, replicates = np.asarray(values, dtype=float), np.asarray(replicates, dtype=float)
-    if replicates.ndim != 2 or values.shape != replicates.shape[:1] or not len(values):
-        found = f"values {values.shape} and replicates {replicates.shape}"
-        raise ValueError(f"{found}: expected (seeds,) and (seeds, resamples)")
+    if replicates.ndim != 2 or values.shape != replicates.shape[:1] or not np.isfinite(values).all() or not len(values):
+        found = f"values {values.shape}, {np.isfinite(values).sum()} finite, and replicates {replicates.shape}"
+        raise ValueError(f"{found}: expected numbers (seeds,) and (seeds, resamples); leave out a seed without a value")
     mean, of_mean, k = float(values.mean()), replicates.mean(axis=0), len(values)
     fixed, sample_sd = interval(mean, of_mean, patients, metric), bootstrap_sd(of_mean, patients)
     if k == 1:

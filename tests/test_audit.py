@@ -110,6 +110,27 @@ def test_fewer_than_ten_of_either_class_get_their_number_and_no_figure():
         assert (row["normal"], row["methods"]["ra"] is not None) == (few, figure)
 
 
+def test_one_class_and_an_empty_stratum_get_their_numbers_and_no_figure():
+    one, everyone = cohort(ra=np.arange(N, dtype=float)), np.ones(N, dtype=bool)
+    for ill in (everyone, ~everyone):
+        row = one._replace(is_abnormal=ill).row("x", "y", everyone, np.arange(N, dtype=float))
+        assert (row["normal"], row["abnormal"]) == ((~ill).sum(), ill.sum())
+        assert row["auroc"] is row["away"] is row["methods"]["ra"] is None
+    row = one.row("x", "y", ~everyone, np.arange(N, dtype=float))
+    assert (row["normal"], row["abnormal"], row["methods"], row["said"]) == (0, 0, {"ra": None}, "unknown for all")
+
+
+def test_a_constant_score_is_a_coin_three_patients_tell_nothing_and_nan_is_refused():
+    one, everyone = cohort(ra=np.ones(N)), np.ones(N, dtype=bool)
+    assert one.row("x", "y", everyone)["methods"]["ra"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    patients = np.where(one.is_abnormal, "a", np.where(np.arange(N) % 2 == 0, "b", "c"))
+    three = one._replace(patients=patients, scores={"ra": np.arange(N, dtype=float)})
+    row = three.row("x", "y", everyone)["methods"]["ra"]
+    assert (row["low"], row["high"]) == (0, 1)
+    with pytest.raises(ValueError, match="1 of 80 scores are not finite, expected numbers"):
+        one._replace(scores={"ra": np.where(np.arange(N) == 7, np.nan, 1.0)}).row("x", "y", everyone)
+
+
 def test_tags_are_numbers_words_and_whether_they_are_known():
     made = tags(
         pd.DataFrame(

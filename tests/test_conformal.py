@@ -52,6 +52,13 @@ def test_p_values_equal_their_definition_for_one_score_and_for_several():
     assert p_values(reference, scores[:0]).shape == (0, 2)
 
 
+def test_a_constant_score_calls_no_film_abnormal_and_three_films_give_no_p_value_below_a_quarter():
+    assert p_values(np.ones(40), np.ones(3)).tolist() == [1, 1, 1]
+    for how in COMBINATIONS:
+        assert combined_p_values(*(np.ones((n, M)) for n in (40, 30, 3)), how).tolist() == [1, 1, 1]
+    assert p_values(np.arange(3.0), np.array([99.0])) == 1 / 4
+
+
 def test_thirty_thousand_films_against_as_many_need_little_memory():
     scores = np.random.default_rng(0).random((30_000, 1))
     tracemalloc.start()
@@ -142,6 +149,11 @@ def test_a_level_that_the_films_cannot_resolve_is_refused(alpha):
     with pytest.raises(ValueError, match=r"19 calibration films.*1 / 20 = 0.05"):
         achieved_rate(19, alpha)
     assert achieved_rate(19, 0.05).mean == 0.05
+
+
+def test_the_rate_among_no_films_is_refused():
+    with pytest.raises(ValueError, match="0 normal test films: expected at least 1, or None"):
+        achieved_rate(19, 0.05, films=0)
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,15 @@ def test_an_empty_side_is_refused_by_name(table, side):
         split(table)
 
 
+def test_three_normal_patients_and_an_abnormal_one_are_the_fewest_that_can_be_divided():
+    few = records(4, label=["normal"] * 3 + ["abnormal"])
+    assert {name: len(side) for name, side in sides(split(few)).items()} == {"train": 1, "validation": 1, "test": 2}
+    with pytest.raises(
+        SplitError, match=r"the train side is empty: 3 images, 2 of them normal .* at least three patients"
+    ):
+        split(few.iloc[1:])
+
+
 def test_labels_in_other_words_are_shown_when_no_normal_is_found():
     with pytest.raises(SplitError, match="Normal"):
         split(quarter().replace("normal", "Normal"))

@@ -94,6 +94,30 @@ def test_the_interval_of_a_share_counts_patients():
     assert share(hits, np.zeros(200))[1:] == (0, 1)
 
 
+def test_the_threshold_of_a_constant_or_tied_score_is_a_score_that_fewer_exceed():
+    assert threshold_at(np.full(40, 0.3)) == 0.3
+    tied = np.repeat([1.0, 2, 3], [30, 5, 5])
+    assert threshold_at(tied, 0.05) == 3 and threshold_at(tied, 0.2) == 2
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: threshold_at([]), "0 validation scores, 0 finite: expected some, all finite; score normal images"),
+        (lambda: threshold_at([1, np.nan]), "2 validation scores, 1 finite"),
+        (lambda: share(np.array([], dtype=bool), []), "0 hits of 0 patients: expected one or more"),
+        (lambda: share(np.array([True]), ["a", "b"]), "1 hits of 2 patients: .* the patient of each"),
+        (lambda: sensitivity_specificity(*images(), np.arange(60), np.nan), "threshold nan: .*`threshold_at`"),
+        (lambda: sensitivity_specificity(*images(), np.arange(9), 2.0), "9 patients of 60 scores"),
+        (lambda: auroc(np.arange(3), np.ones(3, dtype=bool)), "0 normal and 3 abnormal images, expected at least one"),
+        (lambda: average_precision([1, np.nan], np.array([True, False])), "1 of 2 scores are not finite"),
+    ],
+)
+def test_what_has_no_value_is_refused_by_what_was_found_and_wanted(use, message):
+    with pytest.raises(ValueError, match=message):
+        use()
+
+
 def test_images_that_the_labels_do_not_decide_are_counted_by_name():
     results = evaluate_scores(table(), ["ra"], labels="strict_label", resamples=50)
     assert results["left_out"] == {"no label": 14, "other_abnormal": 12, "blurred": 4}

@@ -127,6 +127,22 @@ def test_a_map_equal_to_the_mask_reaches_1_in_all_and_a_constant_map_has_the_val
     )
 
 
+def test_a_constant_map_is_behind_the_prior_by_all_that_the_prior_knows():
+    _, masks, patients = films()
+    results = localise({"constant": np.full(masks.shape, 0.25)}, masks, patients, resamples=50)
+    for region in results["regions"].values():
+        margins = region["constant"]["margins"]
+        assert margins["auroc"]["value"] == 0.5 - region[PRIOR]["auroc"]
+        assert all(margin["low"] <= margin["value"] <= margin["high"] for margin in margins.values())
+
+
+def test_three_patients_have_figures_and_no_margin():
+    maps, masks, _ = films()
+    results = localise({"a": maps["a"][:6]}, masks[:6], list("aabbcc"), resamples=50)
+    assert results["patients_marked"] == 3 and set(results["regions"]["whole film"]) == {"a"}
+    assert results["regions"]["whole film"]["a"]["margins"] is None
+
+
 def test_the_pointing_game_is_about_images_with_a_lesion_and_tied_peaks_share():
     maps, masks = np.zeros((4, SIZE, SIZE)), np.zeros((4, SIZE, SIZE), dtype=bool)
     masks[:3, 2:4, 2:4] = True
@@ -307,22 +323,31 @@ def test_boxed_abnormal_and_unmarked_normal_images_are_used_and_the_others_count
         "marked where the film has no pixel": 1,
     }
     assert marked_and_normal(ids, labels, {})[0].tolist() == [0, 3]
+    with pytest.raises(ValueError, match="7 images and 6 labels: expected a label for each"):
+        marked_and_normal(ids, labels[:6], lesions)
 
 
-def test_a_box_outside_its_image_is_left_out_and_one_across_the_border_cut(tmp_path):
+def test_normal_images_alone_are_all_used_and_give_no_result():
+    rows, masks, left_out = marked_and_normal(list("abc"), ["normal"] * 3, {})
+    assert (rows.tolist(), masks.shape, left_out) == ([0, 1, 2], (3, 0, 0), {})
+    assert localise({"a": np.zeros((3, SIZE, SIZE))}, masks, list("abc")) is None
+
+
+def test_a_box_outside_its_image_or_without_area_is_left_out_and_one_across_the_border_cut(tmp_path):
     (tmp_path / "images").mkdir()
-    names, random = ["in.png", "across.png", "out.png", "normal.png"], np.random.default_rng(0)
+    names, random = ["in.png", "across.png", "out.png", "flat.png", "back.png", "normal.png"], np.random.default_rng(0)
     for name in names:
         Image.fromarray(random.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "images" / name)
-    kinds = ["abnormal"] * 3 + ["normal"]
+    kinds = ["abnormal"] * 5 + ["normal"]
     pd.DataFrame({"filename": names, "label": kinds}).to_csv(tmp_path / "labels.csv", index=False)
-    boxes = pd.DataFrame({"filename": names[:3], "x": [2, -4, 20], "y": [2, 12, -30], "w": [4, 8, 5], "h": [4, 8, 9]})
+    sides = {"x": [2, -4, 20, 3, 9], "y": [2, 12, -30, 3, 9], "w": [4, 8, 5, 0, -4], "h": [4, 8, 9, 4, 4]}
+    boxes = pd.DataFrame({"filename": names[:5]} | sides)
     boxes.to_csv(tmp_path / "boxes.csv", index=False)
     lesions = load_masks(FolderSource(tmp_path), names, Preparation(16))
     rows, masks, left_out = marked_and_normal(names, kinds, lesions)
-    assert rows.tolist() == [0, 1, 3]
+    assert rows.tolist() == [0, 1, 5]
     assert masks.sum(axis=(1, 2)).tolist() == [16, 16, 0]
-    assert left_out == {"marked where the film has no pixel": 1}
+    assert left_out == {"marked where the film has no pixel": 3}
 
 
 def test_many_pixels_need_memory_for_a_few_maps_alone():

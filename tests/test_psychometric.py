@@ -67,6 +67,7 @@ def test_detection_counts_pairs_of_one_film_and_pairs_of_all_films():
         is_lesion = np.repeat([False, True], 12)
         assert area[i] == pytest.approx(roc_auc_score(is_lesion, np.concatenate([normal, lesion[i]])))
     assert detection(normal, normal + 0.0)[0] == 0.5
+    assert [of.tolist() for of in detection(np.ones(3), np.ones((2, 3)))] == [[0.5, 0.5]] * 2  # a constant score
 
 
 @pytest.mark.parametrize(
@@ -88,5 +89,7 @@ def test_what_cannot_be_drawn_is_refused_by_name(changes, message):
 def test_scores_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match=r"scores \(3,\) and \(2, 4\)"):
         detection(np.zeros(3), np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match=r"scores \(0,\) and \(2, 0\): expected"):
+        detection(np.zeros(0), np.zeros((2, 0)))
+    with pytest.raises(ValueError, match="3 of 6 scores are not finite, expected numbers"):
         detection(np.zeros(3), np.full(3, np.nan))

@@ -103,14 +103,30 @@ def test_a_resample_without_one_class_is_nan_in_every_metric():
     [
         ([1.0, 2.0], [True], r"scores \(2,\) and labels \(1,\)"),
         ([1.0, 2.0], [1, 0], "is_abnormal is int64, expected bool"),
-        ([1.0, np.nan], [True, False], "1 of 2 scores are not finite"),
-        ([1.0, 2.0], [True, True], "0 normal and 2 abnormal images"),
+        ([1.0, np.nan], [True, False], "1 of 2 scores are not finite, expected numbers: see how they were made"),
+        ([1.0, 2.0], [True, True], "0 normal and 2 abnormal images, expected at least one of each"),
     ],
 )
 def test_scores_that_cannot_be_ranked_are_refused_by_what_is_wrong(scores, is_abnormal, message):
     for use in (lambda s, y: ranking(s, y), lambda s, y: delong(s[None], y, np.arange(len(y)))):
         with pytest.raises(ValueError, match=message):
             use(np.array(scores), np.array(is_abnormal))
+
+
+@pytest.mark.parametrize(
+    ("scores", "patients", "message"),
+    [
+        (np.ones((1, 60)), np.arange(59), "1 scores of 60 images, 59 patients: expected .* one patient an image"),
+        (np.ones((0, 60)), np.arange(60), "0 scores of 60 images, 60 patients: expected .* one or more scores"),
+    ],
+)
+def test_no_score_and_a_patient_too_few_are_refused_by_what_was_found(scores, patients, message):
+    is_abnormal = images()[1]
+    for use in (bootstrap, delong):
+        with pytest.raises(ValueError, match=message):
+            use(scores, is_abnormal, patients)
+    with pytest.raises(ValueError, match="0 resamples: expected at least 1"):
+        bootstrap(np.ones((1, 60)), is_abnormal, np.arange(60), 0)
 
 
 # The bootstrap
@@ -240,6 +256,27 @@ def test_of_a_class_with_one_patient_nothing_is_known():
         ValueError, match="2 patients with normal and 1 with abnormal images: DeLong's variance needs two"
     ):
         delong(scores, is_abnormal, list(patients))
+
+
+def test_three_patients_with_films_of_both_kinds_get_an_interval():
+    scores, is_abnormal, patients = np.array([0.0, 2, 1, 4, 3, 5, 2]), np.arange(7) % 2 == 1, list("aabbccc")
+    found = bootstrap(scores[None], is_abnormal, patients, 50)
+    assert found.patients == 3
+    for name in METRICS:
+        value, low, high = found.estimate(name, 0)
+        assert 0 <= low <= value <= high <= 1
+
+
+def test_a_resample_without_normal_films_is_left_out_and_if_all_are_nothing_is_known():
+    is_abnormal, patients = np.array([True, False, True, False, True, True]), list("aabbcc")
+    found = bootstrap(np.arange(6.0)[None], is_abnormal, patients, 200)
+    drawn = found.replicates["auroc"][0]
+    assert 0 < np.isnan(drawn).sum() < 20  # c three times: one resample in 27
+    points = found.replicates["tpr_at_5_fpr"][0][~np.isnan(drawn)]
+    assert found.estimate("tpr_at_5_fpr", 0)[1:] == pytest.approx(np.quantile(points, [0.025, 0.975]))
+    nothing = np.full(5, np.nan)
+    assert [interval(0.5, nothing, 3, name) for name in ("auroc", "fpr_at_95_tpr")] == [(0.5, 0, 1)] * 2
+    assert interval(0.1, nothing, 3) == (0.1, -1, 1)
 
 
 def bca(value: float, replicates: np.ndarray, left_out: np.ndarray, is_abnormal: np.ndarray) -> np.ndarray:
@@ -427,6 +464,14 @@ def test_delongs_variances_and_tests_are_those_of_the_published_example():
     assert round(both @ np.linalg.solve(contrast @ found.covariance @ contrast.T, both), 4) == 2.5340
 
 
+def test_without_variance_delongs_values_are_the_ones_promised():
+    is_abnormal, up = np.arange(20) >= 10, np.arange(20.0)
+    found = delong(np.stack([np.ones(20), np.zeros(20), up, -up]), is_abnormal, np.arange(20))
+    assert found.estimate(0) == (0.5, 0.5, 0.5)
+    assert found.difference(0, 1) == ((0, 0, 0), 1)  # two constant scores
+    assert found.difference(2, 3) == ((1, 1, 1), 0)  # all pairs won, and none
+
+
 def test_clustered_delong_is_obuchowskis_formula_written_out():
     scores, is_abnormal, patients = images()
     others = np.stack([scores, scores + np.random.default_rng(1).integers(0, 5, 60)])
@@ -508,5 +553,16 @@ def test_seeds_that_agree_leave_the_variance_to_the_sample():
 def test_one_seed_says_nothing_about_seeds():
     found = over_seeds([0.7], np.random.default_rng(0).normal(0.7, 0.02, (1, 100)), 50, "auroc")
     assert found.drawn is None and found.seed_sd is None and found.fixed.low < 0.7 < found.fixed.high
-    with pytest.raises(ValueError, match=r"values \(2,\) and replicates \(1, 100\)"):
+    with pytest.raises(ValueError, match=r"values \(2,\), 2 finite, and replicates \(1, 100\)"):
         over_seeds([0.7, 0.8], np.ones((1, 100)), 50)
+
+
+def test_seeds_without_information_without_a_value_and_with_one_patient_give_what_is_promised():
+    constant = over_seeds([0.5, 0.5], np.full((2, 50), 0.5), 40, "auroc")
+    assert constant.fixed == constant.drawn == (0.5, 0.5, 0.5) and constant.seed_sd == constant.sample_sd == 0
+    drawn = np.random.default_rng(0).normal(0.7, 0.02, (2, 50))
+    for metric, whole in (("auroc", (0, 1)), (None, (-1, 1))):
+        alone = over_seeds([0.7, 0.72], drawn, 1, metric)
+        assert alone.fixed[1:] == alone.drawn[1:] == whole
+    with pytest.raises(ValueError, match=r"values \(2,\), 1 finite, .*: expected numbers .* leave out a seed"):
+        over_seeds([0.7, np.nan], drawn, 50, "auroc")
