@@ -66,17 +66,3 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 # By default this notebook draws its own images: synthetic radiographs that need no download. They show that every step
 # works. They are **synthetic images: a smoke test, not evidence.** Real films enter by naming another
 # `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).
-#
-# ## The way through
-#
-# | chapter | its question |
-# |---|---|
-# | [1 Parameters](01_parameters.py) | what exactly is run? |
-# | [2 Images](02_images.py) | what do the networks see, and who may see what? |
-# | [3 U-Net](03_unet.py) | does a network with shortcuts learn what is normal? |
-# | [4 Reversed Autoencoder](04_reversed_autoencoder.py) | does one that has to imagine the chest do better? |
-# | [5 Scores](05_scores.py) | how does a reconstruction become one number? |
-# | [6 Comparison](06_comparison.py) | which one wins, and is the difference real? |
-# | [7 What matters](07_what_matters.py) | the score or the training, the reversal, the skips, frozen features? |
-# | [8 Limits](08_limits.py) | where does it fail? |
-# | [9 Report](09_report.py) | what is the answer? |

@@ -1,7 +1,7 @@
 # %% [markdown] id="parameters-chapter"
 # # 1 What exactly is run?
 #
-# **Reads** nothing. **Leaves** `params`, `run`, `base`.
+# **Reads** nothing. **Leaves** `params`, `run`, `base`. **Draws** nothing.
 #
 # Everything that a run may vary is in the one cell below. In Colab it is a form; papermill puts the lines of a
 # `params/*.yaml` behind it; the command line goes through the same model. A misspelt name, text in a number's place or a

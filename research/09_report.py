@@ -1,7 +1,7 @@
 # %% [markdown] id="report"
 # # 9 What is the answer?
 #
-# **Reads** everything. **Leaves** the run folder, complete.
+# **Reads** everything. **Leaves** the run folder, complete. **Draws** nothing.
 #
 # This run, in sentences that it computes itself.
 
