@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 CELL_TITLE = "# @title Parameters"
 KINDS = {"string": "str", "integer": "int", "number": "float"}  # JSON's name of a type -> Python's
+FORMS = {"string": "string", "integer": "integer", "number": "number", "array": "raw"}  # -> Colab's name of a field
 INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
 
 
@@ -188,22 +190,30 @@ class Params(BaseModel):
 
     @classmethod
     def cell(cls) -> str:
-        """Return the source of the notebook's parameters cell: literals, one line a field with form field and help."""
+        """Return the source of the notebook's parameters cell: literals, one line a field with form field and help.
+
+        What is allowed stands in the form field where Colab knows how to say it, and always in the help.
+        """
         lines = [CELL_TITLE]
         for name, field in cls.model_fields.items():
-            choices = cls._schema(name).get("enum")
-            form = {int: '{type:"integer"}', float: '{type:"number"}', str: '{type:"string"}'}.get(
-                field.annotation, json.dumps(choices) if choices else '{type:"raw"}'
-            )
-            kind = type(field.default).__name__
-            if kind == "list":
-                kind = f"list[{KINDS[cls._schema(name)['items']['type']]}]"
-            lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {form} {field.description}")
+            schema = cls._schema(name)
+            form: dict[str, Any] | list[str] = schema.get("enum") or {"type": FORMS[schema["type"]]}
+            if isinstance(form, dict):
+                form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
+            kind = KINDS.get(schema["type"]) or f"list[{KINDS[schema['items']['type']]}]"
+            allowed = "" if "enum" in schema else _allowed(schema).partition(", ")[2]
+            about = f"{field.description}{allowed and f' ({allowed})'}"
+            lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {json.dumps(form)} # {about}")
         return "\n".join(lines)
 
     @classmethod
+    @cache
+    def _schemas(cls) -> dict[str, Any]:
+        return cls.model_json_schema()["properties"]
+
+    @classmethod
     def _schema(cls, name: str) -> dict[str, Any]:
-        return cls.model_json_schema()["properties"][name]
+        return cls._schemas()[name]
 
     def training_settings(self) -> dict[str, Any]:
         """Return what a trained method depends on: all but where and how often it runs and how it is reported.
@@ -280,7 +290,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         "exclusiveMaximum": "below",
     }
     words = {"integer": "an integer", "number": "a number", "string": "text"}[schema["type"]]
-    return ", ".join([words, *(f"{text} {schema[key]:g}" for key, text in limits.items() if key in schema)])
+    return ", ".join([words, *(f"{text} {schema[key]:,}" for key, text in limits.items() if key in schema)])
 
 
 def _literal(value: ast.expr | None) -> Any:

@@ -1,6 +1,7 @@
 """Promises of `lib.params`: what is refused and in which words, the notebook's cell, and where a run lies."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -183,7 +184,20 @@ def test_the_cell_holds_one_literal_a_field_and_they_are_the_defaults():
     assert list(found) == list(Params.model_fields)
     assert found == Params().model_dump()
     for name, line in zip(Params.model_fields, lines[1:], strict=True):
-        assert line.endswith(Params.model_fields[name].description)
+        assert f" # {Params.model_fields[name].description}" in line
+
+
+def test_the_cell_states_what_is_allowed_in_the_form_field_and_in_words():
+    words = {"ge": ("min", "at least"), "gt": (None, "above"), "le": ("max", "at most"), "lt": (None, "below")}
+    for (name, field), line in zip(Params.model_fields.items(), Params.cell().splitlines()[1:], strict=True):
+        form = json.loads(re.search(r"# @param ([{\[].*?[}\]]) # ", line)[1])
+        limits = {kind: getattr(one, kind) for one in field.metadata for kind in words if hasattr(one, kind)}
+        for kind, limit in limits.items():
+            in_form, in_words = words[kind]
+            assert in_form is None or form[in_form] == limit, name
+            assert f"{in_words} {limit:,}" in line.rpartition(" # ")[2], name
+        entries = re.findall(r"'([\w-]+)'", str(field.annotation)) if "list" in str(field.annotation) else []
+        assert all(f"'{entry}'" in line for entry in entries), name
 
 
 def test_the_cells_types_are_those_of_its_values():
