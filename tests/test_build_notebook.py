@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 from build_notebook import NOTEBOOK, ROOT, BuildError, build, check, main, text, write
@@ -556,6 +557,37 @@ def test_the_builder_needs_neither_torch_nor_a_kernel_and_is_short():
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert made.stdout == "set()\n"
     assert len((ROOT / "build_notebook.py").read_text().splitlines()) < 300
+
+
+@pytest.fixture
+def joined(tmp_path):
+    """A copy of this project to which someone has added a chapter, by the command of the README."""
+    [command] = re.findall(r"^    cp (\S+) (\S+)", (ROOT / "README.md").read_text(), re.M)
+    for folder in ("lib", "research"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(*(tmp_path / name for name in command))
+    return tmp_path
+
+
+def test_a_chapter_made_from_the_template_stands_in_the_notebook_and_in_its_contents(joined):
+    notebook = build(joined)
+    title = "10 Does a score see more than how bright a film is?"
+    assert f"- [{title}](#scrollTo=10_mine)" in notebook.cells[1].source
+    assert any(cell.source.startswith(f"# {title}\n") for cell in notebook.cells)
+    alone = [cell.id for cell in build(joined, "10").cells]
+    assert {"scores", "10_mine"} <= {*alone} and not {"comparison", "what-matters", "limits", "report"} & {*alone}
+
+
+@pytest.mark.long
+def test_a_chapter_made_from_the_template_runs_and_draws(joined, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGAE_DX_ROOT", str(tmp_path))
+    settings = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
+    file = joined / write(joined, "10")
+    done = papermill.execute_notebook(
+        file, tmp_path / "out.ipynb", {**settings, "backbone": "none"}, progress_bar=False, kernel_name="python3"
+    )
+    assert "image/png" in str(done.cells[-2].outputs)
+    assert (tmp_path / "runs/smoke/figures/brightness.png").is_file()
 
 
 CHAPTERS = sorted((ROOT / "research").glob("[0-9][0-9]_*.py"))
