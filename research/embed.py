@@ -172,7 +172,7 @@ class Library:
     def where(self, error: BaseException) -> str:
         """Return the lines of chapter and library that an error comes from, or which cell was edited since."""
         steps = list(traceback.walk_tb(error.__traceback__))
-        lines = [line for frame, line in steps if frame.f_locals is self.shell.user_ns]  # of the cell, outside functions
+        lines = [line for frame, line in steps if frame.f_locals is self.shell.user_ns]  # the cell's, in no function
         files = [(frame.f_code.co_filename, line) for frame, line in steps]
         if isinstance(error, SyntaxError):
             files.append((error.filename or "", error.lineno or 0))
