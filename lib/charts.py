@@ -182,7 +182,7 @@ def forest(results: dict, by: str) -> Figure:
     ax.set(ylim=(sum(room), 0), xlabel=f"AUROC; {percent(results['level'])} intervals, images in brackets")
     best = max(methods, key=lambda name: methods[name]["auroc"]["value"])
     inside = [of[best]["value"] for _, of, _ in rows[1:] if of.get(best)]
-    spread = f"{best}: {min(inside):.2f} to {max(inside):.2f} by group" if inside else "no group is large enough"
+    spread = f"{best}: {min(inside):.2f} to {max(inside):.2f} by group" if inside else "no group has a figure"
     ax.set_title(f"{headline(results)}\n{spread}", fontsize=10)
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
     finish(ax)
@@ -203,7 +203,7 @@ def false_alarms(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Fi
     low, high = np.array([achieved_rate(calibration, level, normal)[1:] for level in levels]).T
     at = int((levels <= FALSE_ALARM_RATE + 1e-9).sum()) - 1  # the highest level that is no more than the usual one
     figure, grid = panels(len(methods), 3.3, sharex=True, sharey=True)
-    broken = []
+    broken, anywhere = [], []
     for ax, method in zip(grid, methods, strict=True):
         known, new = (groups[method][side][method].to_numpy(float) for side in ("normal, validation", "normal, test"))
         rates = (p_values(known, new)[:, None] <= levels + 1e-9).mean(axis=0)
@@ -211,6 +211,8 @@ def false_alarms(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Fi
         ax.fill_between(levels, low, high, color="0.85", linewidth=0)
         ax.plot([0, 0.5], [0, 0.5], color=GREY, linestyle=":")
         ax.step(levels, rates, color=colour, linewidth=2, where="post")
+        if (rates > high).any():
+            anywhere.append(method)
         if at >= 0:
             if rates[at] > high[at]:
                 broken.append(method)
@@ -223,5 +225,6 @@ def false_alarms(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Fi
     figure.supylabel(f"false alarms among {normal} normal test images", fontsize=9)
     said = f"{', '.join(broken)} cannot keep" if broken else "every method keeps"
     title = f"{said} a promise of {percent(FALSE_ALARM_RATE)} false alarms"
+    title += f"\nmore than chance allows at some promise: {', '.join(anywhere)}" if anywhere else ""
     figure.suptitle(title if at >= 0 else f"{calibration} calibration images are too few for a promise", fontsize=10)
     return figure

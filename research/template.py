@@ -10,13 +10,13 @@
 # %%
 from scipy.stats import spearmanr
 
-from lib.figures import Drawing, colour
+from lib.figures import Drawing, look
 
 brightness = np.asarray(images.test).mean(axis=(1, 2)) / 255
 scores = scored.table[scored.table["side"] == "test"]
 figure = Drawing(figsize=(4 * max(1, len(trained)), 3.4), layout="constrained")
 for ax, name in zip(figure.subplots(1, max(1, len(trained)), squeeze=False)[0], trained, strict=False):
-    ax.plot(brightness, scores[name], ".", color=colour(name))
+    ax.plot(brightness, scores[name], ".", color=look(name)[0])
     rho = spearmanr(brightness, scores[name]).statistic
     ax.set(xlabel="mean grey of the film", ylabel="score: mean residual", title=f"{name}: $\\rho$ = {rho:.2f}")
 display(run.save_figure(figure, "brightness"))
