@@ -64,6 +64,41 @@ if unets:
 # everything that could have been learned, so the cheapest way to a low loss is to *copy*. A copier has no idea of normal: it
 # will return a tumour as faithfully as a rib.
 #
+# What crosses where can be seen by cutting. Below, the same trained network draws the same film with a white square pasted into
+# it, and some of its skips are set to zero. (A network that is *trained* without them, `unet-no-skips`, has learned to do
+# without; this one has not, so the pictures say what it relies on, not what it could do.)
+
+# %%
+from lib.training import choose_device
+
+
+def with_cut_skips(network, film, cut):
+    """Return what a U-Net draws, (H, W), with these of its skips zero; 0 is the one at full resolution."""
+    order = iter(range(len(network.down)))
+    hook = network.skip.register_forward_hook(lambda _, __, skip: skip * 0 if next(order) in cut else skip)
+    try:
+        with torch.no_grad():
+            return network.eval()(film)[0, 0].cpu().numpy()
+    finally:
+        hook.remove()
+
+
+joined = [name for name in unets if sum(trained[name].network.crossing)]
+if joined:
+    film = np.array(images.validation[:1])
+    side = film.shape[1] // 4
+    film[:, side : 2 * side, side : 2 * side] = 255
+    given = torch.as_tensor(film[:, None] / 255, dtype=torch.float32, device=choose_device(params.device))
+    network, depth = trained[joined[0]].network, len(params.widths)
+    cuts = {"all skips": (), "the finest cut": (0,), "the finest alone": range(1, depth), "none": range(depth)}
+    drawn = {"given": given[0, 0].cpu().numpy()} | {
+        name: with_cut_skips(network, given, cut) for name, cut in cuts.items()
+    }
+    apart = {name: np.abs(one - drawn["given"])[side : 2 * side, side : 2 * side].mean() for name, one in drawn.items()}
+    titles = [f"{name}\nsquare off by {apart[name]:.2f}" if name in cuts else f"{joined[0]}: given" for name in drawn]
+    display(run.save_figure(image_grid(np.stack(list(drawn.values())), titles, columns=5), f"{joined[0]}-skips"))
+
+# %% [markdown]
 # This can be tested without a single abnormal film. Change a patch of normal films in a way that no chest is, and ask which
 # share of the change $d$ comes back in the reconstruction's change $r$:
 #

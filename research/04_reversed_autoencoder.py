@@ -5,9 +5,29 @@
 # `trained` and `histories`.
 #
 # The Reversed Autoencoder (Bercea et al., MIDL 2023) has no shortcut. Everything it knows of a film has to pass through a
-# short vector $z$, and its two halves keep each other honest. It is built in four steps; each is one line of mathematics.
+# short vector $z$, and its two halves keep each other honest. It is trained first, below; then it is taken apart, one term of its
+# losses at a time, each with its equation, the lines that compute it on this very network, and a picture of what it does.
 #
-# ## From autoencoder to variational autoencoder
+# Three questions need relatives. `si-vae` is RA without its last term, `vae` the same network without the game, and `ae-16`,
+# `ae-4` are the small convolutional autoencoders of the MedIAnomaly benchmark (chapter 5 trains them): what does each step add?
+
+# %%
+from lib.training import choose_device
+
+relatives = [name for name in params.methods if name in ("ra", "si-vae", "vae")]
+for name in relatives:
+    torch.manual_seed(params.seed)  # the same first weights whichever method trained before
+    trained[name] = ARMS[name](params)
+    histories[name] = run.train(name, trained[name], split, images)
+    display(run.save_figure(loss_curves(histories[name]), f"{name}-losses"))
+if not relatives:
+    print(f"This run trains {params.methods}: the RA is left to another one.")
+
+# %% [markdown]
+# Those curves have names that the next pages explain. The question of this chapter's pictures is always the same: *what does the
+# term see in a normal film that the network was not trained on?*
+#
+# ## First term: from autoencoder to variational autoencoder
 #
 # An *encoder* $E$ turns the film $x$ into a vector, a *decoder* $D$ turns the vector into a film. In a **variational**
 # autoencoder the encoder answers with a Gaussian, $q(z \mid x) = \mathcal N(\mu, \operatorname{diag} \sigma^2)$, the decoder
@@ -17,10 +37,42 @@
 # \mathrm{KL}(x) = \tfrac12 \sum_j \left(\mu_j^2 + \sigma_j^2 - \log \sigma_j^2 - 1\right).$$
 #
 # Their weighted sum is (up to constants) the negative *evidence lower bound*: low for a film that the model finds likely.
-# A variational autoencoder can also *invent* films, $D(\varepsilon)$ with $\varepsilon \sim \mathcal N(0, I)$, but both its
-# inventions and its reconstructions are blurred.
+# A variational autoencoder can also *invent* films, $D(\varepsilon)$ with $\varepsilon \sim \mathcal N(0, I)$.
+
+# %%
+from lib.dataset import to_unit
+from lib.ra import embedding_distance, squared_error
+
+if relatives:
+    network = trained[relatives[0]].eval()
+    films = to_unit(images.validation[:64], choose_device(params.device))
+    torch.manual_seed(params.seed)
+    with torch.no_grad():
+        real = network.encoder(films)
+        reconstruction = network.decoder(real.mean)
+        draws = [network.decoder(real.sample()) for _ in range(3)]
+        sample = network.samples(len(films))
+    error, nats = squared_error(films, reconstruction), real.kl()
+    columns = {
+        "film x": films,
+        "D(μ)": reconstruction,
+        **{f"D(draw {i})": d for i, d in enumerate(draws, 1)},
+        "D(ε)": sample,
+    }
+    pictures = torch.cat([film for of in zip(*columns.values(), strict=True) for film in of][:12])[:, None]
+    titles = [
+        *columns,
+        *(f"L {error[1]:.0f}" if n == "D(μ)" else f"KL {nats[1]:.0f}" if "draw 1" in n else "" for n in columns),
+    ]
+    figure = image_grid(pictures.clip(0, 1).cpu().numpy(), titles, columns=len(columns))
+    display(run.save_figure(figure, f"{relatives[0]}-variational"))
+
+# %% [markdown]
+# Two films, a row each. What the mean $\mu$ decodes to is the reconstruction that is scored; where draws from $q(z \mid x)$ differ
+# among themselves, the encoder has not said; and $D(\varepsilon)$ is what the decoder draws when it is told nothing. The numbers are
+# the second film's error $L$ and its KL.
 #
-# ## The game: introspection
+# ## Second term: the game
 #
 # In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It gives real films a high
 # bound and films that the decoder made, $g \in \{\hat x, D(\varepsilon)\}$, a low one; the decoder wants its films to be
@@ -38,6 +90,62 @@
 #
 # that is, it reconstructs, and makes films which the encoder would find likely. At the end of the game blur does not pay:
 # the encoder would recognise it.
+
+# %%
+from lib.figures import INK, Drawing, look
+
+if relatives:
+    with torch.no_grad():
+        seen = {"real": real, "reconstruction": network.encoder(reconstruction), "sample": network.encoder(sample)}
+        again = {g: network.decoder(seen[g].mean) for g in ("reconstruction", "sample")}
+        made = {"reconstruction": reconstruction, "sample": sample}
+        rejection = {
+            g: torch.exp(
+                -2
+                * network.scale
+                * (params.ra_beta_rec * squared_error(made[g], again[g]) + params.ra_beta_neg * seen[g].kl())
+            )
+            for g in made
+        }
+    kl = {kind: of.kl().cpu().numpy() for kind, of in seen.items()}
+    shades = {"real": INK, "reconstruction": look(relatives[0])[0], "sample": "0.65"}
+    figure = Drawing(figsize=(10, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    rows = pd.DataFrame(histories[relatives[0]])
+    for kind, marker in zip(shades, "os^", strict=True):
+        if (column := f"encoder/kl_{kind}") in rows:
+            left.plot(rows["epoch"], rows[column], color=shades[kind], marker=marker, markersize=3, label=kind)
+        middle.plot(
+            np.sort(kl[kind]), np.linspace(0, 1, len(kl[kind])), color=shades[kind], marker=marker, markersize=3
+        )
+    left.set(xlabel="epoch", ylabel="mean KL while training, nats", title="the critic's opinion")
+    left.legend(fontsize=8, frameon=False)
+    middle.set(xlabel="KL, nats", ylabel="share of films below", title="of films it has not seen")
+    if "decoder/reconstruction" in rows:
+        right.plot(rows["epoch"], rows["decoder/reconstruction"], color=INK, label="error of reconstructions")
+    if "encoder/rejection" in rows:
+        right.plot(
+            rows["epoch"], rows["encoder/rejection"], color=shades["reconstruction"], linestyle="--", label="rejection"
+        )
+    right.set(xlabel="epoch", ylabel="mean over the epoch, log scale", yscale="log", title="what each player pays")
+    right.legend(fontsize=8, frameon=False)
+    for ax in (left, right):
+        ax.axvspan(rows["epoch"].min(), min(params.ra_warmup_epochs, rows["epoch"].max()), color="0.93", zorder=0)
+    medians = {kind: float(np.median(of)) for kind, of in kl.items()}
+    figure.suptitle(
+        f"{relatives[0]}: median KL of real films {medians['real']:.0f} nats, of their reconstructions "
+        f"{medians['reconstruction']:.0f}, of inventions {medians['sample']:.0f}; exp(…) of an invention "
+        f"{float(rejection['sample'].mean()):.2g}",
+        fontsize=10,
+    )
+    display(run.save_figure(figure, f"{relatives[0]}-players"))
+
+# %% [markdown]
+# The two players as curves that mean something. *Left*: how far from the prior the encoder puts real films, reconstructions and
+# inventions; before the game (grey) there is one line only. A critic that knows a chest from an invention keeps the real films
+# lowest, and the gap is all it knows. *Middle*: the same of films that it has not been trained on, each dot one film. *Right*: the
+# decoder's own task, drawing the film, and the encoder's, pushing the exponential towards 0. If the exponential stays near 1 the
+# critic is asleep, if it is 0 from the first epoch the decoder gets no chance.
 #
 # | weight | parameter | of what | the authors' value, at 128 px |
 # |---|---|---|---|
@@ -47,7 +155,7 @@
 # | $\gamma_r$ | `ra_gamma_r` | the generated films' own reconstruction error (decoder) | $10^{-8}$ |
 # | $\lambda_{emb}$ | `ra_lambda_emb` | the reversed embedding loss, next | 0.005 |
 #
-# ## The reversal
+# ## Third term: the reversal
 #
 # What makes it *RA* is the last term. Let $e_l(x)$ be the encoder's features after its $l$-th halving. The **reversed
 # embedding loss** asks that a film and its reconstruction look alike *to the encoder*, at every resolution:
@@ -60,6 +168,26 @@
 # and its reconstruction agree; the decoder then learns to draw from a code that keeps them. That it makes reconstructions
 # anatomically closer is the authors' claim; with $\lambda_{emb} = 0$ the method is the plain soft-introspective VAE, and can be
 # compared.
+
+# %%
+if relatives:
+    with torch.no_grad():
+        pairs = list(zip(real.features, network.encoder(reconstruction).features, strict=True))
+        levels = [embedding_distance([a], [b]) for a, b in pairs]
+        disagree = [1 - torch.cosine_similarity(a, b)[0] for a, b in pairs]  # at each place, (h, w)
+    drawn = [films[0, 0], reconstruction[0, 0]]
+    drawn += [torch.nn.functional.interpolate(d[None, None], films.shape[2:])[0, 0] / d.max() for d in disagree]
+    titles = ["film", "reconstruction"]
+    titles += [
+        f"level {i}: {float(of[0]):.2f}\n{a.shape[2]} px"
+        for i, (of, (a, _)) in enumerate(zip(levels, pairs, strict=True), 1)
+    ]
+    figure = image_grid(torch.stack(drawn)[:, None].clip(0, 1).cpu().numpy(), titles, columns=len(drawn))
+    display(run.save_figure(figure, f"{relatives[0]}-embedding"))
+
+# %% [markdown]
+# Where the encoder's features of a film and of its reconstruction point in different directions, level by level, each drawn up to
+# its own maximum; the number is that level's part of $L_{emb}$. Fine levels see edges, coarse ones where the lungs are.
 #
 # ## Two moves, two optimizers
 #
@@ -67,26 +195,10 @@
 # `lib/ra.py` this is one function that reads from top to bottom, `moves`; the training loop asks for the next move, lowers
 # its loss in that part alone, and never knows which method it trains. For the first `ra_warmup_epochs` there is no game: both
 # losses lose their sum over $g$ (and the encoder's its $L_{emb}$), so that the decoder can draw before it has to convince.
-
-# ## Its relatives
 #
-# Three questions need three more names for `methods`. `si-vae` is the game without the reversal ($\lambda_{emb} = 0$), `vae` is
-# the same network without the game, a warm-up that never ends, and `ae-16`, `ae-4` are the small convolutional autoencoders of
-# the MedIAnomaly benchmark (chapter 5 trains them): what does each step add?
-
-# %%
-relatives = [name for name in params.methods if name in ("ra", "si-vae", "vae")]
-for name in relatives:
-    torch.manual_seed(params.seed)  # the same first weights whichever method trained before
-    trained[name] = ARMS[name](params)
-    histories[name] = run.train(name, trained[name], split, images)
-    display(run.save_figure(loss_curves(histories[name]), f"{name}-losses"))
-if not relatives:
-    print(f"This run trains {params.methods}: the RA is left to another one.")
-
-# %% [markdown]
-# The curves to look at are the encoder's three KLs. `kl_real` should lie *below* `kl_reconstruction` and `kl_sample`: that gap is what
-# the encoder knows of the difference between a chest and an invention. The reconstructions:
+# ## What comes of it
+#
+# Reconstructions of normal films that were not trained on:
 
 # %%
 if relatives:
