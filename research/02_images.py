@@ -110,3 +110,32 @@ run.save_figure(image_grid(images.test[abnormal], titles=titles, columns=8), "ab
 
 # %% [markdown]
 # If you did not find the difference easy to see: neither do the networks.
+#
+# ## How long will it take?
+#
+# With these parameters, on this machine: a few batches of each method were just trained on noise, by a copy, and timed.
+# What is trained already is not trained again. Scoring (chapter 5) then looks at every validation and test film once for every
+# method and kept epoch, and shows its progress; all other chapters take seconds, or a minute or two where they resample.
+
+# %%
+from lib.arms import ARMS
+from lib.training import choose_device, expected_seconds
+
+size, batches = params.image_size, len(split.train) // params.batch_size
+chapters = {
+    "unet": "3 U-Net",
+    "ra": "4 Reversed Autoencoder",
+    "si-vae": "4 Reversed Autoencoder",
+    "vae": "4 Reversed Autoencoder",
+}
+takes = {}
+for name in params.methods:
+    here = params.batch_size, batches, params.epochs, choose_device(params.device)
+    seconds = expected_seconds(ARMS[name](params), size, *here)
+    chapter = chapters.get(name, chapters["unet"] if name.startswith("unet") else "5 scores")
+    takes[name] = {
+        "trains in chapter": chapter,
+        "batches": f"{batches * params.epochs:,}",
+        "minutes, about": f"{seconds / 60:.1f}",
+    }
+pd.DataFrame(takes).T.rename_axis("method")

@@ -23,6 +23,7 @@ from lib.training import (
     Diverged,
     choose_device,
     choose_precision,
+    expected_seconds,
     kept,
     load_checkpoint,
     multiply_adds,
@@ -215,6 +216,15 @@ def test_under_autocast_the_second_move_sees_what_the_first_has_updated(films, f
 
 
 # --- resume -----------------------------------------------------------------------------------------------------------
+
+
+@each_method
+def test_the_expected_time_is_that_of_all_batches_and_leaves_method_and_generator_alone(name):
+    method = build(name)
+    before, state = copy.deepcopy(method.state_dict()), torch.get_rng_state()
+    assert expected_seconds(method, 16, 4, 0, 1, CPU) == 0 < expected_seconds(method, 16, 4, 10, 1, CPU)
+    assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @each_method
