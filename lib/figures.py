@@ -36,10 +36,29 @@ LOOKS = {  # the methods of `lib.arms`
 class Drawing(Figure):
     """A figure that a notebook shows as a picture; matplotlib's own needs pyplot and `%matplotlib inline` for that."""
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = BytesIO()
         self.savefig(png, format="png")
-        return png.getvalue()
+        return png.getvalue(), {"alt": self.alt(), "figure": self.get_label()}
+
+    def __repr__(self) -> str:
+        return self.alt() or super().__repr__()  # a notebook keeps it beside the picture, and VS Code reads it out
+
+    def alt(self) -> str:
+        """Return in words what the figure shows, from its titles, axes and legends: the text that stands for it."""
+        films = [ax for ax in self.axes if ax.images]
+        said = [self.get_suptitle()]
+        if films:
+            words = [ax.get_title() for ax in films] + [ax.get_ylabel() for ax in films]
+            named = "; ".join(dict.fromkeys(filter(None, words))) or self.get_label()
+            said.append(": ".join(filter(None, (f"{len(films)} pictures", named))))
+        for ax in [ax for ax in self.axes if not ax.images]:
+            legend = ax.get_legend()
+            axes = " over ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))
+            entries = "; ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+            said.append(": ".join(filter(None, (ax.get_title(), axes, entries))))
+        said += ["; ".join(text.get_text() for text in legend.get_texts()) for legend in self.legends]
+        return ". ".join(" ".join(words.split()) for words in said if words)
 
 
 def look(row: str) -> tuple[str, str]:

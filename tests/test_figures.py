@@ -73,7 +73,26 @@ def test_no_words_are_cut_off_at_the_edge(name):
 
 
 def test_a_notebook_shows_a_figure_without_pyplot():
-    assert figures.image_grid(IMAGES)._repr_png_().startswith(b"\x89PNG")
+    assert figures.image_grid(IMAGES)._repr_png_()[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_text_that_stands_for_a_figure_holds_every_word_of_its_titles_axes_and_legends(name):
+    draw, arguments, _ = DRAWN[name]
+    figure = draw(*arguments)
+    _, about = figure._repr_png_()
+    assert repr(figure) == about["alt"]
+    charts = [ax for ax in figure.axes if not ax.images]
+    drawn = [ax.get_title() for ax in figure.axes] + [ax.get_xlabel() for ax in charts]
+    drawn += [text.get_text() for ax in charts if ax.get_legend() for text in ax.get_legend().get_texts()]
+    assert any(drawn)
+    assert not [words for words in drawn if " ".join(words.split()) not in about["alt"]]
+
+
+def test_pictures_without_words_are_named_by_what_the_figure_is_called():
+    figure = figures.image_grid(IMAGES)
+    figure.set_label("normal")
+    assert figure._repr_png_()[1] == {"alt": "5 pictures: normal", "figure": "normal"}
 
 
 def test_each_method_that_a_run_can_name_has_a_colour_and_a_marker_of_its_own():
