@@ -34,7 +34,8 @@ choosing      choosing without labels, by lesions painted into normal films
 judging       a method's reconstructions -> all its scores, the chosen one, the combined one
 figures       images and losses -> matplotlib Figure; never shows or saves
 charts        scores and what was evaluated of them -> matplotlib Figure: curves with bands, forests
-report        results -> tables, the summary in plain text, the page
+report        results -> tables, the summary in plain text
+page          an executed notebook -> one HTML page that opens without network
 runs          the run folder: status, parameters, metrics, results, tracking, the report
 comparison    scores of runs that can be compared -> one table, evaluated, audited, with its claims
 cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the same functions

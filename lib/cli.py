@@ -18,7 +18,7 @@ from lib.charts import curves, false_alarms, forest, score_distributions
 from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, loss_curves
 from lib.params import ParameterError, Params, project_root
-from lib.report import summary, write_report
+from lib.report import summary
 from lib.runs import Run, RunError
 from lib.source import SourceError, problem_counts
 from lib.sources import Source, open_source
@@ -84,6 +84,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str] | None = None) -> int:
     """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
     import papermill  # here: the other commands do without a notebook
+
+    from lib.page import write_report
 
     params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
     folder = params.folder(base)

@@ -1,14 +1,12 @@
-"""Results -> what a person reads: tables, the summary in plain text, the page of an executed notebook."""
+"""Results -> what a person reads: tables, the summary in plain text."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lib.audit import audit_table
 from lib.evaluation import difference_text, findings_table, results_table, strata_table
-from lib.files import replacing
 from lib.localisation import localisation_table
 
 SYNTHETIC = "synthetic images: a smoke test, not evidence"
@@ -80,17 +78,3 @@ def summary(results: Mapping[str, Any]) -> str:
     if results["synthetic"]:
         lines.append(SYNTHETIC)
     return "\n".join(lines)
-
-
-def write_report(notebook: Path, report: Path) -> None:
-    """Write an executed notebook as one HTML page, without the library's cells."""
-    import nbformat
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
-    config = Config()
-    config.TagRemovePreprocessor.remove_cell_tags = {"library"}
-    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
-    page, _ = HTMLExporter(config=config).from_notebook_node(nbformat.read(notebook, as_version=4))
-    with replacing(report) as out:
-        out.write(page.encode())

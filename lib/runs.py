@@ -2,8 +2,8 @@
 
 `status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
 an epoch and method), `checkpoints/`, `reconstructions/`, `scores.parquet` (one row an image), `candidates.parquet` and
-`.csv` (every score of every epoch kept), `results.json`, `figures/*.png`, `tables/*.csv`; a runner adds the executed
-`notebook.ipynb` and `report.html`.
+`.csv` (every score of every epoch kept), `results.json`, `figures/` (PNG; charts also as SVG), `tables/*.csv`; a
+runner adds the executed `notebook.ipynb` and `report.html`.
 """
 
 import copy
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lib.cache import Preparation
@@ -179,10 +180,15 @@ class Run:
         self._sent[name] = len(history)
 
     def save_figure(self, figure: Figure, name: str) -> Figure:
-        """Write figures/<name>.png, send it to the tracker, and return the figure for the page."""
+        """Write figures/<name>.png, of a chart .svg too, send it to the tracker, and return the figure for the page."""
+        figure.set_label(name)  # by which the page finds the file
         file = self.folder / "figures" / f"{name}.png"
         with replacing(file) as out:
             figure.savefig(out, format="png", dpi=150, bbox_inches="tight")
+        if not any(ax.images for ax in figure.axes):  # as vectors, pictures would become larger and no sharper
+            kept = {"svg.fonttype": "none", "svg.hashsalt": name}  # text as text, and the same bytes every time
+            with replacing(file.with_suffix(".svg")) as out, rc_context(kept):
+                figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
         if self._tracker is not None:
             import wandb
 

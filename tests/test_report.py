@@ -1,12 +1,11 @@
 """Promises of `lib.report`: what a person reads is what was found, and says where it is no evidence."""
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib.evaluation import evaluate_scores
-from lib.report import SYNTHETIC, budget_table, promise_table, summary, write_report
+from lib.report import SYNTHETIC, budget_table, promise_table, summary
 
 BUDGET = {"parameters": 1_234_567, "images_seen": 12_800, "steps": 400, "multiply_adds": 73_000_000, "seconds": 61.4}
 
@@ -73,22 +72,3 @@ def test_a_promise_that_was_kept_and_one_that_was_not_are_told_apart(results):
 def test_the_summary_says_of_synthetic_images_that_they_are_no_evidence(results, synthetic):
     words = summary(results | {"synthetic": synthetic})
     assert ("not evidence" in SYNTHETIC) and ((SYNTHETIC in words) == synthetic)
-
-
-def test_the_page_shows_the_chapters_and_what_they_printed_without_the_librarys_cells(tmp_path):
-    def cell(code: str, printed: str, *tags: str) -> nbformat.NotebookNode:
-        output = nbformat.v4.new_output("stream", text=printed)
-        return nbformat.v4.new_code_cell(code, outputs=[output], metadata={"tags": list(tags)})
-
-    cells = [
-        nbformat.v4.new_markdown_cell("# Does it find anything?"),
-        cell("of_the_library = 1", "hidden words", "library"),
-        cell("of_a_chapter = 2", "shown words"),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
-    write_report(tmp_path / "executed.ipynb", tmp_path / "report" / "report.html")
-    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    for shown in ("Does it find anything?", "of_a_chapter", "shown words"):
-        assert shown in page
-    for hidden in ("of_the_library", "hidden words"):
-        assert hidden not in page

@@ -366,7 +366,19 @@ def test_a_figure_is_saved_as_png_and_given_back(tmp_path):
     with Image.open(run.folder / "figures" / "line.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 50
-    assert [file.name for file in (run.folder / "figures").iterdir()] == ["line.png"]
+    svg = (run.folder / "figures" / "line.svg").read_text()
+    assert "<svg" in svg and "<image" not in svg
+    run.save_figure(figure, "line")
+    assert (run.folder / "figures" / "line.svg").read_text() == svg
+    assert sorted(file.name for file in (run.folder / "figures").iterdir()) == ["line.png", "line.svg"]
+
+
+def test_a_figure_of_pictures_is_saved_without_vectors(tmp_path):
+    run = Run.start(params(run_dir="a"), tmp_path)
+    figure = Figure(figsize=(2, 1))
+    figure.add_subplot().imshow([[0, 1]])
+    run.save_figure(figure, "film")
+    assert [file.name for file in (run.folder / "figures").iterdir()] == ["film.png"]
 
 
 # Weights & Biases, offline
@@ -411,7 +423,7 @@ def test_without_tracking_nothing_of_the_tracker_is_written(tmp_path):
     run.save_figure(Figure(figsize=(2, 1)), "empty")
     run.finish()
     files = {str(file.relative_to(run.folder)) for file in run.folder.rglob("*") if file.is_file()}
-    assert files == {"params.json", "status.json", "metrics.jsonl", "figures/empty.png"}
+    assert files == {"params.json", "status.json", "metrics.jsonl", "figures/empty.png", "figures/empty.svg"}
 
 
 def test_a_run_started_while_another_is_open_has_a_tracker_of_its_own(tmp_path):

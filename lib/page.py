@@ -1,0 +1,208 @@
+"""An executed notebook -> one HTML page: code folded, a table of contents, equations and figures, nothing fetched."""
+
+import base64
+import re
+import unicodedata
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import nbformat
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
+from pygments.formatters import HtmlFormatter
+
+from lib.files import replacing
+
+QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real films, which are full of noise
+CONTENTS = "<!-- contents -->"
+STYLE = """
+:root { --ink: #1c2024; --soft: #5d6770; --line: #d9dee3; --paper: #fff; --shade: #f6f8fa; --link: #0b5cad; }
+* { box-sizing: border-box; }
+html { scroll-padding-top: 1rem; }
+body { margin: 0; color: var(--ink); background: var(--paper); font: 16px/1.6 system-ui, "DejaVu Sans", sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+nav { padding: 1rem 1.5rem; font-size: 0.85rem; line-height: 1.4; }
+nav ul { list-style: none; margin: 0; padding: 0; }
+nav li { margin: 0.3rem 0; }
+nav .h2 { padding-left: 1rem; color: var(--soft); }
+a { color: var(--link); text-decoration: none; }
+a:hover, a:focus { text-decoration: underline; }
+h1, h2, h3 { line-height: 1.25; margin: 2.2rem 0 0.8rem; }
+h1 { border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
+.anchor-link { visibility: hidden; margin-left: 0.4rem; }
+:hover > .anchor-link, .anchor-link:focus { visibility: visible; }
+.output_subarea, .rendered_html { overflow-x: auto; overflow-y: hidden; }
+img, svg { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
+math { font: 1.1em "STIX Two Math", "Latin Modern Math", "Cambria Math", "DejaVu Math TeX Gyre", math; }
+math[display="block"] { margin: 1.2rem 0; }
+table { border: 0; border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0; }
+th, td { border: 0; border-bottom: 1px solid var(--line); padding: 0.25rem 0.7rem; text-align: right; }
+th { font-weight: 600; }
+.text_cell th, .text_cell td, th:first-child, tbody th { text-align: left; }
+.text_cell td { vertical-align: top; }
+code, pre { font: 0.85em/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
+pre { margin: 0; padding: 0.7rem; overflow-x: auto; background: var(--shade); border-radius: 4px; }
+.output_text pre, .output_stdout pre { background: none; padding-left: 0; }
+details { margin: 0.5rem 0; }
+summary { color: var(--soft); cursor: pointer; font-size: 0.8rem; }
+@media (min-width: 82rem) {
+  nav { position: fixed; top: 0; bottom: 0; width: 18rem; overflow-y: auto; border-right: 1px solid var(--line); }
+  main { margin-left: 19rem; }
+}
+@media print {
+  @page { margin: 15mm; }
+  body { font-size: 10pt; }
+  main { max-width: none; padding: 0; }
+  h1 { font-size: 16pt; }
+  h2 { font-size: 12pt; }
+  nav { padding: 0; columns: 2; font-size: 8pt; break-after: page; }
+  .anchor-link, details:not([open]) { display: none; }
+  h1, h2, h3 { break-after: avoid; }
+  img, svg, tr, math { break-inside: avoid; }
+  img, svg { max-height: 240mm; object-fit: contain; }
+  table { font-size: 7.5pt; }
+  th, td { padding: 1pt 4pt; }
+  pre { white-space: pre-wrap; }
+  .output_subarea, .rendered_html { overflow: visible; }
+}
+"""
+TEMPLATE = """\
+{%- extends 'basic/index.html.j2' -%}
+{%- block header -%}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ resources.title | escape_html }}</title>
+<style>{{ resources.style }}</style>
+</head>
+<body>
+<nav aria-label="Contents">{{ resources.contents }}</nav>
+<main>
+{% endblock header -%}
+{%- block input_group -%}
+<details><summary>code</summary>{{ super() }}</details>
+{%- endblock input_group -%}
+{%- block stream_stderr -%}
+<details><summary>log</summary>{{ super() }}</details>
+{%- endblock stream_stderr -%}
+{%- block footer -%}
+</main>
+</body>
+</html>
+{%- endblock footer -%}
+"""
+
+
+def write_report(notebook: Path, report: Path) -> None:
+    """Write an executed notebook as one HTML page, without the library's cells.
+
+    A figure that `Run.save_figure` left beside the notebook as SVG is taken in that form unless its PNG is smaller.
+    """
+    book = nbformat.read(notebook, as_version=4)
+    book.cells = [cell for cell in book.cells if "library" not in cell.metadata.get("tags", [])]
+    for output in [output for cell in book.cells for output in cell.get("outputs", [])]:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # of a progress bar, its last state
+        elif "image/png" in output.get("data", {}):
+            output.data = {"text/html": _figure(output, notebook.parent / "figures")}
+    exporter = _Exporter(raw_template=TEMPLATE, template_name="basic")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    title = next((line[2:] for cell in book.cells for line in cell.source.splitlines() if line.startswith("# ")), "")
+    style = HtmlFormatter().get_style_defs(".highlight") + STYLE
+    page, _ = exporter.from_notebook_node(book, {"title": title, "style": style, "contents": CONTENTS})
+    with replacing(report) as out:
+        out.write(page.replace(CONTENTS, exporter.contents()).encode())
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's, that remembers the headings."""
+
+    def __init__(self, **settings: object) -> None:
+        self.headings: dict[str, tuple[int, str]] = {}  # by id: level and what it says, in HTML
+        super().__init__(**settings)
+
+    @pass_context
+    def markdown2html(self, context: Context, source: str) -> str:
+        """Markdown -> HTML, in place of nbconvert's filter of that name."""
+        attachments = context.get("cell", {}).get("attachments", {})
+        return MarkdownWithMath(renderer=_Renderer(self.headings, attachments)).render(source)
+
+    def contents(self) -> str:
+        """Return the first two levels of headings as a list of links."""
+        rows = [
+            f'<li class="h{level}"><a href="#{key}">{text}</a></li>'
+            for key, (level, text) in self.headings.items()
+            if level <= 2
+        ]
+        return "<ul>\n" + "\n".join(rows) + "\n</ul>"
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's, with MathML where it leaves TeX to a script, and the words of a picture that lies elsewhere."""
+
+    def __init__(self, headings: dict[str, tuple[int, str]], attachments: dict[str, dict[str, str]]) -> None:
+        super().__init__(escape=False, attachments=attachments)
+        self.headings = headings
+
+    def heading(self, text: str, level: int, **attrs: object) -> str:
+        words = re.sub(r"<[^>]+>", "", text)
+        stem = re.sub(r"\W+", "-", words.lower()).strip("-") or "section"
+        key, n = stem, 1
+        while key in self.headings:
+            key, n = f"{stem}-{n}", n + 1
+        self.headings[key] = level, re.sub(r"</?a\b[^>]*>", "", text)
+        link = f'<a class="anchor-link" href="#{key}" aria-label="link to this section">¶</a>'
+        return f'<h{level} id="{key}">{text}{link}</h{level}>\n'
+
+    def block_math(self, body: str) -> str:
+        return _mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return _mathml(body, "inline")
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        return text if "://" in url else super().image(text, url, title)
+
+
+def _mathml(tex: str, display: Literal["block", "inline"]) -> str:
+    """Return TeX as MathML that needs no `mathvariant`, which browsers have dropped; as it is where it is not TeX."""
+    try:
+        mathml = convert(tex, display=display)
+    except Exception:  # the converter's errors have no common base; a report is worth more than a formula
+        return f"<code>{escape(tex)}</code>"
+    return re.sub(r'<mi mathvariant="(script|double-struck|bold)">([A-Za-z])<', _letter, mathml)
+
+
+def _letter(found: re.Match[str]) -> str:
+    name = f"{found[1].upper()} {'CAPITAL' if found[2].isupper() else 'SMALL'} {found[2].upper()}"
+    try:
+        return f"<mi>{unicodedata.lookup(name)}<"  # ℒ, ℝ and some more had their place before the rest of the alphabet
+    except KeyError:
+        return f"<mi>{unicodedata.lookup(f'MATHEMATICAL {name}')}<"
+
+
+def _figure(output: nbformat.NotebookNode, figures: Path) -> str:
+    """Return a PNG output in its smallest form as HTML, with the text that stands for it."""
+    png, about = base64.b64decode(output.data["image/png"]), output.metadata.get("image/png", {})
+    alt, vector = escape(about.get("alt", "")), figures / f"{about.get('figure', '')}.svg"
+    if vector.is_file() and vector.stat().st_size < len(png):
+        svg = vector.read_text(encoding="utf-8")
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{vector.stem}-", svg)  # another figure has the same ids
+        return svg.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+    image = Image.open(BytesIO(png)).convert("RGB")
+    forms = []
+    for settings in ({"lossless": True}, {"quality": QUALITY}):
+        webp = BytesIO()
+        image.save(webp, format="webp", **settings)
+        forms.append(webp.getvalue())
+    data, (width, height) = base64.b64encode(min(forms, key=len)).decode(), image.size
+    return f'<img src="data:image/webp;base64,{data}" alt="{alt}" width="{width}" height="{height}">'

@@ -1,0 +1,187 @@
+"""Promises of `lib.page`: an executed notebook becomes one page that opens, whole and readable, without network."""
+
+import base64
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
+from nbformat import NotebookNode, write
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from lib.figures import Drawing
+from lib.page import write_report
+from lib.params import Params
+from lib.runs import Run
+
+PROSE = r"""# Does it find anything?
+
+<a name="scrollTo=first"></a>
+[![Open in Colab](https://example.org/badge.svg)](https://example.org/book)
+and [here](#scrollTo=first), $z \in \mathbb R^d$.
+
+$$\mathcal L(x) = \frac{1}{HW} \sum_i (x_i - \hat x_i)^2$$
+
+## Limits"""
+
+
+class Page(HTMLParser):
+    """Every tag of a page with its attributes, and what stands outside of folded parts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.folded, self.open = "", ""
+        self.depth = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.depth += tag == "details"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= tag == "details"
+
+    def handle_data(self, data: str) -> None:
+        if self.depth:
+            self.folded += data
+        else:
+            self.open += data
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+def code(source: str, *outputs: NotebookNode, tags: tuple[str, ...] = ()) -> NotebookNode:
+    return new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
+
+
+def shown(figure: Figure) -> NotebookNode:
+    """What a notebook keeps of a figure, by IPython's own formatters."""
+    data, metadata = InteractiveShell.instance().display_formatter.format(figure)
+    return new_output(
+        "display_data", data={"image/png": base64.b64encode(data["image/png"]).decode()}, metadata=metadata
+    )
+
+
+def page(folder: Path, *cells: NotebookNode) -> Page:
+    write(new_notebook(cells=list(cells)), folder / "notebook.ipynb")
+    write_report(folder / "notebook.ipynb", folder / "report.html")
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def chart() -> Drawing:
+    figure = Drawing(figsize=(6, 3))
+    ax = figure.subplots()
+    ax.plot(np.linspace(0, 1, 20), label="unet 0.71")
+    ax.set(title="unet ranks better than ra", xlabel="false alarms", ylabel="found")
+    ax.legend()
+    return figure
+
+
+def films(noise: float) -> Drawing:
+    figure = Drawing(figsize=(6, 3))
+    for ax, title in zip(figure.subplots(1, 2), ("input", "ra"), strict=True):
+        ax.imshow(np.random.default_rng(0).random((64, 64)) * noise, cmap="gray", vmin=0, vmax=1)
+        ax.set_title(title)
+    return figure
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(Params(run_dir="r"), tmp_path)
+
+
+def test_the_page_shows_the_chapters_and_what_they_printed_without_the_librarys_cells(tmp_path):
+    made = page(
+        tmp_path,
+        new_markdown_cell(PROSE),
+        code("of_the_library = 1", new_output("stream", text="hidden words"), tags=("library",)),
+        code("of_a_chapter = 2", new_output("stream", text="shown words")),
+    )
+    assert "shown words" in made.open and "Limits" in made.open
+    for hidden in ("of_the_library", "hidden words"):
+        assert hidden not in made.open + made.folded
+
+
+def test_code_and_logs_are_folded_and_of_a_progress_bar_only_the_end_is_left(tmp_path):
+    log = new_output("stream", name="stderr", text="ra:  10%\rra:  50%\rra: 100%\ndone\n")
+    made = page(tmp_path, code("x = 1", log))
+    assert "x = 1" in made.folded and "x = 1" not in made.open
+    assert "ra: 100%\ndone" in made.folded
+    assert "50%" not in made.open + made.folded
+    assert all("open" not in attributes for attributes in made.all("details"))
+
+
+def test_nothing_is_fetched_and_no_script_runs(tmp_path, run):
+    run.save_figure(chart(), "roc")
+    made = page(tmp_path, new_markdown_cell(PROSE), code("x", shown(chart()), shown(films(1))))
+    fetched = [attributes.get("src") or "" for attributes in made.all("img", "iframe", "source", "image")]
+    assert fetched and all(source.startswith("data:") for source in fetched)
+    assert not made.all("script", "link", "iframe")
+    assert "@import" not in made.open and "url(http" not in (tmp_path / "report.html").read_text()
+    assert "Open in Colab" in made.open  # the badge's words, for its picture lies elsewhere
+
+
+def test_every_link_within_the_page_arrives_and_no_id_stands_twice(tmp_path, run):
+    run.save_figure(figure := chart(), "a")
+    run.save_figure(other := chart(), "b")
+    twice = new_markdown_cell("## Limits\n\nAgain.")
+    made = page(tmp_path, new_markdown_cell(PROSE), twice, code("x", shown(figure), shown(other)))
+    ids = [attributes["id"] for _, attributes in made.tags if attributes.get("id")]
+    names = {attributes["name"] for attributes in made.all("a") if "name" in attributes}
+    links = [attributes["href"] for attributes in made.all("a") if (attributes.get("href") or "").startswith("#")]
+    assert len(made.all("svg")) == 2 and len(ids) == len(set(ids))
+    assert len(links) >= 7 and {link.removeprefix("#") for link in links} <= {*ids, *names}
+
+
+def test_the_contents_list_chapters_and_sections_in_order(tmp_path):
+    page(tmp_path, new_markdown_cell(PROSE), new_markdown_cell("# Two\n\n### Too deep"))
+    html = (tmp_path / "report.html").read_text()
+    contents = html[html.index("<nav") : html.index("</nav>")]
+    assert contents.index("Does it find") < contents.index(">Limits<") < contents.index(">Two<")
+    assert "Too deep" not in contents
+
+
+def test_equations_are_mathml_without_what_browsers_have_dropped(tmp_path):
+    made = page(tmp_path, new_markdown_cell(PROSE))
+    assert [attributes["display"] for attributes in made.all("math")].count("block") == 1
+    assert len(made.all("mfrac")) == 1 and {"ℒ", "ℝ"} <= set(made.open) and "$" not in made.open
+    assert not [attributes for attributes in made.all("mi") if attributes.get("mathvariant", "normal") != "normal"]
+
+
+def test_a_formula_that_is_not_tex_stays_as_it_is_written(tmp_path):
+    assert r"\left( x" in page(tmp_path, new_markdown_cell(r"Broken: $\left( x$.")).open
+
+
+def test_a_chart_is_drawn_in_vectors_and_films_keep_every_grey_level_if_that_is_small(tmp_path, run):
+    smooth = films(0)
+    run.save_figure(line := chart(), "line")
+    run.save_figure(smooth, "films")
+    made = page(tmp_path, code("x", shown(line), shown(smooth)))
+    [vector], [picture] = made.all("svg"), made.all("img")
+    assert vector["role"] == "img" and vector["aria-label"]
+    kind, data = picture["src"].split(",")
+    png, webp = Image.open(BytesIO(smooth._repr_png_()[0])), Image.open(BytesIO(base64.b64decode(data)))
+    assert kind == "data:image/webp;base64" and np.array_equal(png.convert("RGB"), webp.convert("RGB"))
+
+
+def test_noisy_films_take_less_room_than_their_png_and_stay_close_to_it(tmp_path):
+    figure = films(1)
+    [picture] = page(tmp_path, code("x", shown(figure))).all("img")
+    png, webp = figure._repr_png_()[0], base64.b64decode(picture["src"].split(",")[1])
+    assert len(webp) < len(png)
+    greys = [np.asarray(Image.open(BytesIO(data)).convert("L"), dtype=float) for data in (png, webp)]
+    assert np.abs(greys[0] - greys[1]).mean() < 3
+
+
+def test_a_figure_is_described_by_its_titles_its_axes_and_its_legend(tmp_path, run):
+    run.save_figure(line := chart(), "line")
+    made = page(tmp_path, code("x", shown(line), shown(films(1))))
+    [vector], [picture] = made.all("svg"), made.all("img")
+    assert vector["aria-label"] == "unet ranks better than ra: found over false alarms: unet 0.71"
+    assert picture["alt"] == "2 pictures: input; ra"
