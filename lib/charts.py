@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lib.conformal import achieved_rate, p_values
-from lib.evaluation import FALSE_ALARM_RATE, abnormal_groups, shown
+from lib.evaluation import FALSE_ALARM_RATE, NO_LABEL, abnormal_groups, shown
 from lib.figures import GREY, INK, WIDTH, Drawing, look, panels
 from lib.uncertainty import curve_bands
 
@@ -119,7 +119,7 @@ def score_distributions(table: pd.DataFrame, methods: Sequence[str], labels: str
     """
     of_method = {method: groups_of(table, method, labels) for method in methods}
     test = table[table["side"] == "test"]
-    found = abnormal_groups(test[labels], test["finding"].fillna(""))
+    found = abnormal_groups(test[labels].replace("", NO_LABEL).fillna(NO_LABEL), test["finding"])
     largest = sorted(found, key=lambda name: -found[name].sum())[:MOST_FINDINGS]
     figure, grid = panels(len(methods), 1.4 + 0.24 * (3 + len(largest)), most=3, sharey=True)
     random = np.random.default_rng(0)

@@ -177,6 +177,8 @@ def evaluate_scores(
         findings[name] = {"n": n, "why": why, "auroc": aurocs(rows | normal, why)}
     for (column, value), rows in strata(test, [c for c in STRATA if c in test and c not in methods]).items():
         sizes = [int((rows & of_class).sum()) for of_class in (normal, abnormal)]
+        if not any(sizes):  # only images that these labels leave out
+            continue
         why = f"{column} not known" if value == UNKNOWN else why_no_figure(*sizes)
         found = {"n_normal": sizes[0], "n_abnormal": sizes[1], "why": why, "auroc": aurocs(rows & used, why)}
         by_stratum.append({"column": column, "value": value, **found})

@@ -121,6 +121,15 @@ def test_the_distributions_have_a_dot_an_image_and_a_bar_at_each_groups_median()
     assert ax.lines[-1].get_xdata()[0] == RESULTS["methods"]["ra"]["threshold"]["value"]
 
 
+def test_images_without_a_label_are_in_no_group_of_the_distributions():
+    table = TABLE.copy()
+    table.loc[table["finding"] == "Edema", "label"] = ""
+    results = evaluate_scores(table, ["ra"], resamples=50)
+    [ax] = charts.score_distributions(table, ["ra"], "label", results).axes
+    groups = [label.get_text() for label in ax.get_yticklabels()]
+    assert groups == ["normal, validation (30)", "normal, test (30)", "abnormal, test (5)", "Hernia (5)"]
+
+
 def test_a_group_with_too_few_images_stays_in_the_forest_and_says_why():
     assert "5 abnormal: fewer than 10" in texts(charts.forest(RESULTS, "findings"))
     few = evaluate_scores(scores(METHODS, normal=12), METHODS, resamples=50)

@@ -144,6 +144,16 @@ def test_each_finding_is_compared_with_the_same_normals_and_a_small_one_keeps_it
     assert findings["Mass"]["auroc"]["low"] < expected < findings["Mass"]["auroc"]["high"]
 
 
+def test_a_stratum_that_the_labels_leave_out_whole_is_no_stratum():
+    frame = table()
+    first = frame.index[(frame["side"] == "test") & (frame["label"] == "abnormal")][0]
+    frame["view"] = "PA"
+    frame.loc[first, ["view", "label"]] = ["lateral", ""]
+    results = evaluate_scores(frame, ["ra"], resamples=50)
+    assert [(one["column"], one["value"]) for one in results["strata"] if one["column"] == "view"] == [("view", "PA")]
+    assert results["left_out"] == {"no label": 1}
+
+
 def test_each_stratum_is_evaluated_within_and_one_that_cannot_be_says_why():
     frame = table()
     random = np.random.default_rng(1)
