@@ -3,17 +3,20 @@ PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOK = notebooks/Anomaly_Detection_Research_Colab.ipynb
 
-.PHONY: demo test test-long lint notebook bench clean
+.PHONY: demo check test test-long lint notebook pair bench clean
 
 demo: .venv/ready
 	$(BIN)/python build_notebook.py
 	rm -rf runs/demo
 	$(BIN)/imgae-run params/demo.yaml
 
-test: .venv/ready
+check: .venv/ready
 	$(BIN)/python build_notebook.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: .venv/ready
@@ -25,6 +28,9 @@ lint: .venv/ready
 
 notebook: .venv/ready
 	$(BIN)/python build_notebook.py
+
+pair: .venv/ready
+	$(BIN)/jupytext --quiet --update --to ipynb research/[0-9][0-9]_*.py
 
 bench: .venv/ready
 	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

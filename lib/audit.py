@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from lib.evaluation import FEWEST_IMAGES, shown
+from lib.evaluation import FEWEST_IMAGES, FilmStack, shown
 from lib.uncertainty import interval, patient_weights, ranking, weighted_auroc
 
 BORDER, FINE = 0.1, 1.0  # of each side's length; pixels: what a Gaussian of this deviation blurs away is fine
@@ -44,7 +44,7 @@ class Cohort(NamedTuple):
         inside = [rows for one in set(strata[there]) if 0 < ill[rows := strata == one].mean() < 1]
         used = np.any(inside, axis=0) if inside else there
         n_normal, n_abnormal = int((used & ~ill).sum()), int((used & ill).sum())
-        scores, found = dict(self.scores), dict.fromkeys([*self.scores, ""])  # "" is the row's own
+        scores, found = dict(self.scores), dict[str, Any].fromkeys([*self.scores, ""])  # "" is the row's own
         if own is not None:
             scores |= {"": own} if (varies := len(set(own[used])) > 1) else {}
             said = "" if varies else "the same for all" if used.any() else "unknown for all"
@@ -63,7 +63,7 @@ class Cohort(NamedTuple):
             both = zip(scores, within(np.ones((len(ill), 1)))[:, 0], np.concatenate(list(drawn), axis=1), strict=True)
             rarer = min(len(set(self.patients[used & kind])) for kind in (ill, ~ill))
             found |= {name: interval(value, drawn, rarer, "auroc")._asdict() for name, value, drawn in both}
-        row = {"check": check, "what": what, "normal": n_normal, "abnormal": n_abnormal, "auroc": found.pop("")}
+        row: Row = {"check": check, "what": what, "normal": n_normal, "abnormal": n_abnormal, "auroc": found.pop("")}
         return row | {"away": row["auroc"] and abs(row["auroc"]["value"] - 0.5), "methods": found, "said": said}
 
 
@@ -98,7 +98,7 @@ def border(shape: tuple[int, ...]) -> np.ndarray:
 def image_features(films: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
     """Return what needs no network, (n,) float64 by name, of uint8 films and the mean training film, (h, w)."""
     edge = border(mean.shape)
-    kinds = {
+    kinds: dict[str, Callable[[np.ndarray], np.floating]] = {
         "mean grey": np.mean,
         "contrast": np.std,
         "high-frequency energy": lambda film: np.square(film - gaussian_filter(film, FINE)).mean(),
@@ -145,7 +145,7 @@ def strata_of(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values)
     if set(values[known]) == {0, 1}:
         return np.where(known, np.where(values == 1, "yes", "no"), "").astype(object)
-    edges = np.unique(np.quantile(values[known], [0.25, 0.5, 0.75])) if known.any() else []
+    edges = np.unique(np.quantile(values[known], [0.25, 0.5, 0.75])) if known.any() else np.empty(0)
     quarter = np.where(known, np.searchsorted(edges, values, side="right"), -1)
     words = {i: f"{min(values[quarter == i]):.4g} to {max(values[quarter == i]):.4g}" for i in set(quarter) - {-1}}
     return np.array([words.get(i, "") for i in quarter], dtype=object)
@@ -195,7 +195,7 @@ def explained_by(rows: list[Row], method: str) -> dict[str, Any]:
 
 def audit(
     records: Mapping[str, pd.DataFrame],
-    films: np.ndarray,
+    films: FilmStack,
     mean: np.ndarray,
     scores: Mapping[str, np.ndarray],
     *,
@@ -213,8 +213,8 @@ def audit(
     """
     cases, lengths = records["test"].reset_index(drop=True), {name: len(one) for name, one in scores.items()}
     if {films.shape[0], *lengths.values()} != {len(cases)} or set(scores) & set(cases):
-        found = f"{len(cases)} test records with columns {list(cases)}, {films.shape[0]} films, scores {lengths}"
-        raise ValueError(f"{found}: give the split's records, without scores, and as many films and scores")
+        there = f"{len(cases)} test records with columns {list(cases)}, {films.shape[0]} films, scores {lengths}"
+        raise ValueError(f"{there}: give the split's records, without scores, and as many films and scores")
     patients = cases["patient"].replace("", None).fillna("image " + cases["id"]).to_numpy()
 
     def cohort_of(label: pd.Series) -> Cohort:
@@ -224,10 +224,10 @@ def audit(
 
     cohort, used = cohort_of(cases[labels]), cases[labels].isin(["normal", "abnormal"]).to_numpy()
     if not 0 < cohort.is_abnormal.sum() < used.sum():
-        found = f"test images by {labels!r}: {cases[labels].value_counts().to_dict()}"
-        raise ValueError(f"{found}; wanted both classes: ask another column")
-    films, rows = films[np.flatnonzero(used)], []
-    for check, trivial in {"tag": tags(cases[used]), "image": image_features(films, mean)}.items():
+        there = f"test images by {labels!r}: {cases[labels].value_counts().to_dict()}"
+        raise ValueError(f"{there}; wanted both classes: ask another column")
+    seen, rows = films[np.flatnonzero(used)], list[Row]()
+    for check, trivial in {"tag": tags(cases[used]), "image": image_features(seen, mean)}.items():
         found = [cohort.row(check, what, np.isfinite(one), one) for what, one in trivial.items()]
         rows += (found := sorted(found, key=lambda row: -(row["away"] or 0)))
         if found and found[0]["auroc"]:
@@ -235,7 +235,7 @@ def audit(
             each = {name: strata == name for name in dict.fromkeys(strata[np.argsort(values)]) if name}
             each["pairs within strata"] = strata
             rows += [cohort.row("stratum", f"{what}: {name}", stratum) for name, stratum in each.items()]
-    rows += film_rows(rescore, films, lungs, mean, cohort)
+    rows += film_rows(rescore, seen, lungs, mean, cohort)
     if "strict_label" in cases:
         strict, label = cases["strict_label"], cases["label"]
         again = strict[(label == "normal") & (strict != "")]

@@ -45,7 +45,8 @@ class Preparation(NamedTuple):
     @classmethod
     def from_params(cls, params: Params) -> "Preparation":
         """Take the settings' own."""
-        return cls(params.image_size, tuple(params.stretch), params.square)
+        low, high = params.stretch
+        return cls(params.image_size, (low, high), params.square)
 
     def film(self, image: np.ndarray) -> np.ndarray:
         """Return the image, (height, width) on any scale, as (size, size) uint8."""
@@ -121,8 +122,9 @@ class Cache:
         self.folder = base / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self.rows: dict[int, dict[str, Any]] = {}
         self._done = np.zeros(len(self._ids), dtype=bool)
-        self._arrived, self._failure, self._strict = threading.Condition(), None, False
-        self._pixels: np.ndarray | None = None
+        self._arrived, self._strict = threading.Condition(), False
+        self._failure: BaseException | None = None
+        self._pixels = np.empty((0, preparation.size, preparation.size), np.uint8)
 
     def fill(self) -> None:
         """Prepare every image that is not there yet; another process that does so is waited for."""
@@ -233,7 +235,14 @@ class Cache:
         """Return the pixels, black where there are none, and the line of each image."""
         made = []
         for read in reads:
-            line = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
+            line: dict[str, Any] = {
+                "digest": "",
+                "problem": "",
+                "header": {},
+                "bytes": None,
+                "width": None,
+                "height": None,
+            }
             try:
                 line["digest"], line["bytes"] = hashlib.sha256(content := read()).hexdigest(), len(content)
                 pixels, line["header"] = decode(content)

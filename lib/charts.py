@@ -31,7 +31,7 @@ def percent(share: float) -> str:
 def headline(results: dict) -> str:
     """What the AUROCs of `results` say about the best method and the next best."""
     areas = {name: one["auroc"]["value"] for name, one in results["methods"].items()}
-    best, *others = sorted(areas, key=areas.get, reverse=True)
+    best, *others = sorted(areas, key=areas.__getitem__, reverse=True)
     if not others:
         return f"{best}: AUROC {shown(results['methods'][best]['auroc'])}"
     pair = next(one for one in results["differences"] if {one["first"], one["second"]} == {best, others[0]})
@@ -90,8 +90,8 @@ def curves(table: pd.DataFrame, methods: Sequence[str], labels: str, results: di
             ax.fill_between(at, low, high, color=colour, alpha=0.25, linewidth=0, step="post")
             ax.step(at, value, color=colour, linewidth=2, where="post")
             if results["methods"][method]["threshold"]:
-                look_of = {"color": colour, "markeredgecolor": INK, "markersize": 7, "clip_on": False}
-                ax.plot(*points[method], marker, zorder=3, **look_of)
+                point = ax.plot(*points[method], marker, color=colour, markeredgecolor=INK, markersize=7, zorder=3)
+                point[0].set_clip_on(False)
             ax.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
             finish(ax, f"{method}\n{shown(results['methods'][method][metric])}")
         figure.supxlabel(words[0], fontsize=9)

@@ -152,7 +152,7 @@ def _sizes(results: Results) -> Iterator[Claim]:
 def _training(results: Results) -> Iterator[Claim]:
     budgets = {name: entry["budget"] for name, entry in results["methods"].items()}
     seen, seconds = {b["images_seen"] for b in budgets.values()}, {name: b["seconds"] for name, b in budgets.items()}
-    slow, fast = (of(seconds, key=seconds.get) for of in (max, min))
+    slow, fast = (of(seconds, key=seconds.__getitem__) for of in (max, min))
     if len(budgets) > 1 and len(seen) == 1:
         yield Claim("budget", True, f"each method has seen {seen.pop():,} images")
     if seconds[slow] > SLOWER * seconds[fast]:

@@ -17,6 +17,7 @@ from lib.arms import ARMS
 from lib.charts import curves, false_alarms, forest, score_distributions
 from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, loss_curves
+from lib.method import Method
 from lib.params import ParameterError, Params, project_root
 from lib.report import summary
 from lib.runs import Run, RunError
@@ -56,7 +57,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     run.track()
     params = run.params
     source, split, images = _data(params, run.folder)
-    trained, histories = {}, {}
+    trained: dict[str, Method] = {}
+    histories: dict[str, list[dict[str, float]]] = {}
     for name in params.methods:
         trained[name] = ARMS[name](params)
         histories[name] = run.load(name, trained[name])
@@ -73,9 +75,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     run.save_figure(forest(evaluation, "strata"), "strata")
     run.save_figure(false_alarms(table, methods, params.label_column), "false-alarms")
     test = table[table["side"] == "test"].reset_index(drop=True)
-    for name in trained:
-        figure = cases(images.test, scored.reconstructed, test, name, params.label_column, scored.lesions)
-        run.save_figure(figure, f"{name}-cases")
+    for method in trained:
+        figure = cases(images.test, scored.reconstructed, test, method, params.label_column, scored.lesions)
+        run.save_figure(figure, f"{method}-cases")
     run.finish()
     print(found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
     return 0

@@ -77,7 +77,7 @@ def evaluate(run: Run, table: pd.DataFrame) -> dict[str, Any]:
             f"nothing to evaluate: {run.folder} trains no method (methods is empty), and no finished run in "
             f"{run.folder.parent} has the same split, image size and budget"
         )
-    options = {"resamples": run.params.resamples, "seed": run.params.seed}
+    options: dict[str, Any] = {"resamples": run.params.resamples, "seed": run.params.seed}
     labelled = table[table["side"] == "test"]
     columns = [
         column

@@ -119,7 +119,8 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
             "labelled abnormal, in these words"
         )
     manifest = _manifest(records, sides, reason, group, bool(official))
-    return Split(*(records[side].reset_index(drop=True) for side in sides.values()), manifest)
+    tables = {name: records[side].reset_index(drop=True) for name, side in sides.items()}
+    return Split(**tables, manifest=manifest)
 
 
 def _manifest(
@@ -166,7 +167,7 @@ def _groups(records: pd.DataFrame) -> np.ndarray:
     return _connected(len(rows), [(rows, rows.groupby(key.to_numpy()).transform("min")) for key in keys])
 
 
-def _connected(count: int, links: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _connected(count: int, links: Sequence[np.ndarray | tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return a number for each of `count` things, equal for those that are linked, also through others."""
     first, second = (np.concatenate(ends) for ends in zip(*links, strict=True))
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))

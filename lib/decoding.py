@@ -65,10 +65,14 @@ def encode(pixels: np.ndarray) -> bytes:
 
 def _read_image(content: bytes) -> np.ndarray:
     Image.init()  # not Image.open: it warns of a bomb, or raises, before the size can be asked for
-    known = [Image.OPEN[name][0] for name in FORMATS if Image.OPEN[name][1](content[:16]) is True]
+    known = [
+        opens
+        for opens, accepts in map(Image.OPEN.__getitem__, FORMATS)
+        if accepts is not None and accepts(content[:16]) is True
+    ]
     if not known:
         raise ImageError(f"is not an image: begins with {content[:8]!r}" if content else "is empty")
-    image = known[0](BytesIO(content), "")
+    image: Image.Image = known[0](BytesIO(content), "")
     _check(*image.size, images=getattr(image, "n_frames", 1))
     image.draft("L", image.size)  # of a colour JPEG the luminance alone
     ImageOps.exif_transpose(image, in_place=True)
@@ -110,7 +114,7 @@ def _read_dicom(content: bytes) -> tuple[np.ndarray, dict[str, str]]:
     if data.PhotometricInterpretation == "PALETTE COLOR":
         pixels = pydicom.pixels.apply_color_lut(pixels, data)[..., :3]
     if pixels.ndim == 3:  # red, green, blue: pydicom has converted the others
-        return pixels @ np.float32([0.299, 0.587, 0.114]), header
+        return pixels @ np.array([0.299, 0.587, 0.114], np.float32), header
     return _as_seen(pixels, data), header
 
 
@@ -119,7 +123,7 @@ def _as_seen(pixels: np.ndarray, data: Any) -> np.ndarray:
     slope, intercept = np.float32(data.get("RescaleSlope") or 1), np.float32(data.get("RescaleIntercept") or 0)
     if tables := data.get("ModalityLUTSequence"):
         pixels = _look_up(pixels, tables[0])
-    elif (slope, intercept) != (1, 0):
+    elif slope != 1 or intercept != 0:
         pixels = pixels * slope + intercept
     center, width = (np.ravel(data.get(name))[0] for name in ("WindowCenter", "WindowWidth"))
     function = data.get("VOILUTFunction") or "LINEAR"
@@ -130,7 +134,7 @@ def _as_seen(pixels: np.ndarray, data: Any) -> np.ndarray:
         place = (pixels - np.float32(center - linear / 2)) / np.float32(width - linear)
         pixels = expit(4 * place) if function == "SIGMOID" else np.clip(place + 0.5, 0, 1)
     if data.PhotometricInterpretation == "MONOCHROME1":
-        pixels = -pixels if pixels.dtype.kind == "f" else ~pixels
+        pixels = -pixels if pixels.dtype.kind == "f" else np.invert(pixels)
     return pixels
 
 

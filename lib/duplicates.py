@@ -13,13 +13,15 @@ from scipy.fft import dctn
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
+from lib.cache import Films
+
 SIZE = 64  # pixels a side at which films are compared
 CORRELATION = 0.99  # above it, two films are one; in 13 million pairs of different real films it reached 0.973
 LOW = 9  # frequencies a side that the hash keeps: the zeroth, and Zauner's eight
 ROWS = 128  # films that are compared with all others at once
 
 
-def near_duplicates(images: np.ndarray) -> NDArray[np.intp]:
+def near_duplicates(images: np.ndarray | Films) -> NDArray[np.intp]:
     """Return the pairs of nearly equal images, (k, 2) rows, first < second, in order.
 
     `images`, (n, s, s) uint8, may be a memory map: it is read once, by slices of rows. They are compared at 64 px,

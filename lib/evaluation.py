@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,16 @@ NO_LABEL = "no label"  # what an empty label is counted under
 UNKNOWN = "unknown"  # the stratum of the images whose metadata are silent
 STRATA = ("view", "sex", "age", "source")  # columns by which the test images are told apart, where a table has them
 AGE_BANDS = {0: "under 18", 18: "18 to 39", 40: "40 to 59", 60: "60 to 79", 80: "80 and over"}  # from this year on
+
+
+class FilmStack(Protocol):
+    """Films (n, height, width) to be read by index: an array, or `lib.cache.Films`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of films, height, width."""
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
 
 
 def auroc(scores: np.ndarray, is_abnormal: np.ndarray) -> float:
@@ -120,7 +131,7 @@ def why_no_figure(n_normal: int, n_abnormal: int) -> str | None:
 
 def strata(test: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, str], pd.Series]:
     """Which rows make up each (column, value): ages in bands, "unknown" last where a value is missing."""
-    groups = {}
+    groups: dict[tuple[str, str], pd.Series] = {}
     for column in columns:
         values = test[column].astype(object).where(test[column].notna(), "").astype(str)
         order = sorted(set(values) - {""})
@@ -170,7 +181,8 @@ def evaluate_scores(
         group = None if why else resampled(rows, ["auroc"])
         return group and {method: group.estimate("auroc", i)._asdict() for i, method in enumerate(methods)}
 
-    used, findings, by_stratum = normal | abnormal, {}, []
+    used, by_stratum = normal | abnormal, []
+    findings: dict[str, dict[str, Any]] = {}
     drawn = resampled(used, list(METRICS))
     for name, rows in abnormal_groups(label, test["finding"]).items():
         why = why_no_figure(counts["normal"], n := int(rows.sum()))
@@ -180,14 +192,14 @@ def evaluate_scores(
         if not any(sizes):  # only images that these labels leave out
             continue
         why = f"{column} not known" if value == UNKNOWN else why_no_figure(*sizes)
-        found = {"n_normal": sizes[0], "n_abnormal": sizes[1], "why": why, "auroc": aurocs(rows & used, why)}
-        by_stratum.append({"column": column, "value": value, **found})
+        within = {"n_normal": sizes[0], "n_abnormal": sizes[1], "why": why, "auroc": aurocs(rows & used, why)}
+        by_stratum.append({"column": column, "value": value, **within})
     patients, is_abnormal = test.loc[used, "patient"].to_numpy(), abnormal[used].to_numpy()
     enough = min(test.loc[of_class, "patient"].nunique() for of_class in (normal, abnormal)) > 1
     exact = delong(test.loc[used, methods].to_numpy(float).T, is_abnormal, patients) if enough else None
 
     def of_method(i: int, method: str) -> dict:
-        threshold = None
+        threshold: dict[str, Any] | None = None
         if validation[method].notna().all():
             value = threshold_at(validation[method])
             found = sensitivity_specificity(test.loc[used, method], is_abnormal, patients, value)

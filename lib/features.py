@@ -2,7 +2,7 @@
 
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.client import HTTPException
 from importlib.resources import files
@@ -41,7 +41,10 @@ class FeaturesError(RuntimeError):
 class Backbone(nn.Module):
     """A frozen network in evaluation mode, cut where its resolution halves; gradients flow to its input alone."""
 
-    def __init__(self, name: str, stages: list[nn.Module], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, stages: Sequence[nn.Module], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.name, self.stages = name, nn.ModuleList(stages)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
@@ -98,7 +101,7 @@ def _resnet18() -> Backbone:
 
 
 def _efficientnet_lite0() -> Backbone:
-    weights = _obtain("efficientnet-lite0", lambda: torch.load(files(PACKAGE) / FILE, weights_only=True), INSTALL)
+    weights = _obtain("efficientnet-lite0", lambda: torch.load(str(files(PACKAGE) / FILE), weights_only=True), INSTALL)
     stages, channels = [nn.Sequential(_convolution(3, 32, 3, stride=2))], 32
     for expansion, kernel, stride, out, count in LITE0:
         if stride == 2:

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lib.evaluation import FilmStack
+
 WIDTH = 10  # inches
 PALETTE = sns.color_palette("colorblind")
 GREY, INK = "0.6", "0.15"
@@ -39,7 +41,7 @@ class Drawing(Figure):
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = BytesIO()
         self.savefig(png, format="png")
-        return png.getvalue(), {"alt": self.alt(), "figure": self.get_label()}
+        return png.getvalue(), {"alt": self.alt(), "figure": str(self.get_label())}
 
     def __repr__(self) -> str:
         return self.alt() or super().__repr__()  # a notebook keeps it beside the picture, and VS Code reads it out
@@ -50,7 +52,7 @@ class Drawing(Figure):
         said = [self.get_suptitle()]
         if films:
             words = [ax.get_title() for ax in films] + [ax.get_ylabel() for ax in films]
-            named = "; ".join(dict.fromkeys(filter(None, words))) or self.get_label()
+            named = "; ".join(dict.fromkeys(filter(None, words))) or str(self.get_label())
             said.append(": ".join(filter(None, (f"{len(films)} pictures", named))))
         for ax in [ax for ax in self.axes if not ax.images]:
             legend = ax.get_legend()
@@ -66,13 +68,15 @@ def look(row: str) -> tuple[str, str]:
     return LOOKS.get(row.partition(",")[0], (GREY, "."))
 
 
-def panels(n: int, height: float, most: int = 5, **shared: bool) -> tuple[Figure, list[Axes]]:
+def panels(
+    n: int, height: float, most: int = 5, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
     """A figure of n panels of this height, inches, in rows of up to `most`, as equal as can be."""
     rows = math.ceil(n / most)
     columns = math.ceil(n / rows)
     width = WIDTH * min(1, max(columns, 1.5) / 3)
     figure = Drawing(figsize=(width, height * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
     for ax in grid[n:]:
         ax.remove()
     return figure, list(grid[:n])
@@ -170,7 +174,7 @@ def reconstructions(
 
 
 def cases(
-    images: np.ndarray,
+    images: FilmStack,
     reconstructed: dict[str, np.ndarray],
     test: pd.DataFrame,
     method: str,

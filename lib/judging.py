@@ -58,9 +58,10 @@ def feature_distances(
     """
     distances: dict[str, Distance] = {}
     try:
-        network = open_backbone(params.backbone)
-        network.to(device, memory_format=torch.channels_last)  # twice as fast on a processor
-        distances[network.name] = feature_distance(network, device)
+        backbone = open_backbone(params.backbone)
+        backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
+        distances[backbone.name] = feature_distance(backbone, device)
+        network: Backbone | FeaturesError = backbone
     except FeaturesError as error:
         network = error
         print(f"left out, the scores in a frozen network's features: {error}")
@@ -79,14 +80,18 @@ def feature_distances(
 
 
 def judge(
-    versions: Mapping[str, Mapping[int, Version]], films: BySide, distances: Mapping[str, Distance], folder: Path
+    versions: Mapping[str, Mapping[int, Version]],
+    films: Mapping[str, np.ndarray | Films],
+    distances: Mapping[str, Distance],
+    folder: Path,
 ) -> dict[str, Judgement]:
     """Score the films by every version, (name -> epochs -> method); keep reconstructions in `folder`; choose, combine.
 
     "combined" is Fisher's statistic of the conformal p-values, against the reference half, of one score a map, at the
     chosen epoch: the pool and form that separate best.
     """
-    made, said = defaultdict(dict), defaultdict(dict)
+    made: dict[tuple[str, int], dict[str, np.ndarray]] = defaultdict(dict)
+    said: dict[tuple[str, int], dict[str, dict[str, np.ndarray]]] = defaultdict(dict)
     for name, of_name in versions.items():
         for (epochs, version), side in product(of_name.items(), films):
             reconstructed, said[name, epochs][side] = version(films[side])
@@ -97,7 +102,7 @@ def judge(
     scores = score_films(films, made, distances)
     judged = {}
     for name, of_name in versions.items():
-        candidates = {
+        candidates: dict[tuple[int, str], BySide] = {
             (epochs, score): {side: (scores[name, epochs][side] | said[name, epochs][side])[score] for side in films}
             for epochs in of_name
             for score in [*scores[name, epochs]["test"], *said[name, epochs]["test"]]

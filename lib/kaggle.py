@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import requests
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
@@ -59,7 +60,7 @@ def fetch(handle: str) -> Path:
 
 def _may_pass(error: BaseException) -> bool:
     """Whether another try may succeed: the server is busy, or the transfer was cut or stalled."""
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return error.response.status_code == 429 or error.response.status_code >= 500
     never_connected = isinstance(next(iter(error.args), None), MaxRetryError)
     cut = isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError)
@@ -71,7 +72,8 @@ def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
     page = f"https://www.kaggle.com/{kind}s/{handle.partition('/versions/')[0]}"
-    status = error.response.status_code if isinstance(error, requests.HTTPError) else None
+    answer = error.response if isinstance(error, requests.HTTPError) else None
+    status = answer.status_code if answer is not None else None
     if isinstance(error, UnauthenticatedError) or status == 401:
         key = "make a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN to it (in Colab a secret)"
         return f"Kaggle gives the {kind} {handle} only to an account, and no valid credentials were found: {key}"
@@ -96,7 +98,7 @@ def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
 
 def _check(handle: str, kind: str, root: Path, marker: Path, manifest: Path) -> None:
     """Compare the files with those of the download that `marker` dates; after a new download, note them."""
-    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {"downloaded": 0}
+    known: dict[str, Any] = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"downloaded": 0}
     new = known["downloaded"] != (downloaded := marker.stat().st_mtime_ns)
     names = [file.relative_to(root).as_posix() for file in root.rglob("*")] if new else known["files"]
     stats = {name: os.stat(f"{root}/{name}") for name in names if os.path.isfile(f"{root}/{name}")}

@@ -7,6 +7,7 @@ precision, AUPRO and Dice; in the pointing game and in the prior it takes no par
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def marked_and_normal(
     }
     rows = np.flatnonzero(np.where(normal, ~marked, seen))
     none = np.zeros_like(next(iter(lesions.values()), np.empty((0, 0))), dtype=bool)
-    masks = np.array([lesions.get(ids[row], none) for row in rows], dtype=bool).reshape(len(rows), *none.shape)
+    masks = np.array([lesions.get(ids[int(row)], none) for row in rows], dtype=bool).reshape(len(rows), *none.shape)
     return rows, masks, {why: int(some.sum()) for why, some in left_out.items() if some.any()}
 
 
@@ -186,7 +187,9 @@ def localise(
     def of_region(inside: np.ndarray | None) -> dict | None:
         if not (part := _pixels(regions, inside)).any() or part.all():
             return None
-        entries = {name: _metrics(_pixels(one, inside), part) | {"margins": None} for name, one in maps.items()}
+        entries: dict[str, dict[str, Any]] = {}
+        for name, one in maps.items():
+            entries[name] = _metrics(_pixels(one, inside), part) | {"margins": None}
         shown = maps if PRIOR in maps else {}
         drawn = {name: _replicates(_pixels(one, inside), part > 0, patient, weights) for name, one in shown.items()}
         for name in shown.keys() - {PRIOR}:

@@ -271,8 +271,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     elif problem["type"] == "list_type":
         hint = f" (write [{value}])"
     elif problem["type"] == "literal_error":
-        near = difflib.get_close_matches(str(value), re.findall(r"'([\w-]+)'", problem["ctx"]["expected"]), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        like = difflib.get_close_matches(str(value), re.findall(r"'([\w-]+)'", problem["ctx"]["expected"]), n=1)
+        hint = f"; did you mean {like[0]}?" if like else ""
     where = name + "".join(f"[{step}]" for step in problem["loc"][1:])
     return f"{where}={value!r} is {type(value).__name__}; {name} wants {_allowed(Params._schema(name))}{hint}"
 

@@ -191,10 +191,10 @@ class ReversedAutoencoder(Method):
         seen = [encode(image) for image in generated]
         error = squared_error(images, generated[0]).mean()
         kl = sum(s.kl().mean() for s in seen)
-        again = sum(
+        drawn_again = sum(
             squared_error(g.detach(), decode(s.sample().detach())).mean() for g, s in zip(generated, seen, strict=True)
         )
-        total = self.scale * (w.rec * error + 0.5 * (w.kl * kl + w.generated_rec * w.rec * again))
+        total = self.scale * (w.rec * error + 0.5 * (w.kl * kl + w.generated_rec * w.rec * drawn_again))
         yield "decoder", {"total": total, "reconstruction": self.scale * error, "kl_generated": 0.5 * kl}
 
     def reconstruct(self, images: Images) -> Images:
@@ -212,8 +212,8 @@ class ReversedAutoencoder(Method):
 
     def samples(self, count: int) -> Images:
         """Decode `count` draws from the prior: what the decoder believes a chest looks like."""
-        weight = self.decoder.from_latent[0].weight
-        return self.decoder(torch.randn(count, self.latent_dim, device=weight.device))
+        device = next(self.decoder.parameters()).device
+        return self.decoder(torch.randn(count, self.latent_dim, device=device))
 
 
 def squared_error(images: Images, reconstructions: Images) -> PerImage:

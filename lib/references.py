@@ -3,7 +3,7 @@
 Everything is fitted on the training films, which are normal; of the records the view alone is read, and never a label.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +50,7 @@ class References:
 
 
 def reference_rows(
-    names: list[str],
+    names: Sequence[str],
     train: FilmSet,
     films: Mapping[str, FilmSet],
     records: Mapping[str, pd.DataFrame],

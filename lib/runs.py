@@ -29,7 +29,7 @@ from lib.judging import Version, feature_distances, judge, version, write_candid
 from lib.localisation import localise, marked_and_normal
 from lib.method import Method
 from lib.params import Params
-from lib.references import reference_rows
+from lib.references import FilmSet, reference_rows
 from lib.scoring import residuals
 from lib.source import problem_counts
 from lib.sources import Source
@@ -84,7 +84,7 @@ class Run:
         """Start the tracker: offline unless WANDB_MODE says otherwise, disabled if `tracking` is off."""
         import wandb  # here: it takes 0.7 s, and only a run needs it
 
-        mode = os.environ.get("WANDB_MODE", "offline") if self.params.tracking == "wandb" else "disabled"
+        mode: Any = os.environ.get("WANDB_MODE", "offline") if self.params.tracking == "wandb" else "disabled"
         wandb.finish()  # the tracker of a run that this process has started before, and not finished
         self._tracker = wandb.init(
             project="imgae-dx", name=self.folder.name, dir=self.folder, mode=mode, config=self.params.model_dump()
@@ -186,8 +186,8 @@ class Run:
         with replacing(file) as out:
             figure.savefig(out, format="png", dpi=150, bbox_inches="tight")
         if not any(ax.images for ax in figure.axes):  # as vectors, pictures would become larger and no sharper
-            kept = {"svg.fonttype": "none", "svg.hashsalt": name}  # text as text, and the same bytes every time
-            with replacing(file.with_suffix(".svg")) as out, rc_context(kept):
+            same = rc_context({"svg.fonttype": "none", "svg.hashsalt": name})  # text as text; the same bytes every time
+            with replacing(file.with_suffix(".svg")) as out, same:
                 figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
         if self._tracker is not None:
             import wandb
@@ -226,8 +226,9 @@ class Run:
         """
         device, half = choose_device(self.params.device), reference_half(split.validation)
         records = {"reference": split.validation[half], "validation": split.validation[~half], "test": split.test}
+        films: dict[str, FilmSet]
         films = {side: images.validation[np.flatnonzero(half == (side == "reference"))] for side in list(records)[:2]}
-        films |= {"test": images.test, "lesions": with_lesions(films["reference"], self.params.seed, LESIONS)[0]}
+        films |= {"test": images.test, "lesions": with_lesions(films["reference"][:], self.params.seed, LESIONS)[0]}
         backbone, distances = feature_distances(self.params, trained, device)
 
         versions = {name: self._versions(name, method, device) for name, method in trained.items()}

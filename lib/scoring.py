@@ -135,7 +135,7 @@ class Moments:
     FLOOR = 0.1  # of the root mean square over the pixels: where all films agree exactly, any change would be infinite
 
     def __init__(self) -> None:
-        self.count, self.sum, self.squares = 0, 0.0, 0.0
+        self.count, self.sum, self.squares = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, maps: Images) -> None:
         """Take a batch in."""
@@ -222,6 +222,7 @@ def score_films(
             yield key, anomaly_maps(described, describe(images, distances), distances)
 
     moments: dict[Key, dict[str, Moments]] = {key: defaultdict(Moments) for key in made}
+    scores: dict[Key, dict[str, dict[str, list[Tensor]]]]
     scores = {key: {side: defaultdict(list) for side in films} for key in made}
 
     def pool(key: Key, side: str, by_kind: Mapping[str, Images], without: Mapping[str, Images]) -> None:

@@ -9,6 +9,7 @@ of the last four is filled in when the images are read.
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,12 @@ class PhantomSource:
     def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each film with a function that draws it, as an 8-bit PGM file."""
         header = f"P5 {self._size} {self._size} 255\n".encode()
+
+        def draw(image_id: str) -> bytes:
+            return header + np.round(self.film(image_id).image * 255).astype(np.uint8).tobytes()
+
         for image_id in ids:
-            yield image_id, lambda i=image_id: header + np.round(self.film(i).image * 255).astype(np.uint8).tobytes()
+            yield image_id, partial(draw, image_id)
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Return the exact lesion, or None in a normal image."""
@@ -214,7 +219,7 @@ def open_source(params: Params, base: Path) -> Source:
     """
     params = params.with_data_under(base)
     if params.source == "phantom":
-        source = PhantomSource(params.phantom_images, params.image_size, params.seed)
+        source: Source = PhantomSource(params.phantom_images, params.image_size, params.seed)
     elif params.source == "stream":
         source = StreamSource(params.data_dir)
     elif params.source == "folder":

@@ -268,7 +268,7 @@ def _explained(address: str) -> Iterator[None]:
     except (SourceError, MemoryError):
         raise
     except Exception as error:
-        causes = [error]
+        causes: list[BaseException] = [error]
         while cause := causes[-1].__cause__ or (not causes[-1].__suppress_context__ and causes[-1].__context__):
             causes.append(cause)
         codes = {getattr(c, "status", getattr(getattr(c, "response", None), "status_code", None)) for c in causes}

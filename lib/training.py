@@ -53,7 +53,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return getattr(torch, name)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that the project takes
+    of_cpu = getattr(torch.cpu, "get_capabilities", dict)  # newer than the oldest torch that the project takes
+    able: Mapping[str, bool] = of_cpu()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16") else torch.float32
 
 
@@ -99,7 +100,7 @@ def train(
         raise TrainingError("there are no validation images: raise validation_fraction, or add normal images")
     torch.backends.cudnn.deterministic = True  # or a resumed run differs from an uninterrupted one on a card
     settings = {**settings, "precision": str(precision).removeprefix("torch.")}  # the one that `auto` has become
-    method.to(device, memory_format=torch.channels_last)
+    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it undeclared
     parts = dict(method.named_children())
     optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in parts.items()}
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
@@ -111,7 +112,8 @@ def train(
         total=epochs * batches, initial=len(history) * batches, desc=name, unit="batch", mininterval=1
     ) as progress:
         for epoch in range(len(history), epochs):
-            start, sums = time.perf_counter(), defaultdict(float)
+            start = time.perf_counter()
+            sums: dict[str, Any] = defaultdict(float)
             method.train()
             for batch in _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size):
                 for part, losses in _moves(method, to_unit(images[batch], device), epoch, _autocast(device, precision)):
@@ -161,7 +163,8 @@ def expected_seconds(
     On random greys, as in the last epoch, in the precision that `auto` takes. The method and torch's generators stay as
     they are.
     """
-    copied = copy.deepcopy(method).to(device, memory_format=torch.channels_last).train()
+    copied = copy.deepcopy(method).train()
+    copied.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it undeclared
     parts, autocast = dict(copied.named_children()), _autocast(device, choose_precision("auto", device))
     optimizers = {part: Adam(module.parameters()) for part, module in parts.items()}
     seconds = []
@@ -224,7 +227,14 @@ def _residual(
     return total / len(images)
 
 
-def _save(checkpoint, method, optimizers, scalers, settings, history) -> None:
+def _save(
+    checkpoint: Path,
+    method: Method,
+    optimizers: Mapping[str, Adam],
+    scalers: Mapping[str, GradScaler],
+    settings: Mapping[str, Any],
+    history: list[dict[str, float]],
+) -> None:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     state = {
         "settings": dict(settings),
@@ -242,7 +252,7 @@ def load_checkpoint(checkpoint: Path, method: Method, device: torch.device) -> d
     """Load a checkpoint's weights into `method`, moved to `device`; return the whole state."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     method.load_state_dict(state["method"])
-    method.to(device, memory_format=torch.channels_last)
+    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it undeclared
     return state
 
 
@@ -265,7 +275,14 @@ def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
     return files | {epochs: checkpoint}
 
 
-def _resume(checkpoint, method, optimizers, scalers, settings, epochs) -> list[dict[str, float]]:
+def _resume(
+    checkpoint: Path,
+    method: Method,
+    optimizers: Mapping[str, Adam],
+    scalers: Mapping[str, GradScaler],
+    settings: Mapping[str, Any],
+    epochs: int,
+) -> list[dict[str, float]]:
     if not checkpoint.is_file():
         return []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -240,8 +240,8 @@ class Bootstrap(NamedTuple):
         drawn = self.replicates["auroc"][first] - self.replicates["auroc"][second]
         drawn = drawn[~np.isnan(drawn)]
         rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        metrics = (self.estimate(metric, first, second) for metric in ("auroc", "average_precision"))
-        return Difference(*metrics, p_value=float(min(1, 2 * (rarer + 1) / (len(drawn) + 1))))
+        area, precision = (self.estimate(metric, first, second) for metric in ("auroc", "average_precision"))
+        return Difference(area, precision, p_value=float(min(1, 2 * (rarer + 1) / (len(drawn) + 1))))
 
 
 def bootstrap(
@@ -287,9 +287,9 @@ def curve_bands(
         calls = called(rank, weights)
         return [alarming(share, *calls) for share in at], [finding(share, *calls)[0] for share in at]
 
-    drawn = map(curves, patient_weights(is_abnormal, patients, resamples, seed))
-    values, drawn = np.array(curves(np.ones((len(is_abnormal), 1))))[..., 0], np.concatenate(list(drawn), axis=-1)
-    edges = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    values = np.array(curves(np.ones((len(is_abnormal), 1))))[..., 0]
+    drawn = [np.array(curves(weights)) for weights in patient_weights(is_abnormal, patients, resamples, seed)]
+    edges = np.nanquantile(np.concatenate(drawn, axis=-1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
     roc, precision_recall = (Band(at, values[i], *edges[:, i]) for i in range(2))
     return roc, precision_recall
 

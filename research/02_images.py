@@ -9,6 +9,7 @@
 # %%
 from lib.dataset import load_data
 from lib.figures import image_grid
+from lib.method import Method
 from lib.source import problem_counts
 from lib.sources import open_source
 
@@ -16,7 +17,8 @@ source = open_source(params, base)
 data = load_data(source, params)
 split = data.split(params)
 images = data.sides(split)
-trained, histories = {}, {}  # the method chapters fill these
+trained: dict[str, Method] = {}  # the method chapters fill these
+histories: dict[str, list[dict[str, float]]] = {}
 origin = SYNTHETIC if source.synthetic else f"images from {source.about['from']}"
 display(Markdown(f"**{origin}.** {len(data.records):,} images, split `{split.hash}`."))
 pd.DataFrame({"": source.about})

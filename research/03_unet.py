@@ -38,7 +38,7 @@ from lib.arms import ARMS
 from lib.figures import loss_curves
 from lib.scoring import reconstruct
 
-unets = [name for name in params.methods if name.startswith("unet")]
+unets: list[str] = [name for name in params.methods if name.startswith("unet")]
 for name in unets:
     torch.manual_seed(params.seed)  # the same first weights whichever method trained before
     trained[name] = ARMS[name](params)

@@ -97,12 +97,12 @@ from lib.judging import feature_distances
 from lib.scoring import anomaly_maps, describe
 
 if trained:
-    shown = list(trained)[-1]
+    last = list(trained)[-1]
     _, distances = feature_distances(params, trained, choose_device(params.device))
-    pair = to_unit(images.test[marked[:1]], torch.device("cpu")), torch.tensor(scored.reconstructed[shown][marked[:1]])
+    pair = to_unit(images.test[marked[:1]], torch.device("cpu")), torch.tensor(scored.reconstructed[last][marked[:1]])
     with torch.no_grad():
         maps = anomaly_maps(describe(pair[0], distances), describe(pair[1][:, None], distances), distances)
-    drawn = {"film": pair[0], f"by {shown}": pair[1][:, None]} | {k: m / m.max() for k, m in maps.items()}
+    drawn = {"film": pair[0], f"by {last}": pair[1][:, None]} | {k: m / m.max() for k, m in maps.items()}
     figure = image_grid(torch.cat(list(drawn.values()))[:, 0].clip(0, 1).numpy(), list(drawn), columns=5)
     display(run.save_figure(figure, "maps"))
 

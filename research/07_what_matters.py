@@ -235,10 +235,8 @@ most = max((sum("," not in row for row in s["evaluations"][0]["rows"]) for s in 
 figure = Drawing(figsize=(10, 1.2 + 0.36 * most), layout="constrained")
 for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), mains.items(), strict=False):
     rows = study["evaluations"][0]["rows"]
-    values = {row: e["auroc"]["value"] for row, e in rows.items()}
-    plain = sorted(
-        (row for row in rows if "," not in row), key=lambda row: max(values.get(row + m, 0) for m in MARKERS)
-    )
+    areas = {row: e["auroc"]["value"] for row, e in rows.items()}
+    plain = sorted((row for row in rows if "," not in row), key=lambda row: max(areas.get(row + m, 0) for m in MARKERS))
     for y, row in enumerate(plain):
         shade = look(row)[0]
         for shift, (form, marker) in zip((0.2, 0, -0.2), MARKERS.items(), strict=True):
@@ -250,9 +248,9 @@ for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), m
                 ax.plot(e["value"], y + shift, marker, color=shade, markersize=5)
     ax.axvline(0.5, color="0.6", linestyle=":")
     ax.set_yticks(range(len(plain)), plain, fontsize=8)
-    highest = max(values, key=values.get)
+    highest = max(areas, key=areas.__getitem__)
     ax.set(xlabel="AUROC")
-    ax.set_title(f"{name}, {study['evaluations'][0]['labels']}: highest\n{highest}, {values[highest]:.2f}", fontsize=10)
+    ax.set_title(f"{name}, {study['evaluations'][0]['labels']}: highest\n{highest}, {areas[highest]:.2f}", fontsize=10)
     for form, marker in MARKERS.items():
         ax.plot([], [], marker, color="0.4", label=form.removeprefix(", ") or "mean residual")
     ax.legend(fontsize=8, frameon=False, loc="lower right")

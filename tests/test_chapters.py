@@ -1,0 +1,99 @@
+"""The chapters outside the notebook: type-checked as one script, run by cells as an IDE does, paired with .ipynb."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from nbclient import NotebookClient
+from traitlets.config import Config
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted(ROOT.glob("research/[0-9][0-9]_*.py"))
+SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
+CHECKER = [sys.executable, "-m", "mypy", "--allow-redefinition-new", "--local-partial-types", "--allow-untyped-defs"]
+CHECKER += ["--disable-error-code=operator"]  # what a torch module calls its own may be a tensor, to the checker
+BUILTIN = ["from typing import Any", "from IPython.display import display", "def get_ipython() -> Any: ..."]
+PAIR = [sys.executable, "-m", "jupytext", "--quiet", "--update", "--to", "ipynb"]  # as `make pair` does
+
+
+def cells(chapter: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in jupytext.read(chapter, fmt="py:percent").cells if cell.cell_type == "code"]
+
+
+def checked(script: Path, code: str) -> str:
+    """What the type checker says of the chapters' code, by their lines, or "" if nothing."""
+    lines = list(BUILTIN)
+    places = ["IPython"] * len(lines)
+    for chapter in CHAPTERS:
+        text = chapter.read_text() + (code if chapter == CHAPTERS[-1] else "")
+        for number, line in enumerate(text.splitlines(), start=1):
+            lines.append(re.sub("^source: str =", "source =", line))  # what is opened takes the parameter's name
+            places.append(f"{chapter.name}:{number}")
+    script.write_text("\n".join(lines) + "\n")
+    said = subprocess.run([*CHECKER, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert said.returncode in (0, 1), said.stderr
+    found = [line for line in said.stdout.splitlines() if ": error:" in line]
+    return "\n".join(re.sub(r"^.*?:(\d+)", lambda n: places[int(n[1]) - 1], line) for line in found)
+
+
+def test_the_type_checker_passes_the_chapters_as_one_script(tmp_path):
+    assert checked(tmp_path / "chapters.py", "") == ""
+
+
+def test_a_name_that_no_chapter_defines_is_found_with_its_line(tmp_path):
+    last = len(CHAPTERS[-1].read_text().splitlines())
+    assert f"{CHAPTERS[-1].name}:{last + 1}: error" in checked(tmp_path / "chapters.py", "print(evaluatoin)\n")
+
+
+def test_pairing_leaves_the_chapter_alone_and_the_chapter_wins(tmp_path):
+    chapter, pair = tmp_path / "03_unet.py", tmp_path / "03_unet.ipynb"
+    text = (ROOT / "research/03_unet.py").read_text()
+    chapter.write_text(text)
+    subprocess.run([*PAIR, str(chapter)], check=True, timeout=120)
+    first = nbformat.read(pair, as_version=4)
+    output = nbformat.v4.new_output("stream", text="kept")
+    next(cell for cell in first.cells if cell.cell_type == "code").outputs = [output]
+    first.cells[0].source = "# edited in the wrong place"
+    nbformat.write(first, pair)
+    subprocess.run([*PAIR, str(chapter)], check=True, timeout=120)
+    second = nbformat.read(pair, as_version=4)
+    assert chapter.read_text() == text
+    assert [cell.source for cell in second.cells] == [cell.source for cell in jupytext.reads(text, "py:percent").cells]
+    assert next(cell for cell in second.cells if cell.cell_type == "code").outputs == [output]
+
+
+def test_git_and_the_notebook_know_nothing_of_a_paired_file():
+    ignored = subprocess.run(["git", "check-ignore", "-q", "research/03_unet.ipynb"], cwd=ROOT, timeout=60)
+    assert ignored.returncode == 0
+
+
+def test_before_a_commit_and_a_push_runs_what_ci_runs():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    commands = {hook["stages"][0]: hook["entry"] for repo in hooks for hook in repo["hooks"]}
+    assert commands == {"pre-commit": "make --silent check", "pre-push": "make --silent test"}
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
+    assert re.search(r"^test: check$", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.long
+def test_an_ide_runs_the_cells_of_all_chapters_on_the_library_beside_them(tmp_path):
+    """One kernel at the repository's root, as VS Code's and PyCharm's cells have, and no embedded library."""
+    settings = SMOKE | {"backbone": "none", "run_dir": str(tmp_path / "run")}
+    given = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    code = []
+    for cell in [cell for chapter in CHAPTERS for cell in cells(chapter)]:
+        code.append(cell)
+        if "parameters" in cell.metadata.get("tags", []):
+            code.append(nbformat.v4.new_code_cell(given))
+    code.append(nbformat.v4.new_code_cell("print(lib.__file__)"))
+    book = nbformat.v4.new_notebook(cells=code)
+    quiet = Config({"KernelManager": {"transport_encryption": "auto"}})
+    NotebookClient(book, timeout=600, config=quiet, resources={"metadata": {"path": str(ROOT)}}).execute()
+    assert book.cells[-1].outputs[0].text.strip() == str(ROOT / "lib/__init__.py")
+    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "ok"
