@@ -138,3 +138,17 @@ def test_the_result_can_be_made_again_from_what_is_kept_of_the_runs(made, tmp_pa
     files = {file.name for file in kept[0].iterdir()}
     assert files == {"params.json", "results.json", "scores.parquet", "candidates.csv"}
     assert str(folders[0].parent) not in "".join(file.read_text() for file in kept[0].glob("*.json"))
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "research/published").iterdir()), ids=lambda folder: folder.name)
+def test_a_published_auroc_is_that_of_the_scores_that_are_kept(folder):
+    name, seed = folder.name.rsplit("-", 1)
+    study = json.loads((ROOT / f"research/results/{name.removesuffix('-arms')}.json").read_text())
+    table = pd.read_parquet(folder / "scores.parquet").query("side == 'test'")
+    columns = json.loads((folder / "results.json").read_text())["columns"]
+    for one in study["evaluations"]:
+        known = table[table[one["labels"]].isin(["normal", "abnormal"])]
+        assert len(known) == one["n_normal"] + one["n_abnormal"]
+        for column in set(columns) & set(known):
+            expected = roc_auc_score(known[one["labels"]] == "abnormal", known[column])
+            assert one["rows"][column]["auroc"]["seeds"][seed] == pytest.approx(expected, abs=1e-4), column
