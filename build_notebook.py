@@ -6,9 +6,9 @@
 
 `research/[0-9][0-9]_*.py` are the chapters (Jupytext py:percent). Below the first title comes a table of contents; in
 front of the first code `research/embed.py`, which defines `%%embed`; below each title the modules of `lib/` that this
-chapter is the first to need, and the files of `research/results` where a chapter's code is the first to name that
-folder. The parameters cell is generated from `lib.params.Params`. A rebuild is identical to the byte; a cell keeps its
-id when others come or go.
+chapter is the first to need, with `lib/environment.py` the versions, and the files of `research/results` where a
+chapter's code is the first to name that folder. The parameters cell is generated from `lib.params.Params`. A rebuild is
+identical to the byte; a cell keeps its id when others come or go.
 """
 
 import argparse
@@ -37,6 +37,11 @@ NOTEBOOK = "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 SETUP = "research/embed.py"
 BUILDER = "build_notebook.py"  # where what no single source holds comes from: contents, the map of cells to lines
 RESULTS = "research/results"
+ENVIRONMENT = "lib/environment.py"  # reads the versions
+VERSIONS = {
+    "pyproject.toml": "What is needed at least: `pyproject.toml`",
+    "constraints.txt": "What was last tested: `constraints.txt`",
+}
 DYNAMIC = ("import_module", "__import__")
 RESULTS_LIMIT = 2_000_000  # bytes; GitHub and Colab show a larger notebook badly
 METADATA = {
@@ -87,6 +92,8 @@ def stitch(root: Path, chapters: list[Chapter], number: str = "") -> NotebookNod
             cells.append(folded(new_code_cell((ROOT / SETUP).read_bytes().decode().rstrip()), "setup", SETUP))
             place = len(cells)
         files = modules_for(root, chapter.name, modules)
+        if ENVIRONMENT in files:
+            files |= VERSIONS
         if any(RESULTS in code for _, code in chapter.code()):
             files |= results(root)
         for file, purpose in files.items():

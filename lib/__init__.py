@@ -1,5 +1,6 @@
 """What the chapters in `research/` share, in import order: a module imports only from those above it.
 
+environment   what a kernel has of what the notebook needs; what is missing is installed, torch never
 files         a file is there whole or not at all; one process at a time makes it
 method        the contract: child modules that train, `moves(images)`, `reconstruct(images)`
 params        a run's settings: one typed, frozen model; what is wrong is refused by name

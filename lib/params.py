@@ -224,6 +224,16 @@ class Params(BaseModel):
         return self.model_dump(exclude=free | {"data_dir", "labels", "on_bad_image"})
 
     @property
+    def extras(self) -> list[str]:
+        """The optional dependencies of pyproject.toml that these settings name."""
+        wanted = {
+            "dicom": self.source == "rsna-dicom",
+            "features": self.backbone == "efficientnet-lite0" or self.ra_map == "lpips",
+            "stream": self.source == "stream",
+        }
+        return [name for name, named in wanted.items() if named]
+
+    @property
     def label_column(self) -> str:
         """The column of the records that `labels` means."""
         return {"given": "label", "strict": "strict_label"}[self.labels]

@@ -18,16 +18,9 @@
 # called abnormal.
 
 # %%
-# Of what the notebook needs, Colab lacks little; elsewhere `pip install` has brought it along already.
-from importlib.util import find_spec
+from lib.environment import prepare
 
-missing = [
-    name
-    for name in ("filelock", "jaxtyping", "kagglehub", "pyarrow", "pydantic", "seaborn", "tenacity", "wandb")
-    if find_spec(name) is None
-]
-if missing:
-    get_ipython().run_line_magic("pip", f"install -q {' '.join(missing)}")
+prepare()
 
 # %%
 from lib.figures import reconstructions

@@ -52,12 +52,14 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
+from lib.environment import prepare_for
 from lib.params import Params, project_root
 from lib.report import SYNTHETIC
 from lib.runs import Run
 from lib.training import choose_device, choose_precision
 
 params = Params.from_notebook(globals())
+prepare_for(params.extras)
 base = project_root()
 run = Run.start(params, base)
 pd.set_option("display.max_colwidth", None)

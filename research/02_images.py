@@ -141,3 +141,10 @@ for name in params.methods:
         "minutes, about": f"{seconds / 60:.1f}",
     }
 pd.DataFrame(takes).T.rename_axis("method")
+
+# %%
+if sum(float(of_method["minutes, about"]) for of_method in takes.values()) > 30:
+    print("that is long: on Colab choose a GPU (Runtime > Change runtime type)")
+    print("for a first look write, as params/demo.yaml does: phantom_images = 800, image_size = 64, batch_size = 16,")
+    print("widths = [8, 16, 32, 64], latent_dim = 64, epochs = 10, ra_beta_kl = 0.25, ra_warmup_epochs = 4,")
+    print("resamples = 1000")

@@ -565,6 +565,8 @@ def joined(tmp_path):
     [command] = re.findall(r"^    cp (\S+) (\S+)", (ROOT / "README.md").read_text(), re.M)
     for folder in ("lib", "research"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / file, tmp_path / file)
     shutil.copy(*(tmp_path / name for name in command))
     return tmp_path
 
@@ -607,3 +609,20 @@ def test_the_real_notebook_has_no_undefined_names_and_holds_the_library_to_the_b
     from lib.params import Params
 
     assert cell.source == Params.cell()
+
+
+def test_with_the_module_that_reads_them_the_notebook_holds_the_versions_needed_and_tested(project):
+    put(project, "lib/environment.py", '"""What is there."""\n')
+    put(project, "pyproject.toml", '[project]\nname = "x"\n')
+    put(project, "constraints.txt", "# tested\nx==1\n")
+    put(
+        project,
+        "research/03_more.py",
+        "# %% [markdown]\n# # 3 More?\n# **Draws** nothing.\n\n# %%\nimport lib.environment\n",
+    )
+    cells = [cell.source for cell in build(project).cells]
+    module, pyproject, constraints = (
+        next(n for n, source in enumerate(cells) if source == f"%%embed {name}\n{(project / name).read_text()}")
+        for name in ("lib/environment.py", "pyproject.toml", "constraints.txt")
+    )
+    assert module < pyproject < constraints < cells.index("import lib.environment")

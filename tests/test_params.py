@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from lib.params import ParameterError, Params, project_root
@@ -371,3 +372,24 @@ def test_a_small_autoencoder_wants_a_size_that_it_halves_four_times():
     assert "image_size=40 is not a multiple of 16, which ae-4 wants" in refusal(
         methods=["ae-4"], image_size=40, widths=[4, 8]
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "extras"),
+    [
+        ({}, []),
+        ({"source": "rsna-dicom"}, ["dicom"]),
+        ({"source": "stream", "data_dir": "hf://x"}, ["stream"]),
+        ({"backbone": "efficientnet-lite0"}, ["features"]),
+        ({"ra_map": "lpips"}, ["features"]),
+    ],
+)
+def test_settings_name_the_optional_dependencies_that_they_want(given, extras):
+    assert Params(**given).extras == extras
+
+
+def test_the_advice_for_a_slow_machine_is_what_the_demo_runs():
+    advice = (ROOT / "research/02_images.py").read_text().partition("as params/demo.yaml does:")[2]
+    advised = {name: yaml.safe_load(value) for name, value in re.findall(r"(\w+) = (\[.*?\]|[\d.]*\d)", advice)}
+    demo = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    assert advised == {name: value for name, value in demo.items() if name not in ("methods", "run_dir")}
