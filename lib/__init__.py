@@ -2,6 +2,7 @@
 
 environment   what a kernel has of what the notebook needs; what is missing is installed, torch never
 files         a file is there whole or not at all; one process at a time makes it
+keeping       copies of a run's files in a folder that outlives the machine, and back at a new start
 method        the contract: child modules that train, `moves(images)`, `reconstruct(images)`
 params        a run's settings: one typed, frozen model; what is wrong is refused by name
 phantom       the embedded default: synthetic chest radiographs with exact lesion masks

@@ -17,6 +17,7 @@ from lib.arms import ARMS
 from lib.charts import curves, false_alarms, forest, score_distributions
 from lib.dataset import Sides, Split, SplitError, load_data
 from lib.figures import cases, loss_curves
+from lib.keeping import KeepingError
 from lib.method import Method
 from lib.params import ParameterError, Params, project_root
 from lib.report import summary
@@ -120,6 +121,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     partial.replace(executed)
     write_report(executed, report)
     record.mark("ok")
+    record.keep()
     print("", summary(record.results()), f"report: {report}", sep="\n")
     return 0
 
@@ -163,14 +165,14 @@ def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) 
     base = project_root(given.params.resolve().parent)
     params = Params.from_yaml(given.params, **dict(_assignment(parser, text) for text in given.set))
     run_dir = str(base / (params.run_dir or f"runs/{given.params.stem}"))
-    return params.with_data_under(base).model_copy(update={"run_dir": run_dir}), base
+    return params.with_paths_under(base).model_copy(update={"run_dir": run_dir}), base
 
 
 def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         parser.error(f"--set wants key=value, found {text!r}")
-    if key in ("data_dir", "run_dir") and "://" not in value:
+    if key in ("data_dir", "keep_in", "run_dir") and "://" not in value:
         return key, str(Path(value).expanduser().resolve()) if value else ""
     try:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
@@ -187,7 +189,7 @@ def _command(function: Callable[[], int]) -> Callable[[], int]:
     def command() -> int:
         try:
             return function()
-        except (ParameterError, SourceError, SplitError, TrainingError, RunError, Diverged) as error:
+        except (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged) as error:
             print(error, file=sys.stderr)
             return 2
 

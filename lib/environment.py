@@ -5,6 +5,7 @@ It stands on Python alone, as it runs before anything else is known to be there.
 """
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -130,6 +131,21 @@ def hardware() -> str:
 def on_colab() -> bool:
     """Whether this process belongs to a kernel of Google Colab."""
     return "google.colab" in sys.modules
+
+
+def secret(name: str) -> str:
+    """Return a secret of the environment, else of Colab, else nothing; whoever asks must not print it.
+
+    kagglehub and huggingface_hub look in the same places for theirs.
+    """
+    if (value := os.environ.get(name, "")) or not on_colab():
+        return value
+    from google.colab import userdata
+
+    try:
+        return userdata.get(name) or ""
+    except Exception:  # there is none, the reader has refused it, or nobody is there to ask
+        return ""
 
 
 def _found(name: str) -> str:

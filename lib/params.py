@@ -97,6 +97,7 @@ class Params(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it trains; auto: cuda if there is one")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
     run_dir: str = Field("", description="folder of results; empty: runs/ and a name made from the settings")
+    keep_in: str = Field("", description="folder that outlives this machine, as /content/drive/MyDrive/x; empty: none")
     tracking: Literal["off", "wandb"] = Field("off", description="wandb: also log to Weights & Biases, offline")
 
     def __init__(self, /, **given: Any) -> None:
@@ -221,7 +222,7 @@ class Params(BaseModel):
         The images themselves are named by their split's hash, so a moved `data_dir` does not matter.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
-        return self.model_dump(exclude=free | {"data_dir", "labels", "on_bad_image"})
+        return self.model_dump(exclude=free | {"data_dir", "keep_in", "labels", "on_bad_image"})
 
     @property
     def extras(self) -> list[str]:
@@ -238,11 +239,11 @@ class Params(BaseModel):
         """The column of the records that `labels` means."""
         return {"given": "label", "strict": "strict_label"}[self.labels]
 
-    def with_data_under(self, base: Path) -> Self:
-        """Return the settings with an absolute `data_dir`; a relative one lies under `base`, an address stays."""
-        if not self.data_dir or "://" in self.data_dir:
-            return self
-        return self.model_copy(update={"data_dir": str((base / self.data_dir).resolve())})
+    def with_paths_under(self, base: Path) -> Self:
+        """Return the settings with absolute `data_dir` and `keep_in`: a relative path lies under `base`."""
+        given = {"data_dir": self.data_dir, "keep_in": self.keep_in}
+        paths = {name: str((base / path).resolve()) for name, path in given.items() if path and "://" not in path}
+        return self.model_copy(update=paths)
 
     def folder(self, base: Path) -> Path:
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""

@@ -9,8 +9,10 @@ runner adds the executed `notebook.ipynb` and `report.html`.
 import copy
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +25,11 @@ from matplotlib.figure import Figure
 from lib.cache import Preparation
 from lib.choosing import with_lesions
 from lib.dataset import Sides, Split, load_masks, reference_half
+from lib.environment import secret
 from lib.files import replacing, write_json
 from lib.identity import KINDS, copied_share
 from lib.judging import Version, feature_distances, judge, version, write_candidates
+from lib.keeping import Keeper
 from lib.localisation import localise, marked_and_normal
 from lib.method import Method
 from lib.params import Params
@@ -72,22 +76,46 @@ class Run:
     @classmethod
     def start(cls, params: Params, base: Path) -> "Run":
         """Make or reopen the folder, mark it as running, start the tracker."""
-        folder, params = params.folder(base), params.with_data_under(base)
+        folder, params = params.folder(base), params.with_paths_under(base)
         run = cls(params, folder)
         run.refuse_other_settings()
+        if run.keeper:
+            run.keeper.take()
         write_json(run.folder / "params.json", params.model_dump())
         run.mark("running")
         run.track()
         return run
 
+    @cached_property
+    def keeper(self) -> Keeper | None:
+        """What keeps copies of the run's files elsewhere, if `keep_in` names a place."""
+        return Keeper(Path(self.params.keep_in), self.folder) if self.params.keep_in else None
+
+    def keep(self) -> None:
+        """Copy what is new to where `keep_in` says."""
+        if self.keeper:
+            self.keeper.keep_all()
+
     def track(self) -> None:
-        """Start the tracker: offline unless WANDB_MODE says otherwise, disabled if `tracking` is off."""
+        """Start the tracker: offline unless WANDB_MODE says otherwise, disabled if `tracking` is off.
+
+        Online it takes the key that wandb knows, else WANDB_API_KEY of Colab's secrets; without one it stays offline.
+        """
         import wandb  # here: it takes 0.7 s, and only a run needs it
 
         mode: Any = os.environ.get("WANDB_MODE", "offline") if self.params.tracking == "wandb" else "disabled"
+        key = (wandb.api.api_key or secret("WANDB_API_KEY")) if mode == "online" else None
+        if mode == "online" and not key:
+            print("no WANDB_API_KEY, in the environment or Colab's secrets: tracking stays offline", file=sys.stderr)
+            mode = "offline"
         wandb.finish()  # the tracker of a run that this process has started before, and not finished
         self._tracker = wandb.init(
-            project="imgae-dx", name=self.folder.name, dir=self.folder, mode=mode, config=self.params.model_dump()
+            project="imgae-dx",
+            name=self.folder.name,
+            dir=self.folder,
+            mode=mode,
+            config=self.params.model_dump(),
+            settings=wandb.Settings(api_key=key),  # not the environment: a cell may print that
         )
         for method in self.params.methods:
             self._tracker.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
@@ -178,6 +206,8 @@ class Run:
         for row in history[self._sent.get(name, 0) :] if self._tracker is not None else ():
             self._tracker.log({f"{name}/{key}": value for key, value in row.items()})
         self._sent[name] = len(history)
+        if self.keeper:
+            self.keeper.keep_checkpoints()
 
     def save_figure(self, figure: Figure, name: str) -> Figure:
         """Write figures/<name>.png, of a chart .svg too, send it to the tracker, and return the figure for the page."""
@@ -330,7 +360,8 @@ class Run:
             self._tracker.summary.update(figures)
 
     def finish(self) -> None:
-        """Mark the run as ok and close the tracker."""
+        """Mark the run as ok, close the tracker, keep the results."""
         self.mark("ok")
         if self._tracker is not None:
             self._tracker.finish()
+        self.keep()

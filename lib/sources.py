@@ -217,7 +217,7 @@ def open_source(params: Params, base: Path) -> Source:
         SourceError: It is not there, or not as it should be; the message says what to do.
 
     """
-    params = params.with_data_under(base)
+    params = params.with_paths_under(base)
     if params.source == "phantom":
         source: Source = PhantomSource(params.phantom_images, params.image_size, params.seed)
     elif params.source == "stream":

