@@ -5,10 +5,10 @@
     python build_notebook.py --chapter 04   write notebooks/04_*.ipynb: one chapter, and of the others what it needs
 
 `research/[0-9][0-9]_*.py` are the chapters (Jupytext py:percent). Below the first title comes a table of contents; in
-front of the first code `research/embed.py`, which defines `%%embed`; below each title the modules of `lib/` that this
-chapter is the first to need, with `lib/environment.py` the versions, and the files of `research/results` where a
-chapter's code is the first to name that folder. The parameters cell is generated from `lib.params.Params`. A rebuild is
-identical to the byte; a cell keeps its id when others come or go.
+front of the first code `research/embed.py`, which defines `%%embed`; in front of a chapter the modules of `lib/` that
+it is the first to need, with `lib/environment.py` the versions, and the files of `research/results` where its code is
+the first to name that folder. The parameters cell is generated from `lib.params.Params`. A rebuild is identical to the
+byte; a cell keeps its id when others come or go.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import re
 import runpy
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
@@ -84,14 +85,10 @@ def stitch(root: Path, chapters: list[Chapter], number: str = "") -> NotebookNod
     identify(cell for chapter in chapters for cell in chapter.cells)
     kept = needed(chapters, number) if number else chapters
     link(root, chapters, kept)
-    modules, embedded, cells, place = import_order(root), {}, [], None
+    modules, embedded, cells, closed = import_order(root), {}, [], []
     for chapter in kept:
         title, *rest = chapter.cells
-        cells += [title] if cells else [title, contents(kept)]
-        if place is None and any(chapter.code()):
-            cells.append(folded(new_code_cell((ROOT / SETUP).read_bytes().decode().rstrip()), "setup", SETUP))
-            place = len(cells)
-        files = modules_for(root, chapter.name, modules)
+        files, library = modules_for(root, chapter.name, modules), []
         if ENVIRONMENT in files:
             files |= VERSIONS
         if any(RESULTS in code for _, code in chapter.code()):
@@ -99,24 +96,37 @@ def stitch(root: Path, chapters: list[Chapter], number: str = "") -> NotebookNod
         for file, purpose in files.items():
             if file not in embedded:
                 embedded[file] = (root / file).read_bytes().decode()
-                cells += embed(file, embedded[file], purpose, file)
-        cells += rest
+                library += embed(file, embedded[file], purpose, file)
+        if any(chapter.code()) and not any(cell.metadata.get("id") == "setup" for cell in cells):
+            library.insert(0, folded(new_code_cell((ROOT / SETUP).read_bytes().decode().rstrip()), "setup", SETUP))
+        head, tail = ([], chapter.cells) if cells else ([title, contents(root, kept, number)], rest)
+        if library:
+            text = f"###### Library, as far as it is new in “{chapter.heading}”"
+            library.insert(0, folded(new_markdown_cell(text), f"library-{Path(chapter.name).stem}", BUILDER))
+            if tail[0].cell_type == "markdown" and tail[0].source.startswith("#"):  # where Colab ends what it closes
+                closed.append(library[0].metadata.id)
+        cells += [*head, *library, *tail]
     lines = {chapter.name: {n: content_id(chapter.name, code) for n, code in chapter.code()} for chapter in kept}
     lines |= {file: {0: content_id(file, content)} for file, content in embedded.items() if file.endswith(".py")}
     known = ",\n".join(f"{json.dumps(file)}: {json.dumps(of_file)}" for file, of_file in lines.items())
-    if place is not None:
+    for place in [n for n, cell in enumerate(cells, 1) if cell.metadata.get("id") == "setup"]:
         purpose = "Where each cell comes from, so that an error can name the line of its chapter."
         cells[place:place] = embed(CELLS, f"{{\n{known}\n}}\n", purpose, BUILDER)
     name = f"{Path(kept[-1].name).stem}.ipynb" if number else Path(NOTEBOOK).name
-    notebook = new_notebook(cells=cells, metadata={**METADATA, "colab": {**METADATA["colab"], "name": name}})
+    colab = {**METADATA["colab"], "collapsed_sections": closed, "name": name}
+    notebook = new_notebook(cells=cells, metadata={**METADATA, "colab": colab})
     identify(cells)
     nbformat.validate(notebook)
     return notebook
 
 
-def contents(kept: list[Chapter]) -> NotebookNode:
-    """Return the table of contents: the chapters' questions, each a link."""
+def contents(root: Path, kept: list[Chapter], number: str) -> NotebookNode:
+    """Return the table of contents: the chapters' questions, each a link; of the whole notebook also one to Colab."""
     lines = [f"- [{chapter.heading}](#scrollTo={chapter.title.metadata.id})" for chapter in kept]
+    if not number and (project := root / "pyproject.toml").is_file():
+        address = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+        path = f"{address.removeprefix('https://github.com/')}/blob/main/{NOTEBOOK}"
+        lines += ["", f"[Open in Colab](https://colab.research.google.com/github/{path})"]
     cell = new_markdown_cell("\n".join(["## Contents", "", *lines]))
     cell.metadata = {"id": "contents", "imgae_dx": {"source": BUILDER}}
     return cell

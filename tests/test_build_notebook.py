@@ -105,6 +105,7 @@ def test_a_rebuild_is_identical_to_the_byte_and_a_valid_notebook_without_outputs
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
     assert notebook.metadata.colab == {
+        "collapsed_sections": ["library-01_run", "library-02_look"],
         "gpuType": "T4",
         "name": Path(NOTEBOOK).name,
         "provenance": [],
@@ -261,22 +262,23 @@ def test_a_module_comes_with_its_imports_before_it_in_the_chapter_that_first_nee
     wanted = [
         "00_question",
         "contents",
-        "01_run",
+        "library-01_run",
         "setup",
         CELLS,
         "lib/__init__.py",
         "lib/params.py",
+        "01_run",
         "parameters",
-        "02_look",
+        "library-02_look",
     ]
-    wanted += ["lib/zero.py", "lib/aaa.py", "lib/pair.py", "research/results/a.json", "why", "03_again"]
+    wanted += ["lib/zero.py", "lib/aaa.py", "lib/pair.py", "research/results/a.json", "02_look", "why", "03_again"]
     assert [place for place in places if place in wanted] == wanted
     [why] = [cell for cell in cells if cell.id == "about-lib-zero-py"]
     assert why.source == "Library: `lib/zero.py`. The first number."
     library = [cell for cell in cells if "library" in cell.metadata.get("tags", [])]
     assert (
-        all(cell.metadata.cellView == "form" for cell in library) and len(library) == 1 + 2 * 7
-    )  # setup; a line and a cell for each file
+        all(cell.metadata.cellView == "form" for cell in library) and len(library) == 2 + 1 + 2 * 7
+    )  # headings; setup; a line and a cell for each file
 
 
 def test_imports_that_make_a_circle_are_refused_by_name(project):
@@ -613,7 +615,7 @@ def test_the_real_notebook_has_no_undefined_names_and_holds_the_library_to_the_b
 
 def test_with_the_module_that_reads_them_the_notebook_holds_the_versions_needed_and_tested(project):
     put(project, "lib/environment.py", '"""What is there."""\n')
-    put(project, "pyproject.toml", '[project]\nname = "x"\n')
+    put(project, "pyproject.toml", '[project]\nurls = {Repository = "https://github.com/a/b"}\n')
     put(project, "constraints.txt", "# tested\nx==1\n")
     put(
         project,
@@ -626,3 +628,23 @@ def test_with_the_module_that_reads_them_the_notebook_holds_the_versions_needed_
         for name in ("lib/environment.py", "pyproject.toml", "constraints.txt")
     )
     assert module < pyproject < constraints < cells.index("import lib.environment")
+
+
+def test_below_the_contents_stands_where_colab_has_the_notebook(project):
+    put(project, "pyproject.toml", '[project]\nurls = {Repository = "https://github.com/a/b"}\n')
+    link = f"[Open in Colab](https://colab.research.google.com/github/a/b/blob/main/{NOTEBOOK})"
+    assert build(project).cells[1].source.endswith(f"\n\n{link}")
+    assert "Colab" not in build(project, "02").cells[1].source
+
+
+def test_a_section_that_colab_closes_hides_the_library_and_nothing_else(project):
+    title = "# %% [markdown]\n# # 0 Which one?\n# **Draws** nothing.\n"
+    put(project, "research/00_question.py", f"{title}\n# %%\nimport lib.zero\n")
+    notebook = build(project)  # its code stands right below the library, so that section stays open
+    assert notebook.metadata.colab.collapsed_sections == ["library-01_run", "library-02_look"]
+    hidden = []
+    for label in notebook.metadata.colab.collapsed_sections:
+        start = next(n for n, cell in enumerate(notebook.cells) if cell.id == label) + 1
+        end = next(n for n, cell in enumerate(notebook.cells) if n >= start and cell.source.startswith("# "))
+        hidden += notebook.cells[start:end]
+    assert hidden and all("library" in cell.metadata.tags for cell in hidden)
