@@ -7,6 +7,7 @@ residuals one colour map whose limits are printed. Figures are made for the widt
 import math
 from collections.abc import Sequence
 from io import BytesIO
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -114,10 +115,11 @@ def show_xray(ax: Axes, image: np.ndarray, title: str = "") -> None:
 def image_grid(images: np.ndarray, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
     """Images (n, H, W) or (n, 1, H, W), in [0, 1] or uint8, side by side, each under its title."""
     images = greys("images", images)
-    titles = check_count("titles", titles, len(images))
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     cell = WIDTH / max(columns, 4)
+    titles = check_count("titles", titles, len(images))
+    titles = ["\n".join(fill(line, int(cell * 12)) for line in title.split("\n")) for title in titles]
     room = 0.25 if any(titles) else 0  # inches above a row
     size = (cell * columns, (cell * images.shape[1] / images.shape[2] + room) * rows)
     figure = Drawing(figsize=size, layout="constrained")

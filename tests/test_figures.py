@@ -1,6 +1,7 @@
 """Promises of `lib.figures`: what is drawn, that nothing leaks or changes, and what is refused by name."""
 
 import copy
+import itertools
 from typing import get_args
 
 import matplotlib.pyplot as plt
@@ -111,6 +112,13 @@ def test_all_x_rays_share_one_grey_scale_and_all_residuals_the_printed_limits():
         limits[picture.get_cmap().name].add(picture.get_clim())
     assert limits == {"gray": {(0, 1)}, "magma": {(0, largest)}}
     assert f"0 to {largest:.2g}" in texts(figure)
+
+
+def test_a_long_title_breaks_before_it_reaches_the_next_picture():
+    figure = figures.image_grid(np.zeros((8, 4, 4)), ["bacterial pneumonia"] * 8)
+    figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_a_residual_is_the_absolute_difference_and_its_mean_is_written_below():
