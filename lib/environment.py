@@ -157,7 +157,7 @@ def _found(name: str) -> str:
 
 def _number(text: str) -> list[int]:
     """Return a version's numbers: [2, 11] of 2.11.0+cu128, so that 2.11 and 2.11.0 are the same."""
-    numbers = [int(part) for part in re.sub(r"[^\d.].*", "", text).split(".") if part]
+    numbers = [int(part) for part in re.split(r"[^\d.]", text)[0].split(".") if part]
     while numbers and not numbers[-1]:
         numbers.pop()
     return numbers

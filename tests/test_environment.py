@@ -4,6 +4,7 @@ pip is the real one, in a virtual environment of its own; it gets its packages f
 """
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import nbformat
 import pytest
 
 from lib import environment
-from lib.environment import Package, needed, prepare
+from lib.environment import Package, needed, prepare, secret
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
@@ -179,3 +180,29 @@ def test_what_is_needed_is_what_the_embedded_modules_and_the_chapters_import():
     come_along = {"IPython", "google", "nbconvert", "nbformat", "requests", "traitlets", "urllib3"}
     wanted = {package.name for package in needed()}
     assert {called.get(top, top) for top in tops - optional - come_along} == wanted
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """Let this process be one of Colab's, whose reader has a secret."""
+    monkeypatch.syspath_prepend(ROOT / "tests/colab")
+    monkeypatch.setenv("COLAB_SECRETS", str(tmp_path / "secrets.json"))
+    (tmp_path / "secrets.json").write_text('{"WANDB_API_KEY": "of Colab"}')
+    importlib.import_module("google.colab")
+    yield
+    for name in [name for name in sys.modules if name.startswith("google.colab")]:
+        del sys.modules[name]
+
+
+def test_a_secret_is_that_of_the_environment_else_of_colab_else_there_is_none(colab, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "of the environment")
+    assert secret("WANDB_API_KEY") == "of the environment"
+    monkeypatch.delenv("WANDB_API_KEY")
+    assert (secret("WANDB_API_KEY"), secret("NO_SUCH_SECRET")) == ("of Colab", "")
+    monkeypatch.setenv("COLAB_SECRETS", "nobody answers")
+    assert secret("WANDB_API_KEY") == ""
+
+
+def test_outside_of_colab_nobody_is_asked_for_a_secret(monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert secret("WANDB_API_KEY") == ""

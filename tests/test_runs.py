@@ -446,3 +446,13 @@ def test_an_opened_run_can_be_finished(tmp_path):
     opened.finish()
     assert status(opened.folder)["status"] == "ok"
     assert len(rows(opened.folder)) == 2
+
+
+def test_tracking_that_is_to_be_online_stays_offline_without_a_key_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    run = Run.start(params(run_dir="a", tracking="wandb"), tmp_path)
+    run.finish()
+    assert "no WANDB_API_KEY, in the environment or Colab's secrets: tracking stays offline" in capsys.readouterr().err
+    assert list(run.folder.rglob("offline-run-*"))

@@ -1,0 +1,5 @@
+"""What Colab's own errors are derived from."""
+
+
+class Error(Exception):
+    pass
