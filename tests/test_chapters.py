@@ -13,6 +13,8 @@ import yaml
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+from lib.params import INJECTED_TITLE
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(ROOT.glob("research/[0-9][0-9]_*.py"))
 SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
@@ -85,7 +87,7 @@ def test_before_a_commit_and_a_push_runs_what_ci_runs():
 def test_an_ide_runs_the_cells_of_all_chapters_on_the_library_beside_them(tmp_path):
     """One kernel at the repository's root, as VS Code's and PyCharm's cells have, and no embedded library."""
     settings = SMOKE | {"backbone": "none", "run_dir": str(tmp_path / "run")}
-    given = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    given = "\n".join([INJECTED_TITLE, *(f"{name} = {value!r}" for name, value in settings.items())])
     code = []
     for cell in [cell for chapter in CHAPTERS for cell in cells(chapter)]:
         code.append(cell)
