@@ -93,10 +93,14 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             for name in ("unet.1", "ra.1", "mean-image.0", "pca.0")
             for side in ("reference", "lesions", "validation", "test")
         ),
-        *("checkpoints/unet.pt", "checkpoints/ra.pt", "figures/unet-losses.png", "figures/ra-losses.png"),
+        *("checkpoints/unet.pt", "checkpoints/ra.pt"),
         *(
-            f"figures/{name}.png"
-            for name in ("roc", "precision-recall", "scores", "findings", "strata", "false-alarms")
+            f"figures/{name}.{form}"
+            for name in (
+                *("unet-losses", "ra-losses", "roc", "precision-recall", "scores", "findings", "strata"),
+                "false-alarms",
+            )
+            for form in ("png", "svg")
         ),
         *(
             f"tables/{name}.csv"
