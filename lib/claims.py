@@ -155,7 +155,7 @@ def _training(results: Results) -> Iterator[Claim]:
     slow, fast = (of(seconds, key=seconds.__getitem__) for of in (max, min))
     if len(budgets) > 1 and len(seen) == 1:
         yield Claim("budget", True, f"each method has seen {seen.pop():,} images")
-    if seconds[slow] > SLOWER * seconds[fast]:
+    if seconds[slow] > SLOWER * seconds[fast] > 0:  # tenths: a tiny run's may be 0
         times = f"{slow} took {seconds[slow] / seconds[fast]:.1f} times the seconds of {fast}"
         yield Claim("budget", False, f"the order is the same at equal seconds: {times}")
     yield Claim("seeds", False, "another training would give the same: each method was trained once")

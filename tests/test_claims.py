@@ -164,6 +164,12 @@ def test_a_rule_forbids_what_its_numbers_do_not_carry(path, value, rule, words):
     assert words in said(given, "may_not")[rule]
 
 
+def test_seconds_that_round_to_none_are_not_compared():
+    given = changed("methods.ra.budget", {"images_seen": 48_800, "seconds": 0.3})
+    given["methods"]["unet"]["budget"] = {"images_seen": 48_800, "seconds": 0.0}
+    assert "budget" not in said(given, "may_not")
+
+
 def test_a_score_that_ranks_the_wrong_way_round_is_said_to_do_so():
     may = said(changed("evaluation.methods.ra.auroc", estimate(0.4, 0.35, 0.45)), "may")
     assert "ra ranks abnormal films below normal ones: AUROC 0.400 [0.35, 0.45]" in may["rank"]
