@@ -70,6 +70,7 @@ if unets:
 
 # %%
 from lib.training import choose_device
+from lib.unet import UNetAutoencoder
 
 
 def with_cut_skips(network, film, cut):
@@ -83,13 +84,14 @@ def with_cut_skips(network, film, cut):
         hook.remove()
 
 
-joined = [name for name in unets if sum(trained[name].network.crossing)]
+networks = {name: one.network for name in unets if isinstance(one := trained[name], UNetAutoencoder)}
+joined = [name for name in unets if any(networks[name].crossing)]
 if joined:
     film = np.array(images.validation[:1])
     side = film.shape[1] // 4
     film[:, side : 2 * side, side : 2 * side] = 255
     given = torch.as_tensor(film[:, None] / 255, dtype=torch.float32, device=choose_device(params.device))
-    network, depth = trained[joined[0]].network, len(params.widths)
+    network, depth = networks[joined[0]], len(params.widths)
     cuts = {"all skips": (), "the finest cut": (0,), "the finest alone": range(1, depth), "none": range(depth)}
     drawn = {"given": given[0, 0].cpu().numpy()} | {
         name: with_cut_skips(network, given, cut) for name, cut in cuts.items()

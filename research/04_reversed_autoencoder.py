@@ -14,7 +14,7 @@
 # %%
 from lib.training import choose_device
 
-relatives = [name for name in params.methods if name in ("ra", "si-vae", "vae")]
+relatives: list[str] = [name for name in params.methods if name in ("ra", "si-vae", "vae")]
 for name in relatives:
     torch.manual_seed(params.seed)  # the same first weights whichever method trained before
     trained[name] = ARMS[name](params)
@@ -41,10 +41,11 @@ if not relatives:
 
 # %%
 from lib.dataset import to_unit
-from lib.ra import embedding_distance, squared_error
+from lib.ra import ReversedAutoencoder, embedding_distance, squared_error
 
-if relatives:
-    network = trained[relatives[0]].eval()
+players = [one for name in relatives if isinstance(one := trained[name], ReversedAutoencoder)]
+if players:
+    network = players[0].eval()
     films = to_unit(images.validation[:64], choose_device(params.device))
     torch.manual_seed(params.seed)
     with torch.no_grad():
