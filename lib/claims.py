@@ -87,7 +87,7 @@ def _frozen(results: Results) -> Iterator[Claim]:
 
 
 def _promises(results: Results) -> Iterator[Claim]:
-    if not (made := promise(results)):
+    if not (made := results["promise"]):
         few = f"{results['calibration_images']} calibration images cannot promise {100 * FALSE_ALARM_RATE:.0f} %"
         yield Claim("false alarms", False, f"a false alarm rate is kept: {few}")
         return
@@ -184,7 +184,10 @@ RULES = (_ranks, _differ, _explained, _frozen, _promises, _places, _readings, _s
 
 
 def claims(results: Results) -> dict[str, list[dict[str, str]]]:
-    """Return what may be said of a run's results, evaluated and audited, and what may not: by rule, ready for JSON."""
+    """Return what may be said of a run's results, evaluated (their `promise` too) and audited, and what may not.
+
+    By rule, ready for JSON.
+    """
     found = [claim for rule in RULES for claim in rule(results)]
     return {
         name: [{"rule": claim.rule, "says": claim.says} for claim in found if claim.may == may]

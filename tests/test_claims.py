@@ -66,7 +66,7 @@ def results() -> dict:
 def said(given: dict, kind: str) -> dict[str, str]:
     """What may or may not be said, by rule; several of a rule are joined."""
     found: dict[str, str] = {}
-    for claim in claims(given)[kind]:
+    for claim in claims(given | {"promise": promise(given)})[kind]:
         found[claim["rule"]] = f"{found.get(claim['rule'], '')} {claim['says']}".strip()
     return found
 
@@ -182,7 +182,7 @@ def test_one_method_alone_is_compared_with_none():
         part["differences"] = []
     given["methods"] = {"ra": given["methods"]["ra"]}
     given["other_labels"] = []
-    rules = {claim["rule"] for found in claims(given).values() for claim in found}
+    rules = {claim["rule"] for found in claims(given | {"promise": promise(given)}).values() for claim in found}
     assert not rules & {"difference", "score", "budget", "frozen features"}
 
 
