@@ -6,9 +6,8 @@
 
 `research/[0-9][0-9]_*.py` are the chapters (Jupytext py:percent). Below the first title comes a table of contents; in
 front of the first code `research/embed.py`, which defines `%%embed`; in front of a chapter the modules of `lib/` that
-it is the first to need, with `lib/environment.py` the versions, and the files of `research/results` where its code is
-the first to name that folder. The parameters cell is generated from `lib.params.Params`. A rebuild is identical to the
-byte; a cell keeps its id when others come or go.
+it is the first to need, and the files of `research/results` where its code is the first to name them. The parameters
+cell comes from `lib.params.Params`. A rebuild is the same to the byte; a cell keeps its id when others come or go.
 """
 
 import argparse
@@ -26,6 +25,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+OPTIONAL = ("jupyter_server", "rfc3987_syntax")  # to nbformat and jupytext; no use here, and a second at every start
+sys.modules |= {name: None for name in OPTIONAL if name not in sys.modules}  # type: ignore[dict-item]
+
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -33,16 +35,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from research.chapter import BuildError, Chapter, identify, link, needed, read, with_parameters
 from research.embed import CELLS, content_id, library_files, library_imports
 
+for name in [name for name in OPTIONAL if sys.modules[name] is None]:
+    del sys.modules[name]  # whoever imports this module may want it
+
 ROOT = Path(__file__).resolve().parent
 NOTEBOOK = "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 SETUP = "research/embed.py"
 BUILDER = "build_notebook.py"  # where what no single source holds comes from: contents, the map of cells to lines
 RESULTS = "research/results"
 ENVIRONMENT = "lib/environment.py"  # reads the versions
-VERSIONS = {
-    "pyproject.toml": "What is needed at least: `pyproject.toml`",
-    "constraints.txt": "What was last tested: `constraints.txt`",
-}
+VERSIONS = {"pyproject.toml": "Needed at least: `pyproject.toml`", "constraints.txt": "Last tested: `constraints.txt`"}
 DYNAMIC = ("import_module", "__import__")
 RESULTS_LIMIT = 2_000_000  # bytes; GitHub and Colab show a larger notebook badly
 METADATA = {
