@@ -21,6 +21,10 @@ from lib.files import replacing
 
 QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real films, which are full of noise
 CONTENTS = "<!-- contents -->"
+CELL, INTERVAL = (
+    re.compile(r"(?<=<td>)[^<]+"),
+    re.compile(r"\d \[[^\]]*\]"),
+)  # of a table; a number's, to stay on its line
 STYLE = """
 :root { --ink: #1c2024; --soft: #5d6770; --line: #d9dee3; --paper: #fff; --shade: #f6f8fa; --link: #0b5cad; }
 * { box-sizing: border-box; }
@@ -119,6 +123,7 @@ def write_report(notebook: Path, report: Path) -> None:
     style = HtmlFormatter().get_style_defs(".highlight") + STYLE
     page, _ = exporter.from_notebook_node(book, {"title": title, "style": style, "contents": CONTENTS})
     with replacing(report) as out:
+        page = CELL.sub(lambda cell: INTERVAL.sub(lambda one: one[0].replace(" ", "\N{NO-BREAK SPACE}"), cell[0]), page)
         out.write(page.replace(CONTENTS, exporter.contents()).encode())
 
 

@@ -96,6 +96,14 @@ def run(tmp_path) -> Run:
     return Run(Params(run_dir="r"), tmp_path)
 
 
+def test_a_number_and_its_interval_stay_on_one_line_of_a_table_and_the_text_around_them_may_break(tmp_path):
+    cell = "AUROC 0.770 [0.66, 0.85] on them"
+    table = new_output("display_data", data={"text/html": f"<table><tr><td>{cell}</td></tr></table>"})
+    found = page(tmp_path, code("x = 0.5 [1, 2]", table))
+    assert "AUROC 0.770\N{NO-BREAK SPACE}[0.66,\N{NO-BREAK SPACE}0.85] on them" in found.open
+    assert "x = 0.5 [1, 2]" in found.folded
+
+
 def test_the_page_shows_the_chapters_and_what_they_printed_without_the_librarys_cells(tmp_path):
     made = page(
         tmp_path,
