@@ -258,7 +258,7 @@ def results_table(results: dict) -> pd.DataFrame:
     rows = {
         method: {
             f"AUROC {interval}": shown(one["auroc"]),
-            f"AP {interval}": shown(one["average_precision"]),
+            f"average precision {interval}": shown(one["average_precision"]),
             "FPR at 95 % TPR": f"{one['fpr_at_95_tpr']['value']:.2f}",
             "TPR at 5 % FPR": f"{one['tpr_at_5_fpr']['value']:.2f}",
             **{

@@ -19,7 +19,7 @@ FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO (Bergmann et al., CVPR 2020)
 FEWEST_PATIENTS = 10  # with a lesion; from fewer there is neither a prior nor a margin
 LEVELS = 512  # values of lesion pixels that a resample tells apart: all, if there are no more
 PRIOR = "location prior"
-METRICS = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO", "pointing": "pointing game"}
+METRICS = {"auroc": "AUROC", "average_precision": "average precision", "aupro": "AUPRO", "pointing": "pointing game"}
 METRICS |= {"best_dice": "best Dice (oracle)", "prevalence": "prevalence"}
 MARGINS = ("average_precision", "auroc")
 

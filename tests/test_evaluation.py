@@ -288,7 +288,7 @@ def test_the_tables_show_every_method_and_every_finding():
     assert list(shown.index) == ["unet", "ra"]
     assert list(shown.columns) == [
         "AUROC [95 % interval]",
-        "AP [95 % interval]",
+        "average precision [95 % interval]",
         "FPR at 95 % TPR",
         "TPR at 5 % FPR",
         "sensitivity",

@@ -250,7 +250,7 @@ def test_results_repeat_and_are_json_and_a_table_shows_each_line():
     assert (first["marked"], first["normal"], first["patients_marked"]) == (18, 6, 12)
     table = localisation_table(first, "lungs")
     assert list(table.index) == [PRIOR, "a", "b"]
-    assert table.loc[PRIOR, "AP over the prior"] == "–"
+    assert table.loc[PRIOR, "average precision over the prior"] == "–"
     assert table.loc["a", "AUROC over the prior"].startswith("+")
     assert "best Dice (oracle)" in table
 
