@@ -14,8 +14,8 @@
 # ## The idea in one picture
 #
 # A network that can only draw normal chests draws the normal chest *nearest* to the film, its *reconstruction*. The absolute
-# difference of the two is the anomaly map, the *residual*; its mean is the film's score, and a film with a high score is
-# called abnormal.
+# difference of the two is the anomaly map, the *residual*; its mean, the number under each residual below, is the film's score,
+# and a film with a high score is called abnormal.
 
 # %%
 from lib.environment import prepare
@@ -46,16 +46,16 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 #
 # The comparison is fixed **before** any result is seen:
 #
-# | | |
+# | | in the published runs ([chapter 7](07_what_matters.py)) |
 # |---|---|
 # | images | adult frontal films, labels read by radiologists (`strict_label`), normal against lung opacity |
 # | training | the same normal images, in the same order, the same number of images seen |
 # | score | the mean absolute residual, the same for both |
-# | primary figure | AUROC, with a 95 % interval from a bootstrap over patients |
+# | primary number | AUROC, with a 95 % interval from a bootstrap over patients |
 # | the answer | the difference U-Net minus RA on the same resamples; an interval that covers zero is *no difference shown* |
 #
 # AUROC is the probability that a random abnormal film scores higher than a random normal one: 0.5 is a coin, 1 is perfect.
 #
-# By default this notebook draws its own images: synthetic radiographs that need no download. They show that every step
-# works. They are **synthetic images: a smoke test, not evidence.** Real films enter by naming another
+# By default this notebook draws its own images, synthetic radiographs that need no download, and compares the same two methods by
+# the same rules. They show that every step works. They are **synthetic images: a smoke test, not evidence.** Real films enter by naming another
 # `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).

@@ -1,11 +1,12 @@
 # %% [markdown] id="parameters-chapter"
 # # 1 What exactly is run?
 #
-# **Reads** nothing. **Leaves** `params`, `run`, `base`. **Draws** nothing.
+# **Reads** nothing. **Leaves** `params`, `run`, `base`.
 #
-# Everything that a run may vary is in the one cell below. In Colab it is a form; papermill puts the lines of a
-# `params/*.yaml` behind it; the command line goes through the same model. A misspelt name, text in a number's place or a
-# value out of range stops the run here, before anything is trained.
+# Everything that a run may vary is in the one cell below; in Colab it is a form. What the terms in the comments mean is explained
+# where they are used: those of the U-Net in chapter 3, those of RA in chapter 4. A misspelt name, text in a number's place or a
+# value out of range stops the run here, before anything is trained. What a chapter **reads** was left by those before it; so were
+# the functions that it calls, for what one chapter imports later ones use too.
 
 # %% tags=["parameters"] id="parameters"
 # @title Parameters
@@ -66,9 +67,8 @@ run = Run.start(params, base)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# Relative folders start from the checkout around the kernel's folder; outside of one, from the folder where the kernel was
-# started (on Colab, `/content`). `methods` decides what the method chapters train. To compare two runs, give them the same images, size and number
-# of images seen, and put their folders side by side: the comparison chapter of the second finds the first.
+# `methods` decides what chapters 3 to 5 train. A run that trains one method can be compared with another run: give both the same
+# images, size and number of images seen, and put their folders side by side; chapter 6 of the second finds the first.
 
 # %%
 hardware = choose_device(params.device)
@@ -80,3 +80,61 @@ settings = {
     **params.model_dump(exclude={"run_dir", "device", "precision"}),
 }
 pd.DataFrame({"value": {name: str(value) for name, value in settings.items()}})
+
+# %% [markdown]
+# ## What a film has to pass through
+#
+# The sharpest difference between the methods needs no training to be seen. Below a film goes through each network that these
+# parameters name, from the left to the right, where it comes back as the reconstruction. A curve is the number of numbers that
+# carry the film there: those that enter a layer, and those that go round it, through a U-Net's skip connections
+# ([chapter 3](03_unet.py)). Dotted is the film itself, one number a pixel.
+
+# %%
+from torch import nn
+
+from lib.arms import ARMS
+from lib.figures import GREY, Drawing, look
+from lib.unet import UNetAutoencoder
+
+
+def carried(method):
+    """Return how many numbers carry one film in front of each layer of a network."""
+    counts: list[int] = []
+    beside: list[int] = []
+
+    def join(*_):
+        beside.pop()
+
+    for layer in method.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.weight.shape[2:] != (1, 1):
+            layer.register_forward_pre_hook(lambda _, given: counts.append(given[0].numel() + sum(beside)))
+    if isinstance(method, UNetAutoencoder):
+        method.network.skip.register_forward_hook(lambda _, __, skip: beside.append(skip.numel()))
+        for stage in method.network.up:
+            stage.register_forward_pre_hook(join)
+    with torch.no_grad():
+        method.eval().reconstruct(torch.zeros(1, 1, params.image_size, params.image_size))
+    return counts
+
+
+figure = Drawing(figsize=(10, 3.6), layout="constrained")
+ax = figure.subplots()
+alike: dict[tuple[int, ...], list[str]] = {}
+for name in params.methods:
+    alike.setdefault(tuple(carried(ARMS[name](params))), []).append(name)
+for numbers, names in alike.items():
+    colour, marker = look(names[0])
+    label = "\n".join([*names, f"(at least {min(numbers):,})"])
+    ax.plot(np.linspace(0, 1, len(numbers)), numbers, color=colour, marker=marker, markersize=4, label=label)
+ax.axhline(params.image_size**2, color=GREY, linestyle=":")
+ax.set(yscale="log", ylabel="numbers that carry the film", xticks=[0, 1], xticklabels=["film", "reconstruction"])
+pixels = params.image_size**2
+short = [f"{', '.join(names)} ({min(numbers):,})" for numbers, names in alike.items() if min(numbers) < pixels]
+ax.set_title(f"Narrower than the film's {pixels:,} pixels: {'; '.join(short) or 'none'}", fontsize=10)
+ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+run.save_figure(figure, "carried")
+
+# %% [markdown]
+# A network whose curve stays on or above the dotted line has room for a copy of the film. One whose curve falls below it has to
+# leave something out, and to know chests well enough to put it back. Whether the first kind does copy, and the second does know, is
+# what the next chapters measure.

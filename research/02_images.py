@@ -1,7 +1,8 @@
 # %% [markdown] id="images"
 # # 2 What do the networks see, and who may see what?
 #
-# **Reads** `params`. **Leaves** `source`, `data`, `split`, `images`, `abnormal`; `trained` and `histories`, still empty.
+# **Reads** `params`, `run`, `base`. **Leaves** `source`, `data`, `split`, `images`, `abnormal`, `origin`, `takes`;
+# `trained` and `histories`, still empty.
 #
 # A result can only be as true as its films, their labels and its split. So before anything is trained: where the films come
 # from, what was wrong with any of them, and who stands on which side.
@@ -49,6 +50,11 @@ if len(data.problems):
 # do near-duplicates (a perceptual hash nominates a pair, a correlation above 0.99 at 64 pixels decides). Labels are used here
 # to keep abnormal images out of training, and then to choose films to look at; nothing that is trained or scored sees one
 # before the evaluation.
+#
+# The words of the tables: a *finding* is what the label names, such as effusion. *label* is the set's own reading; *strict_label*,
+# where there is one, that of radiologists, and a film that is *other_abnormal* by it counts as neither normal nor abnormal. The *view*
+# is the beam's way through the chest: *PA*, from the back, the patient standing; *AP*, from the front, by a portable apparatus at
+# the bedside.
 
 # %%
 sides = {"train": split.train, "validation": split.validation, "test": split.test}
@@ -89,7 +95,83 @@ pd.DataFrame({"value": {name.replace("_", " "): str(value) for name, value in fa
 # Where a film's patient is not known it counts as a patient of its own, and the line *patient separation* says for how many
 # films nobody can verify that the sides are apart. An official test side is kept as it is; what it shares with the official
 # training side is counted above, and training images that share a patient or a film with it are left out.
+
+# %% [markdown]
+# ## How long will it take?
 #
+# The next cell tries each kind of work on this machine and multiplies: a copy of each method trains on a few batches of noise, 16 films are
+# scored, a hundred resamples are drawn. What is trained already is not trained again. Each chapter repeats its line.
+
+# %%
+import time
+
+from lib.arms import ARMS
+from lib.dataset import to_unit
+from lib.judging import feature_distances
+from lib.scoring import anomaly_maps, describe
+from lib.training import choose_device, expected_seconds
+from lib.uncertainty import bootstrap
+
+
+def quickest(work):
+    """Return how many seconds the quicker of two calls takes."""
+    starts = [time.perf_counter()]
+    for _ in range(2):
+        work()
+        starts.append(time.perf_counter())
+    return min(np.diff(starts))
+
+
+def reckoned():
+    """Return what each chapter has to do, and about how many seconds that takes here."""
+    device, batches = choose_device(params.device), len(split.train) // params.batch_size
+    here = params.image_size, params.batch_size, batches, params.epochs, device
+    training = {name: expected_seconds(ARMS[name](params), *here) for name in params.methods}
+    chapter = {name: 3 if name.startswith("unet") else 4 if name in ("ra", "si-vae", "vae") else 5 for name in training}
+
+    some, tested = to_unit(images.validation[:16], torch.device("cpu")), np.arange(len(split.test))
+    _, distances = feature_distances(params, {}, device)
+    with torch.no_grad():
+        described = describe(some, distances)
+        maps = quickest(lambda: anomaly_maps(described, describe(some, distances), distances))
+    films = len(split.test) + 2 * len(split.validation)  # the half that has painted copies is looked at three times
+    kept = max(1, params.epochs // params.choose_every) if params.choose_every else 1
+    times = len(training) * kept + 2
+    resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * params.resamples / 100
+
+    return {
+        **{n: {f"training of {name}": training[name] for name in training if chapter[name] == n} for n in (3, 4)},
+        5: {f"training of {name}": training[name] for name in training if chapter[name] == 5}
+        | {f"scoring of {films:,} films, {times} times": maps / len(some) * films * times},
+        6: {f"{params.resamples:,} resamples of every score": resampled * (5 * len(training) + len(params.references))},
+        7: {f"{params.resamples:,} resamples of every check": resampled * 40 * len(training)},
+        8: {},
+        9: {},
+    }
+
+
+work = reckoned()
+
+
+def takes(chapter):
+    """Say how long a chapter takes."""
+    minutes = sum(work[chapter].values()) / 60 + 0.3  # figures
+    print(f"This chapter takes {f'about {minutes:.0f} minutes' if minutes >= 1.5 else 'a minute or less'} here.")
+
+
+pd.DataFrame(
+    [(chapter, what, f"{seconds / 60:.1f}") for chapter, of in work.items() for what, seconds in of.items()],
+    columns=["chapter", "work", "minutes, about"],
+).set_index(["chapter", "work"])
+
+# %%
+if sum(seconds for of in work.values() for seconds in of.values()) > 30 * 60:
+    print("that is long: on Colab choose a GPU (Runtime > Change runtime type)")
+    print("for a first look write, as params/demo.yaml does: phantom_images = 800, image_size = 64, batch_size = 16,")
+    print("widths = [8, 16, 32, 64], latent_dim = 64, epochs = 10, ra_beta_kl = 0.25, ra_warmup_epochs = 4,")
+    print("resamples = 1000")
+
+# %% [markdown]
 # ## From file to tensor
 #
 # Each image is decoded once (a DICOM file with its rescaling and its window, inverted where white and black are swapped).
@@ -103,7 +185,7 @@ pd.DataFrame({"value": {name.replace("_", " "): str(value) for name, value in fa
 run.save_figure(image_grid(images.train[:16], columns=8), "normal")
 
 # %% [markdown]
-# Those were *normal* images, which is all that the networks will learn from. The test side also holds these:
+# Those were *normal* images, which is all that the networks will learn from. The test side also holds these, with their findings:
 
 # %%
 abnormal = np.flatnonzero((split.test[params.label_column] == "abnormal").to_numpy())[:16]
@@ -111,40 +193,8 @@ titles = [(split.test["finding"][i] or "abnormal").replace("|", "\n") for i in a
 run.save_figure(image_grid(images.test[abnormal], titles=titles, columns=8), "abnormal")
 
 # %% [markdown]
-# If you did not find the difference easy to see: neither do the networks.
+# The difference is not always easy to see. Whether the networks see it is chapter 6's question.
 #
-# ## How long will it take?
-#
-# With these parameters, on this machine: a few batches of each method were just trained on noise, by a copy, and timed.
-# What is trained already is not trained again. Scoring (chapter 5) then looks at every validation and test film once for every
-# method and kept epoch, and shows its progress; all other chapters take seconds, or a minute or two where they resample.
-
-# %%
-from lib.arms import ARMS
-from lib.training import choose_device, expected_seconds
-
-size, batches = params.image_size, len(split.train) // params.batch_size
-chapters = {
-    "unet": "3 U-Net",
-    "ra": "4 Reversed Autoencoder",
-    "si-vae": "4 Reversed Autoencoder",
-    "vae": "4 Reversed Autoencoder",
-}
-takes = {}
-for name in params.methods:
-    here = params.batch_size, batches, params.epochs, choose_device(params.device)
-    seconds = expected_seconds(ARMS[name](params), size, *here)
-    chapter = chapters.get(name, chapters["unet"] if name.startswith("unet") else "5 scores")
-    takes[name] = {
-        "trains in chapter": chapter,
-        "batches": f"{batches * params.epochs:,}",
-        "minutes, about": f"{seconds / 60:.1f}",
-    }
-pd.DataFrame(takes).T.rename_axis("method")
-
-# %%
-if sum(float(of_method["minutes, about"]) for of_method in takes.values()) > 30:
-    print("that is long: on Colab choose a GPU (Runtime > Change runtime type)")
-    print("for a first look write, as params/demo.yaml does: phantom_images = 800, image_size = 64, batch_size = 16,")
-    print("widths = [8, 16, 32, 64], latent_dim = 64, epochs = 10, ra_beta_kl = 0.25, ra_warmup_epochs = 4,")
-    print("resamples = 1000")
+# **So** the networks see square grey films in $[0, 1]$, all of them normal. No known patient and no film stands on two sides. Labels keep
+# ill films out of training, and are read again only in the evaluation. Where patients are not known, the line *patient separation* says
+# of how many films this cannot be verified.

@@ -1,12 +1,13 @@
 # %% [markdown] id="scores"
 # # 5 How does a reconstruction become one number?
 #
-# **Reads** `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with one row an
+# **Reads** `params`, `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with one row an
 # image, the reconstructions, the lesions; and scores on disk that other runs can compare with.
 #
 # Methods that are in `methods` and have no chapter of their own are trained first.
 
 # %%
+takes(5)
 for name in [name for name in params.methods if name not in trained]:
     torch.manual_seed(params.seed)  # the same first weights whichever method trained before
     trained[name] = ARMS[name](params)
@@ -42,8 +43,9 @@ for name in [name for name in params.methods if name not in trained]:
 # normal, are cut into two halves, patient by patient. The **reference** half may be used: it gives the means and deviations
 # above, and copies of its films, with soft opacities painted into them, are the criterion: how well does a score (and an epoch,
 # with `choose_every`) separate the films from their copies? A score that looks through another method's encoder is left out of
-# the choice: what a method is credited with must not need the other's training. The **calibration** half is left alone, so that its films remain as new as a
-# new normal film would be; it gives every threshold.
+# the choice: what a method is credited with must not need the other's training. The **calibration** half is left alone, so that its
+# films remain as new as a new normal film would be; it gives every threshold, and in tables and figures of scores it is what is called
+# *validation*.
 
 # %%
 from lib.choosing import with_lesions
@@ -59,15 +61,15 @@ run.save_figure(
 #
 # ## Several scores at once
 #
-# A **combined** score needs no choice. Each map's best form and pool is turned into a *p-value*: its rank among the reference
-# films, $p = (1 + \#\{\text{reference} \ge \text{score}\}) / (n + 1)$. Fisher's $-2 \sum \log p$ makes one number of several. They
-# depend on each other, so no table of $\chi^2$ applies; the number is ranked once more, among the calibration films. For a normal
-# film that is exchangeable with them, the chance of $p \le \alpha$ is then at most $\alpha$, whatever the scores are. Whether test
-# normals *are* exchangeable is another question; chapter 6 prints what was promised beside what happened.
+# A **combined** score need not choose among the maps. Of each map it takes the form and the pool that separate the painted films best,
+# and turns that score into a *p-value*: how surprising is it among the $n$ reference films?
+# $p = (1 + \#\{\text{reference} \ge \text{score}\}) / (n + 1)$, so that a film above them all gets $1 / (n + 1)$. Fisher's $-2 \sum \log p$ is
+# large where several maps are surprised. The maps depend on each other, so no table of $\chi^2$ says how large is too large; the
+# calibration films say it, among which the number is ranked once more. If a new normal film is *exchangeable* with them (in the
+# order of all their scores no place is likelier for it than another), its chance of $p \le \alpha$ is at most $\alpha$, whatever the
+# scores are. Whether test normals *are* exchangeable is another question; chapter 6 prints what was promised beside what happened.
 
 # %%
-from lib.report import budget_table
-
 scored = run.score(trained, histories, source, split, images)
 for row, reason in run.results()["left_out"].items():
     print(f"left out, {row}: {reason}")
@@ -112,11 +114,16 @@ if trained:
 # ## Does the map point at the lesion?
 #
 # Where lesions are marked (exact masks of the phantoms, radiologists' boxes in real films) the residual map can be asked where
-# they are. But lesions lie in lungs, and a map that is the same for every film, the mean of the *other* patients' lesions, does
-# well already. So the headline is the **margin over this prior**, with an interval over patients, on the whole film and inside a
-# template of the lungs. *AP* and *AUROC* are over pixels, pooled; *AUPRO* asks what share of each lesion is found (Bergmann et al.,
-# 2020); the *pointing game*, how often the highest pixel lies in a lesion; *best Dice* takes its threshold from the masks and is an
-# oracle. Normal films give false alarms, except in the pointing game.
+# they are. But lesions lie in lungs, and a map that looks at no film, the mean of the other patients' lesions, points well already: the
+# **prior**. So the headline is a measure *minus the prior's*, with an interval over patients, on the whole film and inside a template of
+# the lungs:
+#
+# | measure | what it asks |
+# |---|---|
+# | average precision, AUROC | do pixels of lesions rank above all other pixels, those of all films together? |
+# | AUPRO | what share of each lesion is found, at false alarm rates up to 0.3 (Bergmann et al., 2020)? |
+# | pointing game | how often does the highest pixel of a film lie in a lesion? (It needs no normal films.) |
+# | best Dice | $2 \lvert A \cap B \rvert / (\lvert A \rvert + \lvert B \rvert)$ of called pixels $A$ and marked ones $B$, at the threshold that the marks say is best: an oracle |
 
 # %%
 from lib.localisation import localisation_table
@@ -132,11 +139,30 @@ if located:
 else:
     print("No lesion is marked in this data.")
 
-# %% [markdown]
-# ## What it cost
-#
-# Equal budget means an equal number of images seen. The rest follows from the method and is stated, not equalised: RA takes
-# two optimizer steps a batch and passes generated films through both halves again.
-
 # %%
-budget_table(run.results())
+if located:
+    figure = Drawing(figsize=(10, 1.3 + 0.25 * len(trained)), layout="constrained")
+    for ax, (region, of) in zip(
+        figure.subplots(1, 2, sharex=True, sharey=True), located["regions"].items(), strict=True
+    ):
+        margins = {name: (of[name]["margins"] or {}).get("average_precision") for name in trained} if of else {}
+        for name, margin in margins.items():
+            if margin:
+                colour, marker = look(name)
+                ax.hlines(name, margin["low"], margin["high"], color=colour)
+                ax.plot(margin["value"], name, marker, color=colour)
+        above = [name for name, margin in margins.items() if margin and margin["low"] > 0]
+        ax.axvline(0, color=GREY, linestyle=":")
+        ax.set(
+            title=f"{region}: above the prior {', '.join(above) or 'none'}",
+            xlabel="average precision over the prior, 95 %",
+        )
+    display(run.save_figure(figure, "localisation"))
+
+# %% [markdown]
+# Right of the dotted line a map knows more of where the lesion is than where lesions usually are; an interval across it, or left of it,
+# has not shown that the map points better than no look at the film.
+#
+# **So**: film, reconstruction, map, pool, number. The primary number is the mean of $\lvert x - \hat x \rvert$; *chosen* and *combined* are made
+# of other maps, without a label. To *detect* and to *locate* are two claims, and a score that does the one need not do the other. What
+# each number is worth is asked next.

@@ -1,7 +1,7 @@
 # %% [markdown] id="what-matters"
 # # 7 What matters?
 #
-# **Reads** `table`, `trained`, `images`, `evaluation`, `candidates`. **Leaves** `test`, `results`, `published`.
+# **Reads** `run`, `table`, `trained`, `split`, `images`, `candidates`. **Leaves** `test`, `results`, `published`, `draw_rows`.
 #
 # First, would something trivial have done as well? Then four questions that the literature leaves open, asked of this run and of
 # the published ones: how much is the score and how much the training, does the reversal matter, does a U-Net that cannot copy
@@ -9,9 +9,9 @@
 #
 # ## Would something trivial have done as well?
 #
-# On the RSNA test set that the MedIAnomaly benchmark uses, the mere fact that a film was taken from the front (view AP)
-# separates normal from lung opacity with AUROC 0.79, while its published autoencoders reach 0.61 to 0.73: sick patients are
-# filmed in bed. Every run therefore asks of itself what else could explain its result:
+# On the RSNA test set that the MedIAnomaly benchmark uses, the view alone separates normal from lung opacity: films taken at the bedside
+# (AP) against films of standing patients (PA) have AUROC 0.79, while its published autoencoders reach 0.61 to 0.73. Those who lie in
+# bed are sicker. Every run therefore asks of itself what else could explain its result:
 #
 # | check | what it asks |
 # |---|---|
@@ -23,7 +23,10 @@
 # | on two sides | does a patient or a film stand on the test side and on another, as far as anybody can know? |
 #
 # A line's *AUROC* is that of the tag or feature; the methods' stand beside it, *on the same films*, with the primary score. An AUROC
-# below 0.5 separates too, the other way round: what counts is the distance from 0.5. Fewer than 10 films of a class get no figure.
+# below 0.5 separates too, the other way round: what counts is the distance from 0.5. Fewer than 10 films of a class get no number.
+#
+# A *method* below 0.5 has a reason as well. The residual of a network that copies is what is hard to copy: fine detail. If ill films hold
+# less of it, they score lower; compare the line *high-frequency energy*.
 #
 # Where the border or the lungs are *replaced*, the mean training film stands there, shifted to the brightness of the nearest pixel that
 # stays: nothing of the film's own, and no edge. A *black* hole, the usual control, is an anomaly itself and can hide what the rest of
@@ -33,6 +36,7 @@
 from lib.audit import audit_table
 from lib.comparison import explain
 
+takes(7)
 test = table[table["side"] == "test"].reset_index(drop=True)
 results = explain(run, table, trained, split, images)
 for verdict in results["audit"]["verdicts"].values():
@@ -146,8 +150,8 @@ def forms(method):
 # AUROC by map and method, the mean over the three pools, both forms and the seeds, so that nothing is picked. A line is one map
 # for all methods; the two of *ra encoder* look through RA's encoder at what others have reconstructed, too. If all the lines were
 # alike the score would not matter; if all the columns were, the training would not. The squares of the deviations from the
-# mean are split accordingly (two-way analysis of variance, lines without a gap): between methods, between maps, and the rest,
-# which is that the best map differs from method to method.
+# mean are split accordingly (two-way analysis of variance, lines without a gap): how far the columns' means lie apart, how far the
+# lines' do, and the rest, which neither explains: which map suits which method, and chance.
 
 # %%
 for name, study in mains.items():
@@ -161,8 +165,8 @@ for name, study in mains.items():
     between = [len(values) * ((values.mean(axis=0) - values.mean()) ** 2).sum() / whole]
     between.append(values.shape[1] * ((values.mean(axis=1) - values.mean()) ** 2).sum() / whole)
     lines = [
-        f"Of this table's variance {100 * between[0]:.0f} % lies between methods, {100 * between[1]:.0f} % between maps, "
-        f"{100 * (1 - sum(between)):.0f} % in which map suits which method."
+        f"Of this table's variance {100 * between[0]:.0f} % lies between methods, {100 * between[1]:.0f} % between maps; "
+        f"{100 * (1 - sum(between)):.0f} % is which map suits which method, and chance."
     ]
     rows = study["evaluations"][0]["rows"]
     for method in ("unet", "unet-denoising", "ra"):
@@ -177,7 +181,8 @@ for name, study in mains.items():
 # %% [markdown]
 # ### Does the reversed embedding loss matter?
 #
-# *si-vae* is RA without its reversed embedding loss, *vae* is RA without its game: the same networks, images and order.
+# *si-vae* is RA without its reversed embedding loss; *vae* is RA without its game and so without that loss too. The networks, the images
+# and their order are the same.
 
 # %%
 for name, study in mains.items():
@@ -187,7 +192,8 @@ for name, study in mains.items():
 # %% [markdown]
 # ### Does a U-Net that cannot copy beat RA?
 #
-# At equal images seen and, in the lists whose names end in *seconds*, at equal seconds.
+# At equal images seen and, in the lists whose names end in *seconds*, at equal seconds. The plain *unet*, which can copy, stands beside
+# the others.
 
 # %%
 for name, study in published.items():
@@ -199,7 +205,8 @@ for name, study in published.items():
 # ### Does any of them beat frozen features?
 #
 # *knn* is the distance to the nearest training films in the features of a network that has seen photographs, and no X-ray, in
-# its training. It needs no training and no choice.
+# its training. It needs no training of its own. Its stages and its five neighbours were chosen once, with labels, on pediatric training
+# films; on the adult films nothing was chosen.
 
 # %%
 for name, study in mains.items():
@@ -229,12 +236,31 @@ for name, study in mains.items():
 #
 # None of these stands beside an interval over patients and a baseline of tags.
 
+# %% [markdown]
+# ## So, what matters?
+#
+# Each question in one line, by the mean residual, of the published runs. Below, all their rows: one panel a set, one line a row. A circle
+# is the mean residual, a square the chosen score, a triangle the combined one; a bar is the 95 % interval, the small dots are the
+# seeds. Ask first whether a bar crosses 0.5, then whether *ra* lies to the right of *unet-denoising* and of *knn*.
+
+# %%
+ASKED = {
+    "RA against the U-Net": ("unet", "ra"),
+    "the reversal": ("si-vae", "ra"),
+    "the game and the reversal": ("vae", "ra"),
+    "a U-Net that cannot copy": ("unet-denoising", "ra"),
+    "frozen features": ("ra, chosen", "knn"),
+}
+for name, study in mains.items():
+    lines = [f"- {what}: {verdicts(differences(study, [pair])).removeprefix('- ')}" for what, pair in ASKED.items()]
+    display(Markdown(f"**{name}**\n\n" + "\n".join(lines)))
+
 # %%
 MARKERS = {"": "o", ", chosen": "s", ", combined": "^"}
-most = max((sum("," not in row for row in s["evaluations"][0]["rows"]) for s in mains.values()), default=1)
-figure = Drawing(figsize=(10, 1.2 + 0.36 * most), layout="constrained")
-for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), mains.items(), strict=False):
-    rows = study["evaluations"][0]["rows"]
+
+
+def draw_rows(ax, rows):
+    """Draw the AUROC of every row under its three scores, with intervals and seeds; return the highest row."""
     areas = {row: e["auroc"]["value"] for row, e in rows.items()}
     plain = sorted((row for row in rows if "," not in row), key=lambda row: max(areas.get(row + m, 0) for m in MARKERS))
     for y, row in enumerate(plain):
@@ -242,16 +268,24 @@ for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), m
         for shift, (form, marker) in zip((0.2, 0, -0.2), MARKERS.items(), strict=True):
             if row + form in rows:
                 e = rows[row + form]["auroc"]
-                seeds = list(e["seeds"].values())
+                seeds = list(e.get("seeds", {}).values())
                 ax.hlines(y + shift, e["low"], e["high"], color=shade, linewidth=1)
                 ax.plot(seeds, [y + shift] * len(seeds), ".", color=shade, markersize=2)
                 ax.plot(e["value"], y + shift, marker, color=shade, markersize=5)
     ax.axvline(0.5, color="0.6", linestyle=":")
     ax.set_yticks(range(len(plain)), plain, fontsize=8)
-    highest = max(areas, key=areas.__getitem__)
     ax.set(xlabel="AUROC")
-    ax.set_title(f"{name}, {study['evaluations'][0]['labels']}: highest\n{highest}, {areas[highest]:.2f}", fontsize=10)
     for form, marker in MARKERS.items():
-        ax.plot([], [], marker, color="0.4", label=form.removeprefix(", ") or "mean residual")
+        ax.plot([], [], marker, color="0.4", linestyle="", label=form.removeprefix(", ") or "mean residual")
     ax.legend(fontsize=8, frameon=False, loc="lower right")
+    return max(areas, key=areas.__getitem__)
+
+
+most = max((sum("," not in row for row in s["evaluations"][0]["rows"]) for s in mains.values()), default=1)
+figure = Drawing(figsize=(10, 1.2 + 0.36 * most), layout="constrained")
+for ax, (name, study) in zip(np.ravel(figure.subplots(1, max(1, len(mains)))), mains.items(), strict=False):
+    rows = study["evaluations"][0]["rows"]
+    highest = draw_rows(ax, rows)
+    area = rows[highest]["auroc"]["value"]
+    ax.set_title(f"{name}, {study['evaluations'][0]['labels']}: highest\n{highest}, {area:.2f}", fontsize=10)
 run.save_figure(figure, "published")

@@ -1,24 +1,30 @@
 # %% [markdown] id="limits"
 # # 8 Where does it fail?
 #
-# **Reads** `trained`, `test`, `scored`, `images`. **Leaves** nothing.
+# **Reads** `params`, `run`, `trained`, `test`, `scored`, `images`. **Leaves** nothing.
 #
-# An average hides its worst cases. These are the abnormal films with the *lowest* scores (missed) and the normal ones with
-# the *highest* (false alarms), for each method that this run has trained, with their reconstructions and error maps; the
-# best cases stand beside them.
+# An average hides its worst cases. These are, by rank and not by a threshold, the two abnormal films with the *lowest* scores (missed)
+# and the two normal ones with the *highest* (false alarms), for each method that this run has trained, with their reconstructions and
+# error maps; the best cases stand beside them. A normal film may bear the name of a finding that was mined from its report: the
+# radiologist disagreed. Look where the residual is bright. Inside the outline the method has seen the lesion; elsewhere a high score
+# was right for another reason.
 
 # %%
 from lib.figures import cases
 
+takes(8)
 for name in trained:
     display(Markdown(f"**{name}**"))
     figure = cases(images.test, scored.reconstructed, test, name, params.label_column, scored.lesions)
     display(run.save_figure(figure, f"{name}-cases"))
 
 # %% [markdown]
+# **So**: a method fails where the films that it *found* are brightest outside the outline, and where those that it *missed* are as dark
+# inside as elsewhere.
+#
 # ## What this cannot show
 #
-# * **Labels are wrong.** Labels mined from reports are noisy: in the adult set of the published runs ([chapter 9](09_report.py)),
+# * **Labels are wrong.** Labels mined from reports are noisy: in the adult set of the published runs ([chapter 7](07_what_matters.py)),
 #   27 of the 36 test films that a radiologist called normal carry an abnormal mined label. Radiologists' readings exist for
 #   few films, so their intervals are wide.
 # * **The films are small.** Where 64 pixels span 40 cm of chest, a nodule of 5 mm is less than one pixel wide.

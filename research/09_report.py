@@ -1,23 +1,27 @@
 # %% [markdown] id="report"
 # # 9 What is the answer?
 #
-# **Reads** everything. **Leaves** the run folder, complete. **Draws** nothing.
+# **Reads** everything. **Leaves** the run folder, complete.
 #
-# This run, in sentences that it computes itself.
+# The question was which of the two points at what a radiologist would call abnormal, by how much, and whether something simpler
+# explains it. This run's answer, in sentences that it computes itself:
 
 # %%
-entries = evaluation["methods"]
-sentences = [verdict["sentence"] for verdict in results["audit"]["verdicts"].values() if verdict["explained"]]
-sentences += [
-    f"On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: {evaluation['labels']}), "
-    + " and ".join(
-        f"{name} reached AUROC {e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
-        for name, e in entries.items()
-    )
-    + "."
+takes(9)
+ranked = [
+    f"{name} reached AUROC {e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
+    for name, e in evaluation["methods"].items()
 ]
-sentences += [f"{difference_text(difference)}." for difference in evaluation["differences"]]
-display(Markdown(" ".join(sentences)))
+explained = [verdict["sentence"] for verdict in results["audit"]["verdicts"].values()]
+display(
+    Markdown(
+        (f"**{SYNTHETIC}.**\n\n" if source.synthetic else "")
+        + f"**By how much?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
+        f"{evaluation['labels']}) {' and '.join(ranked)}.\n\n"
+        + f"**Which?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}\n\n"
+        + f"**Could something simpler explain it?** {' '.join(explained)}"
+    )
+)
 
 # %% [markdown]
 # ## What may be said of it, and what may not
@@ -32,17 +36,23 @@ display(Markdown(f"**This run may say that**\n\n{claimed(results, 'may')}"))
 display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')}"))
 
 # %% [markdown]
-# The published runs stand in [chapter 7](07_what_matters.py). Every table of these pages is a file in `tables/`, every figure one in
-# `figures/`.
+# ## The answer in one picture
+#
+# All rows of this run as chapter 7 draws the published ones. The dashed line is the strongest tag or feature that needs no network at
+# all, the right way round: what lies left of it has shown nothing that could not be had for less. The published runs stand in
+# [chapter 7](07_what_matters.py). Every table of these pages is a file in `tables/`, every figure one in `figures/`.
 
 # %%
+rows = results["rows"]["methods"]
+trivial = [one for one in results["audit"]["rows"] if one["check"] in ("tag", "image") and one["away"]]
+figure = Drawing(figsize=(10, 1.2 + 0.36 * sum("," not in row for row in rows)), layout="constrained")
+ax = figure.subplots()
+highest = draw_rows(ax, rows)
+title = f"{origin}. Highest: {highest}, AUROC {rows[highest]['auroc']['value']:.2f}"
+if trivial:
+    strongest = max(trivial, key=lambda one: one["away"])
+    ax.axvline(0.5 + strongest["away"], color="black", linestyle="--", linewidth=1)
+    title += f"; without any network: {strongest['what']}, {0.5 + strongest['away']:.2f}"
+ax.set_title(title, fontsize=10)
+display(run.save_figure(figure, "answer"))
 run.finish()
-pd.DataFrame(
-    {
-        "size in bytes": {
-            str(p.relative_to(run.folder)): p.stat().st_size
-            for p in sorted(run.folder.rglob("*"))
-            if p.is_file() and "wandb" not in p.parts
-        }
-    }
-)

@@ -16,8 +16,8 @@ from nbformat import NotebookNode
 from research.embed import content_id
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
-DRAWS = re.compile(r"\bsave_figure\(|\blib\.figures\b")
-NO_FIGURE = "**Draws** nothing."
+DRAWS = re.compile(r"\bsave_figure\(|\blib\.(figures|charts)\b")
+IMAGE = re.compile(r"!\[[^\]]*\]\(")
 LINK = re.compile(  # code and mathematics come first: what they hold is no link
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|[^\[\]])*)\]\(([^\s()]+)([^()]*)\)",
     re.S,
@@ -87,11 +87,11 @@ def read(name: str, source: str) -> Chapter:
             f"{name}:{starts[0]}: `{chapter.heading}` asks nothing; a chapter's title is the question that it answers, "
             "such as `# 3 Which one wins?`"
         )
-    if not any(DRAWS.search(code) for _, code in chapter.code()) and NO_FIGURE not in chapter.title.source:
+    coded = max((n for n, cell in enumerate(cells) if cell.cell_type == "code"), default=0)
+    if not DRAWS.search(cells[coded].source) and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
-            f"{name}:{starts[-1]}: no figure so far, and the chapter ends here; let its last figure answer the "
-            f"question, by `run.save_figure(...)` or a function of `lib.figures`, or write `{NO_FIGURE}` into the "
-            "first cell"
+            f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
+            "question, by `run.save_figure(...)` or a function of `lib.figures`, or let an image stand below it"
         )
     return chapter
 

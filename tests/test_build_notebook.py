@@ -35,16 +35,14 @@ PROJECT = {
     "lib/zero.py": '"""The first number.\n\nMore about it.\n"""\n\nZERO = "naught\\n {braces} é"\n',
     "lib/pair.py": '"""Two numbers."""\n\nfrom . import zero as origin\n\n\ndef pair():\n    return origin.ZERO, 1\n',
     "lib/cli.py": '"""For the command line only."""\n\nfrom lib.pair import pair\n',
-    "research/00_question.py": (
-        "# %% [markdown]\n# # 0 Which one?\n#\n# **Draws** nothing. It is run in [the first](01_run.py).\n"
-    ),
+    "research/00_question.py": ("# %% [markdown]\n# # 0 Which one?\n#\n# It is run in [the first](01_run.py).\n"),
     "research/01_run.py": (
-        "# %% [markdown]\n# # 1 Does it run?\n# **Draws** nothing.\n\n"
+        "# %% [markdown]\n# # 1 Does it run?\n# Text.\n\n"
         '# %% tags=["parameters"]\n# @title Parameters\nepochs: int = 3  # passes\n\n'
         "# %%\n# !true\nfrom lib.params import Params\n\nprint(Params.__module__, epochs)\n"
     ),
     "research/02_look.py": (
-        "# %% [markdown]\n# # 2 How does it look?\n# **Draws** nothing.\n\n"
+        "# %% [markdown]\n# # 2 How does it look?\n# Text.\n\n"
         '# %% [markdown] id="why"\n# Because.\n\n'
         "# %%\nimport json\nfrom pathlib import Path\n\nimport lib.pair\n\n"
         'results = Path(lib.__file__).parents[1] / "research/results"\n'
@@ -63,7 +61,12 @@ def project(tmp_path):
     return root
 
 
+FIGURE = "\n# %% [markdown]\n# ![a film](data:image/png;base64,AAAA)\n"
+
+
 def put(root, name, content):
+    """Write a file, and to a chapter a last figure."""
+    content += FIGURE if re.match(r"research/\d\d_", name) and FIGURE not in content else ""
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text(content, encoding="utf-8", newline="")
 
@@ -133,8 +136,8 @@ def test_a_cell_put_in_between_leaves_all_other_ids_alone(project):
 
 
 def test_equal_cells_get_an_ordinal(project):
-    put(project, "research/03_twice.py", "# %% [markdown]\n# # 3 Twice?\n# **Draws** nothing.\n\n# %%\n1\n\n# %%\n1\n")
-    first, second = (cell.id for cell in build(project).cells[-2:])
+    put(project, "research/03_twice.py", "# %% [markdown]\n# # 3 Twice?\n# Text.\n\n# %%\n1\n\n# %%\n1\n")
+    first, second = (cell.id for cell in build(project).cells[-3:-1])
     assert second == f"{first}-2"
 
 
@@ -148,7 +151,7 @@ def test_equal_cells_get_an_ordinal(project):
     ],
 )
 def test_an_id_that_is_taken_or_malformed_is_refused_with_its_place(project, label, complaint):
-    put(project, "research/03_more.py", f"# %% [markdown]\n# # 3 More?\n# **Draws** nothing.\n\n# %% id={label}\n1\n")
+    put(project, "research/03_more.py", f"# %% [markdown]\n# # 3 More?\n# Text.\n\n# %% id={label}\n1\n")
     with pytest.raises(BuildError, match=f"research/03_more.py:5.*{complaint}"):
         build(project)
 
@@ -157,7 +160,7 @@ def test_two_parameters_cells_or_none_are_refused_and_those_found_are_named(proj
     put(
         project,
         "research/03_more.py",
-        '# %% [markdown]\n# # 3 More?\n# **Draws** nothing.\n\n# %% tags=["parameters"]\nlr = 1\n',
+        '# %% [markdown]\n# # 3 More?\n# Text.\n\n# %% tags=["parameters"]\nlr = 1\n',
     )
     with pytest.raises(BuildError, match=r"found research/01_run.py:5, research/03_more.py:5"):
         build(project)
@@ -255,7 +258,7 @@ def test_a_module_comes_with_its_imports_before_it_in_the_chapter_that_first_nee
     put(
         project,
         "research/03_again.py",
-        "# %% [markdown]\n# # 3 Again?\n# **Draws** nothing.\n\n# %%\nfrom lib.zero import ZERO\n",
+        "# %% [markdown]\n# # 3 Again?\n# Text.\n\n# %%\nfrom lib.zero import ZERO\n",
     )
     cells = build(project).cells
     places = [cell.source.split()[1] if cell.source.startswith("%%embed") else cell.id for cell in cells]
@@ -323,11 +326,11 @@ def test_import_module_of_anything_else_is_left_alone(project):
         ("research/03_x.py", "# %%\nx = 1\n", "research/03_x.py:1: no title"),
         ("research/03_x.py", "# %% [markdown]\n# ## Too deep\n", "research/03_x.py:1: no title"),
         ("research/03_x.py", "# %% [markdown]\n# # 3 What?\n\n# %%\nx = = 1\n", "research/03_x.py:5: invalid syntax"),
-        ("research/03_x.py", "x = 1\n\n# %%\ny = 1\n", "2 cells, but 1 lines"),
-        ("research/03_x.py", "# %% [markdown]\n# # 3\n\n# %%\nx = '''\n# %%\n'''\n", "2 cells, but 3 lines"),
+        ("research/03_x.py", "x = 1\n\n# %%\ny = 1\n", "3 cells, but 2 lines"),
+        ("research/03_x.py", "# %% [markdown]\n# # 3\n\n# %%\nx = '''\n# %%\n'''\n", "3 cells, but 4 lines"),
         (
             "research/03_x.py",
-            "# %% [markdown]\n# # 3 Where?\n# **Draws** nothing.\n# See [there](09_no.py).\n",
+            "# %% [markdown]\n# # 3 Where?\n# Text.\n# See [there](09_no.py).\n",
             "research/03_x.py:4 links to 09_no.py",
         ),
         ("research/results/b.csv", "1" * 2_000_000, "holds 2,000,015 bytes.*b.csv"),
@@ -360,7 +363,7 @@ def test_links_between_chapters_lead_to_the_title_cell(project):
     put(
         project,
         "research/03_x.py",
-        '# %% [markdown] id="end"\n# # 3 The end?\n# **Draws** nothing.\n#\n# [a](01_run.py), [b](03_x.py), [c](https://x.org/a.py)\n',
+        '# %% [markdown] id="end"\n# # 3 The end?\n# Text.\n#\n# [a](01_run.py), [b](03_x.py), [c](https://x.org/a.py)\n',
     )
     sources = {cell.id: cell.source for cell in build(project).cells}
     assert "[the first](#scrollTo=01_run)" in sources["00_question"]
@@ -372,7 +375,7 @@ def test_shell_lines_come_out_as_magics(project):
     assert any("\n!true\n" in "\n" + cell.source for cell in build(project).cells)
 
 
-def chapter(title="3 What now?", text="**Draws** nothing.", code=""):
+def chapter(title="3 What now?", text="Text.", code=""):
     return f"# %% [markdown]\n# # {title}\n#\n# {text}\n" + (f"\n# %%\n{code}\n" if code else "")
 
 
@@ -389,7 +392,7 @@ def test_the_table_of_contents_lists_every_question_and_each_of_its_links_has_a_
 
 def test_links_lead_to_any_markdown_cell_with_an_id_and_what_is_code_or_mathematics_is_no_link(project):
     text = "[a](#why) [b](02_look.py#why) `[c](nowhere)` $E[x](y)$ [![d](https://x.org/d.svg)](01_run.py)"
-    put(project, "research/03_x.py", chapter(text=f"**Draws** nothing. {text}"))
+    put(project, "research/03_x.py", chapter(text=text))
     sources = {cell.id: cell.source for cell in build(project).cells}
     assert sources["03_x"].endswith(
         "[a](#scrollTo=why) [b](#scrollTo=why) `[c](nowhere)` $E[x](y)$ [![d](https://x.org/d.svg)](#scrollTo=01_run)"
@@ -407,26 +410,29 @@ def test_a_link_to_nowhere_is_refused_by_line(project, address):
 def test_an_image_file_is_embedded_and_one_that_is_none_is_refused_by_line(project):
     picture = (ROOT / "docs/adult-cases.png").read_bytes()
     (project / "research/a.png").write_bytes(picture)
-    put(project, "research/03_x.py", chapter(text="**Draws** nothing. ![two films](a.png)"))
-    [address] = re.findall(r"!\[two films\]\((.*)\)", build(project).cells[-1].source)
+    put(project, "research/03_x.py", chapter(text="![two films](a.png)"))
+    [address] = re.findall(r"!\[two films\]\((.*)\)", build(project).cells[-2].source)
     head, _, data = address.partition(",")
     assert head == "data:image/png;base64" and base64.b64decode(data) == picture
     for wrong in ("b.png", "02_look.py"):
-        put(project, "research/03_x.py", chapter(text=f"**Draws** nothing. ![two films]({wrong})"))
+        put(project, "research/03_x.py", chapter(text=f"![two films]({wrong})"))
         with pytest.raises(BuildError, match=f"research/03_x.py:4 shows {wrong}, which is no image file"):
             build(project)
 
 
-def test_a_chapter_that_asks_nothing_or_shows_nothing_is_refused_by_line(project):
+def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by_line(project):
     put(project, "research/03_x.py", chapter(title="3 A statement"))
     with pytest.raises(BuildError, match=r"research/03_x\.py:1: `3 A statement` asks nothing"):
         build(project)
-    put(project, "research/03_x.py", chapter(text="Text.", code="print(1)"))
-    with pytest.raises(BuildError, match=r"research/03_x.py:6: no figure .*run\.save_figure.*\*\*Draws\*\* nothing\."):
-        build(project)
-    for draws in ("from lib.figures import cases\n\ncases()", 'run.save_figure(figure, "x")'):
-        put(project, "lib/figures.py", '"""Figures."""\n')
-        put(project, "research/03_x.py", chapter(text="Text.", code=draws))
+    file, draws = project / "research/03_x.py", 'run.save_figure(figure, "x")'
+    for code in ("print(1)", f"{draws}\n\n# %%\nprint(1)"):
+        file.write_text(chapter(code=code))
+        line = 6 + 3 * code.count("# %%")
+        with pytest.raises(BuildError, match=rf"research/03_x\.py:{line}: the chapter ends without a .*save_figure"):
+            build(project)
+    put(project, "lib/figures.py", '"""Figures."""\n')
+    for code in ("from lib.figures import cases\n\ncases()", draws, "print(1)\n" + FIGURE):
+        file.write_text(chapter(code=code))
         build(project)
 
 
@@ -454,11 +460,11 @@ def test_when_only_lines_have_moved_check_says_so_and_names_no_chapter(project, 
 
 
 LATER = {
-    "research/03_more.py": chapter("3 What more?", "**Draws** nothing. See [4](04_mine.py).", "more = {}\nprint(more)")
+    "research/03_more.py": chapter("3 What more?", "See [4](04_mine.py).", "more = {}\nprint(more)")
     + '\n# %% [markdown] id="three"\n# Text.\n',
     "research/04_mine.py": chapter(
         "4 Is it mine?",
-        "**Reads** `more`. **Draws** nothing. See [2](02_look.py), [3](#three) and [5](05_last.py).",
+        "**Reads** `more`. See [2](02_look.py), [3](#three) and [5](05_last.py).",
         "def mine(results):\n    return more, results\n\n\nprint('mine', mine(epochs))",
     ),
     "research/05_last.py": chapter("5 Is it the last?", code="more['x'] = mine"),
@@ -476,7 +482,7 @@ def test_one_chapter_comes_with_those_whose_names_it_reads_and_with_nothing_else
         cell.source.split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ") and "?" in cell.source
     ]
     assert titles == ["# 0 Which one?", "# 1 Does it run?", "# 3 What more?", "# 4 Is it mine?"]
-    assert "See 2, 3 and 5." in notebook.cells[-2].source  # of what is not there, the text alone
+    assert "See 2, 3 and 5." in notebook.cells[-3].source  # of what is not there, the text alone
     assert embedded(notebook).keys() == {CELLS, "lib/__init__.py", "lib/params.py"}
     assert notebook.metadata.colab.name == "04_mine.ipynb"
     (tmp_path / "empty").mkdir()
@@ -620,7 +626,7 @@ def test_with_the_module_that_reads_them_the_notebook_holds_the_versions_needed_
     put(
         project,
         "research/03_more.py",
-        "# %% [markdown]\n# # 3 More?\n# **Draws** nothing.\n\n# %%\nimport lib.environment\n",
+        "# %% [markdown]\n# # 3 More?\n# Text.\n\n# %%\nimport lib.environment\n",
     )
     cells = [cell.source for cell in build(project).cells]
     module, pyproject, constraints = (
@@ -638,7 +644,7 @@ def test_below_the_contents_stands_where_colab_has_the_notebook(project):
 
 
 def test_a_section_that_colab_closes_hides_the_library_and_nothing_else(project):
-    title = "# %% [markdown]\n# # 0 Which one?\n# **Draws** nothing.\n"
+    title = "# %% [markdown]\n# # 0 Which one?\n# Text.\n"
     put(project, "research/00_question.py", f"{title}\n# %%\nimport lib.zero\n")
     notebook = build(project)  # its code stands right below the library, so that section stays open
     assert notebook.metadata.colab.collapsed_sections == ["library-01_run", "library-02_look"]
