@@ -186,7 +186,7 @@ def cases(
     """The best and the worst of one method: abnormal images found and missed, normal ones passed and falsely alarmed.
 
     `test` holds the rows of the test side in the order of `images` and of each method's `reconstructed`; `lesions` are
-    masks by id. Two images a kind, by the score of `method`; the other methods are shown beside it.
+    masks by id. Two images a kind, by the score of `method`; the first two of the other methods are shown beside it.
     """
     rows = {kind: test[test[labels] == kind].sort_values(method).index for kind in ("normal", "abnormal")}
     kinds = {
@@ -201,7 +201,8 @@ def cases(
         for kind, indices in kinds.items()
         for i in indices
     ]
-    shown_methods = {name: made[chosen] for name, made in reconstructed.items()}
+    beside = [method, *(name for name in reconstructed if name != method)][:3]
+    shown_methods = {name: made[chosen] for name, made in reconstructed.items() if name in beside}
     return reconstructions(images[chosen], shown_methods, titles, [lesions.get(test["id"][i]) for i in chosen])
 
 

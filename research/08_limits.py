@@ -7,7 +7,7 @@
 # and the two normal ones with the *highest* (false alarms), for each method that this run has trained, with their reconstructions and
 # error maps; the best cases stand beside them. A normal film may bear the name of a finding that was mined from its report: the
 # radiologist disagreed. Look where the residual is bright. Inside the outline the method has seen the lesion; elsewhere a high score
-# was right for another reason.
+# was right for another reason. Beside a method stand the first two others.
 
 # %%
 from lib.figures import cases

@@ -162,3 +162,12 @@ def test_losses_are_drawn_by_part_over_the_epochs():
 def test_what_cannot_be_drawn_is_refused_by_name(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_of_many_methods_the_cases_show_one_and_the_first_two_others_so_that_a_report_grows_with_their_number():
+    made = dict.fromkeys(["unet", "ra", "vae", "ae-4"], CASES)
+    test = TEST.assign(**{name: TEST["ra"] for name in made})
+    for method, shown in (("ae-4", "unet, ra, ae-4"), ("ra", "unet, ra, vae")):
+        drawn = figures.cases(CASES, made, test, method, "label", {})
+        titles = [ax.get_title() for ax in drawn.axes]
+        assert ", ".join(name for name in titles if name in made) == shown
