@@ -49,6 +49,7 @@ table { border: 0; border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0
 th, td { border: 0; border-bottom: 1px solid var(--line); padding: 0.25rem 0.7rem; text-align: right; }
 th { font-weight: 600; }
 .text_cell th, .text_cell td, th:first-child, tbody th { text-align: left; }
+tbody th { white-space: nowrap; }
 .text_cell td { vertical-align: top; }
 code, pre { font: 0.85em/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { margin: 0; padding: 0.7rem; overflow-x: auto; background: var(--shade); border-radius: 4px; }

@@ -153,6 +153,7 @@ if located:
                 ax.plot(margin["value"], name, marker, color=colour)
         above = [name for name, margin in margins.items() if margin and margin["low"] > 0]
         ax.axvline(0, color=GREY, linestyle=":")
+        ax.margins(y=0.2)
         ax.set(
             title=f"{region}: above the prior {', '.join(above) or 'none'}",
             xlabel="average precision over the prior, 95 %",
