@@ -46,7 +46,7 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 #
 # The comparison is fixed **before** any result is seen:
 #
-# | | in the published runs ([chapter 7](07_what_matters.py)) |
+# | | in the published runs on adults ([chapter 7](07_what_matters.py)) |
 # |---|---|
 # | images | adult frontal films, labels read by radiologists (`strict_label`), normal against lung opacity |
 # | training | the same normal images, in the same order, the same number of images seen |
@@ -56,6 +56,6 @@ reconstructions(film.image[None], {"a perfect model": same_without.image[None]},
 #
 # AUROC is the probability that a random abnormal film scores higher than a random normal one: 0.5 is a coin, 1 is perfect.
 #
-# By default this notebook draws its own images, synthetic radiographs that need no download, and compares the same two methods by
-# the same rules. They show that every step works. They are **synthetic images: a smoke test, not evidence.** Real films enter by naming another
-# `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).
+# By default this notebook draws its own images, synthetic radiographs that need no download, and compares the same two methods
+# by the same rules. Its images show that every step works. They are **synthetic images: a smoke test, not evidence.** Real
+# films enter by naming another `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).

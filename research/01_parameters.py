@@ -85,8 +85,8 @@ pd.DataFrame({"value": {name: str(value) for name, value in settings.items()}})
 # ## What a film has to pass through
 #
 # The sharpest difference between the methods needs no training to be seen. Below a film goes through each network that these
-# parameters name, from the left to the right, where it comes back as the reconstruction. A curve is the number of numbers that
-# carry the film there: those that enter a layer, and those that go round it, through a U-Net's skip connections
+# parameters name, from left to right; the last point is what the last layer makes the reconstruction of. A curve is the number
+# of numbers that carry the film there: those that enter a layer, and those that go round it, through a U-Net's skip connections
 # ([chapter 3](03_unet.py)). Dotted is the film itself, one number a pixel.
 
 # %%
@@ -135,6 +135,6 @@ ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 run.save_figure(figure, "carried")
 
 # %% [markdown]
-# A network whose curve stays on or above the dotted line has room for a copy of the film. One whose curve falls below it has to
-# leave something out, and to know chests well enough to put it back. Whether the first kind does copy, and the second does know, is
-# what the next chapters measure.
+# A network whose curve stays on or above the dotted line has room for a copy of the film, unless noise limits what a number can
+# carry (`unet-noisy-skips`). One whose curve falls far below it can hardly keep everything, and has to know chests well enough
+# to put back what it lost. Whether the first kind does copy, and the second does know, is what the next chapters measure.

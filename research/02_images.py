@@ -30,9 +30,9 @@ pd.DataFrame({"": source.about})
 #
 # ## What was wrong
 #
-# Every file is looked at once, before the split (of shards: when they were written). What cannot be used is **left out** and named here, if the parameter
-# `on_bad_image` says *skip*; if it says *stop*, the run ends with the list. What looks odd but can be used is named too:
-# nothing is dropped in silence.
+# Every file is looked at once, before the split (of shards: when they were written). What cannot be used is **left out** and
+# named here, if the parameter `on_bad_image` says *skip*; if it says *stop*, the run ends with the list. What looks odd but can
+# be used is named too: nothing is dropped in silence.
 
 # %%
 print(f"{len(data.problems):,} problems; each is named in {run.folder.name}/problems.csv")
@@ -51,10 +51,10 @@ if len(data.problems):
 # to keep abnormal images out of training, and then to choose films to look at; nothing that is trained or scored sees one
 # before the evaluation.
 #
-# The words of the tables: a *finding* is what the label names, such as effusion. *label* is the set's own reading; *strict_label*,
-# where there is one, that of radiologists, and a film that is *other_abnormal* by it counts as neither normal nor abnormal. The *view*
-# is the beam's way through the chest: *PA*, from the back, the patient standing; *AP*, from the front, by a portable apparatus at
-# the bedside.
+# The words of the tables: a *finding* is what the label names, such as effusion. *label* is the set's own reading;
+# *strict_label*, where there is one, that of radiologists, and a film that is *other_abnormal* by it counts as neither normal
+# nor abnormal. The *view* is the beam's way through the chest: *PA*, from the back, the patient standing; *AP*, from the front,
+# by a portable apparatus at the bedside.
 
 # %%
 sides = {"train": split.train, "validation": split.validation, "test": split.test}
@@ -99,8 +99,9 @@ pd.DataFrame({"value": {name.replace("_", " "): str(value) for name, value in fa
 # %% [markdown]
 # ## How long will it take?
 #
-# The next cell tries each kind of work on this machine and multiplies: a copy of each method trains on a few batches of noise, 16 films are
-# scored, a hundred resamples are drawn. What is trained already is not trained again. Each chapter repeats its line.
+# The next cell tries each kind of work on this machine and multiplies: a copy of each method trains on a few batches of noise,
+# 16 films are scored, a hundred resamples are drawn. What is trained already is not trained again. Chapters 3 to 9 each begin
+# with their sum.
 
 # %%
 import time
@@ -135,7 +136,7 @@ def reckoned():
         described = describe(some, distances)
         maps = quickest(lambda: anomaly_maps(described, describe(some, distances), distances))
     films = len(split.test) + 2 * len(split.validation)  # the half that has painted copies is looked at three times
-    kept = max(1, params.epochs // params.choose_every) if params.choose_every else 1
+    kept = -(-params.epochs // params.choose_every) if params.choose_every else 1
     times = len(training) * kept + 2
     resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * params.resamples / 100
 
@@ -195,6 +196,6 @@ run.save_figure(image_grid(images.test[abnormal], titles=titles, columns=8), "ab
 # %% [markdown]
 # The difference is not always easy to see. Whether the networks see it is chapter 6's question.
 #
-# **So** the networks see square grey films in $[0, 1]$, all of them normal. No known patient and no film stands on two sides. Labels keep
-# ill films out of training, and are read again only in the evaluation. Where patients are not known, the line *patient separation* says
-# of how many films this cannot be verified.
+# **So** the networks learn from square grey films in $[0, 1]$, all of them normal. No known patient and no film stands on two
+# sides. Labels keep ill films out of training and choose films to look at; no score depends on one. Where patients are not
+# known, the line *patient separation* says of how many films this cannot be verified.

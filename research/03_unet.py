@@ -4,16 +4,17 @@
 # **Reads** `params`, `split`, `images`, `run`. **Leaves** the U-Nets that `methods` names in `trained` and `histories`;
 # `identity_test`, `copying`.
 #
-# A U-Net (Ronneberger et al., 2015) halves the image again and again, in side and height, while the number of channels grows, and
-# then doubles it back to full size: down one leg of the letter and up the other. At every size a **skip connection** hands the
-# features on the way down straight to the way up; that is why its curve in chapter 1 never falls below the film's own pixels. (Ours has
-# the bricks of the other method: residual blocks, which add the output of two convolutions to their own input, batch
-# normalisation and average pooling. So the two differ in what is being compared and in nothing else.) As an autoencoder it is
-# trained to return its input, with the mean squared error
+# A U-Net (Ronneberger et al., 2015) halves the image again and again, in width and height, while the number of channels grows,
+# and then doubles it back to full size: down one leg of the letter and up the other. At every size a **skip connection** hands
+# the features on the way down straight to the way up; that is why, with full skips, its curve in chapter 1 never falls below
+# the film's own pixels. (Ours has the bricks of the other method: residual blocks, which add the output of two convolutions to
+# their own input, batch normalisation and average pooling. So it is not their bricks in which the two differ.) As an
+# autoencoder it is trained to return its input, with the mean squared error
 #
 # $$\mathcal L(x) = \frac{1}{HW} \sum_{i} (x_i - \hat x_i)^2 , \qquad \hat x = f_\theta(x),$$
 #
-# where $x_i$ is pixel $i$ of a film of $H \times W$ pixels, $f_\theta$ the network with its weights $\theta$ and $\hat x$ its output. That is all: one network, one loss, one optimizer. Nothing forces it to know anything about chests.
+# where $x_i$ is pixel $i$ of a film of $H \times W$ pixels, $f_\theta$ the network with its weights $\theta$ and $\hat x$ its
+# output. That is all: one network, one loss, one optimizer. Nothing forces it to know anything about chests.
 #
 # ## Its best chance
 #
@@ -51,9 +52,9 @@ if not unets:
     print(f"This run trains {params.methods}: the U-Net is left to another one.")
 
 # %% [markdown]
-# *Left*: the loss while training; of `unet-denoising` and `unet-masked` it compares with the clean film. *Right*: the mean absolute
-# residual of normal films that were not trained on. If both fall, the network does not merely remember its films. The two have
-# different units: compare their shapes. What do reconstructions of those new films look like?
+# *Left*: the loss while training; of `unet-denoising` and `unet-masked` it compares with the clean film. *Right*: the mean
+# absolute residual of normal films that were not trained on. If both fall, the network does not merely remember its films. The
+# two have different units: compare their shapes. What do reconstructions of those new films look like?
 
 # %%
 if unets:
@@ -65,13 +66,14 @@ if unets:
 # ## The shortcut
 #
 # A perfect reconstruction looks like success, and is the problem. The finest skip carries the image at full resolution past
-# everything that could have been learned, so the cheapest way to a low loss is to *copy*. A perfect copier has no idea of normal: it
-# would return a tumour as faithfully as a rib. How near this network comes to that is measured next.
+# everything that could have been learned, so the cheapest way to a low loss is to *copy*. A perfect copier has no idea of
+# normal: it would return a tumour as faithfully as a rib. How near this network comes to that is measured next.
 #
 # What crosses where can be seen by cutting. Below, the same trained network draws the same film with a white square pasted into
-# it: with all its skips, without the finest one, with the finest alone, and with none; a skip that is cut hands on zeros. *Square off
-# by* is the mean absolute difference inside the square: near 0, the square was copied. (A network that is *trained* without skips,
-# `unet-no-skips`, has learned to do without; this one has not, so the pictures say what it relies on, not what it could do.)
+# it: with all its skips, without the finest one, with the finest alone, and with none (the bottom always stays); a skip that is
+# cut hands on zeros. *Square off by* is the mean absolute difference inside the square: near 0, the square was copied. (A
+# network that is *trained* without skips, `unet-no-skips`, has learned to do without; this one has not, so the pictures say
+# what it relies on, not what it could do.)
 
 # %%
 from lib.training import choose_device
@@ -106,19 +108,19 @@ if joined:
     display(run.save_figure(image_grid(np.stack(list(drawn.values())), titles, columns=5), f"{joined[0]}-skips"))
 
 # %% [markdown]
-# If the square stands in *the finest alone*, full resolution is all that it takes to copy it. If the chest is gone in *none*, the
-# coarse way was never needed.
+# If the square stands in *the finest alone*, full resolution is all that it takes to copy it. If the chest is gone in *none*,
+# where only the coarsest features are left, they cannot draw it by themselves.
 #
-# *How much* is copied can be measured, without a single abnormal film. Change a patch of normal films in a way that no chest is, and
-# ask which share of the change $d$ comes back in the reconstruction's change $r$:
+# *How much* is copied can be measured, without a single abnormal film. Change a patch of normal films in a way that no chest
+# is, and ask which share of the change $d$ comes back in the reconstruction's change $r$:
 #
 # $$\text{copied} = \frac{\langle r, d \rangle}{\langle d, d \rangle}, \qquad
 # d = x^{\text{changed}} - x, \quad r = f(x^{\text{changed}}) - f(x).$$
 #
-# Here $\langle a, b \rangle$ multiplies $a$ and $b$ pixel by pixel and adds up, over 32 validation films. One means that the change was
-# copied whole, zero that it was taken out; below zero it is reversed, above one exaggerated. Two changes are made, for one alone
-# misleads: a white **square**, a sixth of the film wide, which is coarse, and a **shuffled** patch of that size, whose grey values
-# stay and whose order is lost, which is fine. The picture shows the square.
+# Here $\langle a, b \rangle$ multiplies $a$ and $b$ pixel by pixel and adds up, over 32 validation films. One means that the
+# change was copied whole, zero that it was taken out; below zero it is reversed, above one exaggerated. Two changes are made,
+# for one alone misleads: a white **square**, a sixth of the film wide, which is coarse, and a **shuffled** patch of that size,
+# whose grey values stay and whose order is lost, which is fine. The picture shows the square.
 
 # %%
 from lib.identity import KINDS, copied_share
@@ -152,6 +154,6 @@ if unets:
 # A change that is copied leaves no trace in the residual. The opposite is not yet a virtue: a network that gives nothing back,
 # because it has learned nothing, copies nothing either.
 #
-# **So, read the two numbers together.** A small residual and a large share: the network passes films on, and need not know what is
-# normal. Both small: it has learned to draw normal chests and little else. A large residual: it draws nothing well. Which of
-# these finds disease only abnormal films can say ([chapter 6](06_comparison.py)).
+# **So, read the shares and the residual together.** A small residual and large shares: the network passes films on, and need
+# not know what is normal. All small: it has learned to draw normal chests and little else. A large residual: it draws nothing
+# well. Which of these finds disease only abnormal films can say ([chapter 6](06_comparison.py)).

@@ -1,16 +1,16 @@
 # %% [markdown] id="reversed-autoencoder"
 # # 4 Does a network that has to imagine the chest do better?
 #
-# **Reads** `params`, `split`, `images`, `run`, `identity_test`, `copying`. **Leaves** the RA and its relatives that `methods` names in
-# `trained` and `histories`.
+# **Reads** `params`, `split`, `images`, `run`, `identity_test`, `copying`. **Leaves** the RA and its relatives that `methods`
+# names in `trained` and `histories`.
 #
 # The Reversed Autoencoder (Bercea et al., MIDL 2023) has no shortcut. Everything it knows of a film has to pass through a
 # short vector $z$, and its two halves keep each other honest. It is trained first, below; then it is taken apart, one term of its
 # losses at a time, each with its equation, the lines that compute it on this very network, and a picture of what it does.
 #
-# Two relatives each take a step away. `si-vae` is RA without its third term, so RA against `si-vae` asks what the *reversal* adds; `vae`
-# also lacks the second, so `si-vae` against `vae` asks what the *game* adds. `ae-16` and `ae-4`, the small convolutional autoencoders
-# of the MedIAnomaly benchmark (chapter 5 trains them), ask whether any narrow place would do.
+# Two relatives each take a step away. `si-vae` is RA without its third term, so RA against `si-vae` asks what the *reversal*
+# adds; `vae` also lacks the second, so `si-vae` against `vae` asks what the *game* adds. `ae-16` and `ae-4`, the small
+# convolutional autoencoders of the MedIAnomaly benchmark (chapter 5 trains them), ask whether any narrow place would do.
 
 # %%
 from lib.training import choose_device
@@ -25,25 +25,25 @@ if not relatives:
     print(f"This run trains {params.methods}: the RA is left to another one.")
 
 # %% [markdown]
-# The question of this chapter's pictures is always the same: *what does the term see in a normal film that the network was not trained
-# on?*
+# The question of this chapter's pictures is always the same: *what does the term see in a normal film that the network was not
+# trained on?*
 #
 # ## First term: from autoencoder to variational autoencoder
 #
-# An *encoder* $E$ turns the film $x$ into a vector, a *decoder* $D$ turns the vector into a film. A plain encoder answers with one
-# vector $z$. A **variational** one answers, for each of the `latent_dim` numbers $z_j$, with a mean $\mu_j$ and a spread $\sigma_j$;
-# together they are the distribution $q(z \mid x)$. While training the decoder gets a draw from it, $z = \mu + \sigma \varepsilon$ with
-# $\varepsilon \sim \mathcal N(0, I)$, and draws the film $\hat x = D(z)$. Two things are charged:
+# An *encoder* $E$ turns the film $x$ into a vector, a *decoder* $D$ turns the vector into a film. A plain encoder answers with
+# one vector $z$. A **variational** one answers, for each of the `latent_dim` numbers $z_j$, with a mean $\mu_j$ and a spread
+# $\sigma_j$; together they are the distribution $q(z \mid x)$. While training the decoder gets a draw from it, $z = \mu +
+# \sigma \varepsilon$ with $\varepsilon \sim \mathcal N(0, I)$, and draws the film $\hat x = D(z)$. Two things are charged:
 #
 # $$L(x, \hat x) = \sum_i (x_i - \hat x_i)^2, \qquad
 # \mathrm{KL}(x) = \tfrac12 \sum_j \left(\mu_j^2 + \sigma_j^2 - \log \sigma_j^2 - 1\right).$$
 #
-# $L$ is the error, over all pixels $i$. KL says how much the encoder tells of the film: it is 0 where $\mu = 0$ and $\sigma = 1$, which is
-# the *prior*, the same for every film. $\mu_j^2$ charges for leaving the middle, $\sigma_j^2 - \log \sigma_j^2 - 1$ for a spread other
-# than 1. Its unit is the *nat*, 1.44 bits. The sum $\tfrac12 L + \mathrm{KL}$ is, but for a constant, at least $-\log p(x)$, where $p$ is how
-# likely the model finds a film; its negative is the *evidence lower bound*, here **the bound**. A high bound: a small sum, a film
-# that the model finds likely. And a variational autoencoder can *invent* films, $D(\varepsilon)$: it knows where in the
-# space of $z$ chests should lie.
+# $L$ is the error, over all pixels $i$. KL says how much the encoder tells of the film: it is 0 where $\mu = 0$ and $\sigma =
+# 1$, which is the *prior*, the same for every film. $\mu_j^2$ charges for leaving the middle, $\sigma_j^2 - \log \sigma_j^2 -
+# 1$ for a spread other than 1. Its unit is the *nat*, 1.44 bits. The sum $\tfrac12 L + \mathrm{KL}$, averaged over the draws,
+# is, but for a constant, at least $-\log p(x)$, where $p$ is how likely the model finds a film; the negative of the sum is the
+# *evidence lower bound*, here **the bound**. A high bound: a small sum, a film that the model finds likely. And a variational
+# autoencoder can *invent* films, $D(\varepsilon)$: it knows where in the space of $z$ chests should lie.
 
 # %%
 from lib.dataset import to_unit
@@ -75,16 +75,16 @@ if players:
     display(run.save_figure(figure, f"{relatives[0]}-variational"))
 
 # %% [markdown]
-# Two films, a row each. Compare $D(\mu)$, the reconstruction that is scored, with the film: what is missing did not fit into $z$.
-# Compare the three draws from $q(z \mid x)$: where they differ among themselves, $z$ leaves the place open. The last column has seen no
-# film at all, and its place in a row means nothing: if $D(\varepsilon)$ is no chest, the decoder has no idea of one beyond what $z$ tells
-# it. The numbers are the second film's error $L$ and its KL.
+# Two films, a row each. Compare $D(\mu)$, the reconstruction that is scored, with the film: what is missing did not get through
+# $z$. Compare the three draws from $q(z \mid x)$: where they differ among themselves, $z$ leaves the place open. The last
+# column has seen no film at all, and its place in a row means nothing: if $D(\varepsilon)$ is no chest, the decoder has no idea
+# of one beyond what $z$ tells it. The numbers are the second film's error $L$ and its KL.
 #
 # ## Second term: the game
 #
-# In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It gives real films a high
-# bound and films that the decoder made, $g \in \{\hat x, D(\varepsilon)\}$, a low one; the decoder wants its films to be
-# given a high one. Such a film is encoded and decoded in its turn: $\hat g = D(z)$ with $z$ from $q(z \mid g)$. With $s = 1/(HW)$ the
+# In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It gives real films a high bound and
+# films that the decoder made, $g \in \{\hat x, D(\varepsilon)\}$, a low one; the decoder wants its films to be given a high
+# one. Such a film is encoded and decoded in its turn: $\hat g = D(z)$ with $z$ from $q(z \mid g)$. With $s = 1/(HW)$ the
 # encoder lowers
 #
 # $$\mathcal L_E = s\left[\beta_{rec}\, L(x, \hat x) + \beta_{kl}\, \mathrm{KL}(x)\right]
@@ -102,12 +102,12 @@ if players:
 # | $s \beta_{kl} \mathrm{KL}(x)$ | encoder | tell little of a real film |
 # | $\tfrac14 \exp(-2s[\dots])$, one for each $g$ | encoder | *the critic*: make the bracket large, above all $\mathrm{KL}(g)$; each exponential lies between 0 and 1, so once it is small it costs nothing more |
 # | $\tfrac12 s \beta_{kl} \mathrm{KL}(g)$ | decoder | the opposite: make films that the encoder puts near the prior |
-# | $\tfrac12 s \gamma_r \beta_{rec} L(g, \hat g)$ | decoder | make films that can be drawn again; with $\gamma_r = 10^{-8}$ practically off |
+# | $\tfrac12 s \gamma_r \beta_{rec} L(g, \hat g)$ | decoder | draw the made films again, which count as given here; with $\gamma_r = 10^{-8}$ practically off |
 # | $\lambda_{emb} L_{emb}$ | encoder | *the reversal*, below |
 #
 # (The 2 in the exponent, and a half before it, are Daniel & Tamar's; the other half averages the two $g$. All are means over a
-# batch.) The hope: if blurred films are recognised as made, blur no longer pays, and the decoder has to draw sharply what it cannot
-# copy.
+# batch.) The hope: if blurred films are recognised as made, blur no longer pays, and the decoder has to draw sharply what it
+# cannot copy.
 
 # %%
 from lib.figures import INK, Drawing, look
@@ -160,12 +160,14 @@ if relatives:
     display(run.save_figure(figure, f"{relatives[0]}-players"))
 
 # %% [markdown]
-# The two players as curves. *Left*: the mean KL while training. Grey: no game yet, and only real films are encoded. When the game begins
-# the encoder raises the KL of all films; what counts is the gap between real films and the two kinds of made ones, for it is all
-# that the critic knows. *Middle*: the same of 64 validation films and of what was made of them; a dot is one film, its height the share
-# of films with a lower KL. *Right*: solid, $s L(x, \hat x)$; dashed, the critic's term, both exponentials together, which lies between 0 and
-# ½. Near ½ the critic rejects nothing. Near 0 it has won: the term gives the encoder no more gradient, and it is the decoder that
-# still lowers $\mathrm{KL}(g)$. (A *sample* is an invention.)
+# The two players as curves. *Left*: the mean KL while training. Grey: no game yet, and only real films are encoded. When the
+# game begins the encoder raises the KL of all films; what counts is the gap between real films and the two kinds of made ones,
+# for it is all that the critic knows. *Middle*: the KL of 64 validation films, of their reconstructions $D(\mu)$ and of as many
+# inventions, all in evaluation mode, with the running averages of the normalisation, so that the order may differ from that on
+# the left; a dot is one film, its height the share of films with a lower KL. *Right*: solid, $s L(x, \hat x)$; dashed, the
+# critic's term, both exponentials together, which lies between 0 and ½. Near ½ the critic rejects nothing. Near 0
+# $\mathrm{KL}(g)$ is large, which need not mean that it is larger than that of real films: the term gives the encoder no more
+# gradient, and only the decoder still works on $\mathrm{KL}(g)$. (A *sample* is an invention.)
 #
 # | weight | parameter | of what | the authors' value, at 128 px |
 # |---|---|---|---|
@@ -181,22 +183,24 @@ if relatives:
 #
 # ## Third term: the reversal
 #
-# What makes it *RA* is the last term. An autoencoder goes from the film to the code and back to a film. Here the way is walked on from
-# its other end: the reconstruction, an output, becomes an input again. Let $e_l(x)$ be the encoder's features after its $l$-th halving.
-# The **reversed embedding loss** asks that a film and its reconstruction look alike *to the encoder*, at every resolution:
+# What makes it *RA* is the last term. An autoencoder goes from the film to the code and back to a film. Here the way is walked
+# on from its other end: the reconstruction, an output, becomes an input again. Let $e_l(x)$ be the encoder's features after its
+# $l$-th halving. The **reversed embedding loss** asks that a film and its reconstruction look alike *to the encoder*, at every
+# resolution:
 #
 # $$L_{emb} = \sum_l \left[\tfrac12\, \mathrm{MSE}\big(e_l(x), e_l(\hat x)\big)
 # + 1 - \cos\big(e_l(x), e_l(\hat x)\big)\right].$$
 #
-# MSE is the mean squared difference and cos the cosine over all the numbers of a level. The reconstruction is *detached* here, as
-# everywhere in the critic's part: it counts as a given film, and no gradient flows back through the decoder that drew it. So this term
-# shapes the encoder, which is pulled to features in which a normal film and its reconstruction agree; the decoder then learns to draw
-# from a code that keeps them. (Features that are the same for all films would make it 0; the other terms need features that tell
-# films apart.) That it makes reconstructions anatomically closer is the authors' claim; with $\lambda_{emb} = 0$ the method is the
-# plain soft-introspective VAE, and can be compared.
+# MSE is the mean squared difference and cos the cosine over all the numbers of a level. The reconstruction is *detached* here,
+# as everywhere in the critic's part: it counts as a given film, and no gradient flows back through the decoder that drew it. So
+# this term shapes the encoder, which is pulled to features in which a normal film and its reconstruction agree; the decoder
+# then learns to draw from a code that keeps them. (Features that are the same for all films would make it 0; the other terms
+# need features that tell films apart.) That it makes reconstructions anatomically closer is the authors' claim; with
+# $\lambda_{emb} = 0$ the method is the plain soft-introspective VAE, and can be compared.
 #
 # The picture looks for disagreement place by place: bright is where the features of the film and of its reconstruction point in
-# different directions. Each level is drawn up to its own maximum, so compare places, not levels; the number is the level's part of $L_{emb}$.
+# different directions. Each level is drawn up to its own maximum, so compare places, not levels; the number is the level's part
+# of $L_{emb}$.
 
 # %%
 if relatives:
@@ -241,7 +245,8 @@ if relatives:
 # | rejection, embedding | the critic's term; $L_{emb}$ before its weight |
 # | validation/residual | the mean of $\lvert x - \hat x \rvert$ on normal films that were not trained on, as the primary score has it |
 #
-# The jump where the game begins is the change of the losses, not a failure.
+# Where the game begins the totals jump, for they gain terms, and so does the KL, for the encoder answers to another loss: no
+# failure.
 
 # %%
 for name in relatives:
@@ -270,8 +275,8 @@ for name in relatives:
 #
 # ## What comes of it
 #
-# Reconstructions of normal films that were not trained on. Look for what is missing: the edges of ribs, letters, cables. Where the
-# residual is bright on a *normal* film, a lesion has to outshine it.
+# Reconstructions of normal films that were not trained on. Look for what is missing: the edges of ribs, letters, cables. Where
+# the residual is bright on a *normal* film, a lesion has to outshine it.
 
 # %%
 if relatives:
@@ -298,6 +303,6 @@ if relatives:
     display(run.save_figure(figure, f"{relatives[0]}-pasted-square"), Markdown(copying(shares)))
 
 # %% [markdown]
-# **So, read these numbers beside those of chapter 3.** As one that does not copy RA is better if its shares are smaller than the
-# U-Net's; it pays for that with a larger residual on normal films. Whether the bargain is worth it is decided in
-# [chapter 6](06_comparison.py); whether it was the reversal that bought it, in [chapter 7](07_what_matters.py).
+# **So, read these numbers beside those of chapter 3.** RA copies less than the U-Net if its shares are smaller; the price may
+# be a larger residual on normal films. Whether the bargain is worth it is decided in [chapter 6](06_comparison.py); whether it
+# was the reversal that bought it, in [chapter 7](07_what_matters.py).

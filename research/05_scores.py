@@ -1,8 +1,8 @@
 # %% [markdown] id="scores"
 # # 5 How does a reconstruction become one number?
 #
-# **Reads** `params`, `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with one row an
-# image, the reconstructions, the lesions; and scores on disk that other runs can compare with.
+# **Reads** `params`, `trained`, `histories`, `source`, `split`, `images`, `abnormal`, `run`. **Leaves** `scored`: a table with
+# one row an image, the reconstructions, the lesions; and scores on disk that other runs can compare with.
 #
 # Methods that are in `methods` and have no chapter of their own are trained first.
 
@@ -35,7 +35,8 @@ for name in [name for name in params.methods if name not in trained]:
 # method ever draws well then counts for less than a change where all normal films agree.
 #
 # The **primary** score was fixed before any result: the mean of the residual, not standardised. No label is looked at. A score
-# depends on its film, and standardised on the reference films below: not on its neighbours in the batch, not on another test film.
+# depends on its film, and standardised on the reference films below: not on its neighbours in the batch, not on another test
+# film.
 #
 # ## Which score, without a label?
 #
@@ -43,9 +44,9 @@ for name in [name for name in params.methods if name not in trained]:
 # normal, are cut into two halves, patient by patient. The **reference** half may be used: it gives the means and deviations
 # above, and copies of its films, with soft opacities painted into them, are the criterion: how well does a score (and an epoch,
 # with `choose_every`) separate the films from their copies? A score that looks through another method's encoder is left out of
-# the choice: what a method is credited with must not need the other's training. The **calibration** half is left alone, so that its
-# films remain as new as a new normal film would be; it gives every threshold, and in tables and figures of scores it is what is called
-# *validation*.
+# the choice: what a method is credited with must not need the other's training. The **calibration** half is left alone, so that
+# its films remain as new as a new normal film would be; it gives every threshold, and in tables and figures of scores it is
+# what is called *validation*.
 
 # %%
 from lib.choosing import with_lesions
@@ -61,13 +62,14 @@ run.save_figure(
 #
 # ## Several scores at once
 #
-# A **combined** score need not choose among the maps. Of each map it takes the form and the pool that separate the painted films best,
-# and turns that score into a *p-value*: how surprising is it among the $n$ reference films?
-# $p = (1 + \#\{\text{reference} \ge \text{score}\}) / (n + 1)$, so that a film above them all gets $1 / (n + 1)$. Fisher's $-2 \sum \log p$ is
-# large where several maps are surprised. The maps depend on each other, so no table of $\chi^2$ says how large is too large; the
-# calibration films say it, among which the number is ranked once more. If a new normal film is *exchangeable* with them (in the
-# order of all their scores no place is likelier for it than another), its chance of $p \le \alpha$ is at most $\alpha$, whatever the
-# scores are. Whether test normals *are* exchangeable is another question; chapter 6 prints what was promised beside what happened.
+# A **combined** score need not choose among the maps. Of each map it takes the form and the pool that separate the painted
+# films best, and turns that score into a *p-value*: how surprising is it among the $n$ reference films? $p = (1 +
+# \#\{\text{reference} \ge \text{score}\}) / (n + 1)$, so that a film above them all gets $1 / (n + 1)$. Fisher's $-2 \sum \log
+# p$ is large where several maps are surprised. The maps depend on each other, so no table of $\chi^2$ says how large is too
+# large; the calibration films say it, among which the number is ranked once more. If a new normal film is *exchangeable* with
+# them (in the order of all their scores no place is likelier for it than another), the chance that this second $p$ is at most
+# $\alpha$ is at most $\alpha$, whatever the scores are. Whether test normals *are* exchangeable is another question; chapter 6
+# prints what was promised beside what happened.
 
 # %%
 scored = run.score(trained, histories, source, split, images)
@@ -114,9 +116,9 @@ if trained:
 # ## Does the map point at the lesion?
 #
 # Where lesions are marked (exact masks of the phantoms, radiologists' boxes in real films) the residual map can be asked where
-# they are. But lesions lie in lungs, and a map that looks at no film, the mean of the other patients' lesions, points well already: the
-# **prior**. So the headline is a measure *minus the prior's*, with an interval over patients, on the whole film and inside a template of
-# the lungs:
+# they are. But lesions lie in lungs, and a map that looks at no film, the mean of the other patients' lesions, points well
+# already: the **prior**. So the headline is average precision and AUROC *minus the prior's*, with an interval over patients, on
+# the whole film and inside a template of the lungs; the others stand as they are:
 #
 # | measure | what it asks |
 # |---|---|
@@ -161,9 +163,9 @@ if located:
     display(run.save_figure(figure, "localisation"))
 
 # %% [markdown]
-# Right of the dotted line a map knows more of where the lesion is than where lesions usually are; an interval across it, or left of it,
-# has not shown that the map points better than no look at the film.
+# Right of the dotted line a map knows more of where the lesion is than where lesions usually are; an interval across it, or
+# left of it, has not shown that the map points better than no look at the film.
 #
-# **So**: film, reconstruction, map, pool, number. The primary number is the mean of $\lvert x - \hat x \rvert$; *chosen* and *combined* are made
-# of other maps, without a label. To *detect* and to *locate* are two claims, and a score that does the one need not do the other. What
-# each number is worth is asked next.
+# **So**: film, reconstruction, map, pool, number. The primary number is the mean of $\lvert x - \hat x \rvert$; *chosen* is the
+# best of all scores by the painted films, *combined* is made of one score of each map; neither needs a label. To *detect* and
+# to *locate* are two claims, and a score that does the one need not do the other. What each number is worth is asked next.

@@ -1,8 +1,8 @@
 # %% [markdown] id="comparison"
 # # 6 Which one wins, and is the difference real?
 #
-# **Reads** `params`, `source`, `trained`, and `run`, with its scores and those of finished runs beside it. **Leaves** `table`, `compared`,
-# `results`, `evaluation`, `candidates`.
+# **Reads** `params`, `source`, `trained`, and `run`, with its scores and those of finished runs beside it. **Leaves** `table`,
+# `compared`, `results`, `evaluation`, `candidates`.
 #
 # Two runs can be compared if they share the split's hash, the image size and the number of images seen. If this run trained
 # both methods they are compared here; if it trained one, the other is looked for in the folders beside this run.
@@ -23,12 +23,13 @@ if absent:
 found
 
 # %% [markdown]
-# The words of the table. **AUROC**, the primary number: the probability that a random abnormal film scores higher than a random normal
-# one. **Average precision**: go down the list of all films from the highest score; at each abnormal film note which share of the
-# films so far is abnormal; take the mean. Without information it is the share of abnormal films, the *prevalence*.
-# *Sensitivity* (TPR): the share of abnormal films that are called abnormal. *False alarm rate* (FPR): the share of normal films that
-# are; *specificity* is one minus it. Both need a threshold, which promises 5 % false alarms on films like the normal
-# validation films: no test label chose it. *FPR at 95 % TPR* and *TPR at 5 % FPR* move the threshold until the other rate is that.
+# The words of the table. **AUROC**, the primary number: the probability that a random abnormal film scores higher than a random
+# normal one. **Average precision**: go down the list of all films from the highest score; at each abnormal film note which
+# share of the films so far is abnormal; take the mean. Without information it is the share of abnormal films, the *prevalence*.
+# *Sensitivity* (TPR): the share of abnormal films that are called abnormal. *False alarm rate* (FPR): the share of normal films
+# that are; *specificity* is one minus it. Both need a threshold, which promises 5 % false alarms on films like the normal
+# validation films: no test label chose it. *FPR at 95 % TPR* and *TPR at 5 % FPR* move the threshold until the other rate is
+# that.
 #
 # Intervals are 95 %, from a bootstrap that draws *patients*, not images, within normal and abnormal: two films of one
 # patient are not two pieces of evidence.
@@ -45,9 +46,9 @@ results_table(evaluation)
 
 # %% [markdown]
 # Every threshold at once: the *ROC* curve trades abnormal films found against normal films called abnormal, the
-# *precision-recall* curve against wrong calls among all calls. A marker stands at the threshold of the table. The band is a 95 %
-# interval for each place of the horizontal axis, taken alone; somewhere along its length the true curve leaves it more often. Grey are
-# the other methods, dotted is chance: a ROC curve below it ranks ill films as *more* normal.
+# *precision-recall* curve against wrong calls among all calls. A marker stands at the threshold of the table. The band is a 95
+# % interval for each place of the horizontal axis, taken alone; somewhere along its length the true curve leaves it more often.
+# Grey are the other methods, dotted is chance: a ROC curve below it ranks ill films as *more* normal.
 
 # %%
 roc, precision_recall = curves(table, compared, params.label_column, evaluation, params.seed)
@@ -96,8 +97,8 @@ run.save_figure(forest(evaluation, "findings"), "findings")
 # %% [markdown]
 # ## View by view, sex by sex
 #
-# The same within groups of films that are alike in what is known of them. A group with fewer than 10 films of either class gets no
-# AUROC: its interval would say nothing.
+# The same within groups of films that are alike in what is known of them. A group with fewer than 10 films of either class gets
+# no AUROC: its interval would say nothing.
 
 # %%
 display(strata_table(evaluation))
@@ -117,10 +118,10 @@ for other in results["other_labels"]:
 # %% [markdown]
 # ## Every row
 #
-# All that this run has scored, under the labels that count. *chosen* and *combined* are the two scores of chapter 5 that need no
-# label. The reference rows put the methods in their place: the mean grey, the distance to the mean film, 16 principal
-# components, frozen features of a network that has seen photographs and no chest (*knn*: the distance to the nearest training films;
-# *mahalanobis*: to their Gaussian; *patchcore*: patch by patch), and the view, where it is known.
+# All that this run has scored, under the labels that count. *chosen* and *combined* are the two scores of chapter 5 that need
+# no label. The reference rows put the methods in their place: the mean grey, the distance to the mean film, 16 principal
+# components, frozen features of a network that has seen photographs and no chest (*knn*: the distance to the nearest training
+# films; *mahalanobis*: to their Gaussian; *patchcore*: patch by patch), and the view, where it is known.
 
 # %%
 rows = results["rows"]
@@ -132,12 +133,13 @@ for difference in rows["differences"]:
 # ## What was promised, and what happened
 #
 # The threshold of each row promises a normal film, if it is like the calibration films, a chance of at most 5 % to be called
-# abnormal: it is their conformal quantile. Of $b$ calibration films only the rates $k / (b + 1)$ can be promised. Chance alone spreads what
-# comes of a promise: the interval is what $b$ films can promise for this many test films (Vovk, 2012).
+# abnormal: it is their conformal quantile. Of $b$ calibration films only the rates $k / (b + 1)$ can be promised. Chance alone
+# spreads what comes of a promise: the interval is what $b$ films can promise for this many test films (Vovk, 2012).
 #
-# The figure asks it of every promise, not only of 5 %. Horizontal: what was promised; vertical: what happened. On the dotted line the
-# promise is kept exactly, in the grey the deviation may be chance, above it the test normals are not like the films that the threshold
-# was taken from. Below nothing is broken, though the threshold may be higher than it need be. The marker is the threshold of the table.
+# The figure asks it of every promise, not only of 5 %. Horizontal: what was promised; vertical: what happened. On the dotted
+# line the promise is kept exactly, in the grey the deviation may be chance, above it the test normals are hardly like the films
+# that the threshold was taken from. Below it no promise is broken, but there too the two are hardly alike, and the threshold is
+# higher than it need be. (The grey is for one promise at a time.) The marker is the threshold of the table.
 
 # %%
 from lib.report import promise_table
@@ -156,9 +158,9 @@ run.save_figure(false_alarms(table, compared, params.label_column), "false-alarm
 # ## How far from the best was the choice?
 #
 # Now that the labels are on the table, look back. Each dot is a score (and epoch) of a method: how well it separated painted
-# lesions, and how well it separates the test films. A cloud that rises to the right: painted lesions choose well. A flat one: the choice
-# is luck. The dashed line is the **oracle**, the best that a choice *with* the test labels could have made; nobody who deploys a
-# method has it. *gap* is what the choice has cost in AUROC.
+# lesions, and how well it separates the test films. A cloud that rises to the right: painted lesions choose well. A flat or an
+# upright one: the choice is luck. The dashed line is the **oracle**, the best that a choice *with* the test labels could have
+# made; nobody who deploys a method has it. *gap* is what the choice has cost in AUROC.
 
 # %%
 from lib.choosing import regret
@@ -191,15 +193,16 @@ if choices:
 # ## How large, how dense must a lesion be?
 #
 # No real data set can say it: there, a lesion's size and contrast are not known, and its film without it does not exist. The
-# phantom has both. Films of patients that no side has seen get each finding, at some sizes and contrasts; the rest of a film
-# is unchanged to the bit. **Size** is the diameter of the circle with the lesion's mean area, as a share of the film's width
-# (380 mm); **contrast** is the mean absolute change inside the lesion, in grey levels of [0, 1], none beyond 0.1, where an opacity
+# phantom has both. Films of patients that no side has seen get each finding, at some sizes and contrasts; the rest of a film is
+# unchanged to the bit. **Size** is the diameter of the circle with the lesion's mean area, as a share of the film's width (380
+# mm); **contrast** is the mean absolute change inside the lesion, in grey levels of [0, 1], none beyond 0.1, where an opacity
 # becomes a white ball. The score is the primary one.
 #
-# Two questions, two curves. *Dashed*: in what share of the films does the score rise when the lesion is put in? *Solid*: AUROC of
-# the films with the lesion against the films without, where it must stand out among the differences from film to film. Chance
-# is 0.5 in both. Dashed near 1 and solid near 0.5: the score notices the lesion, but films differ among themselves by more than it,
-# and only the solid curve is of use in practice. Drawings: a curve says what a method *can* see, not what it sees in patients.
+# Two questions, two curves. *Dashed*: in what share of the films does the score rise when the lesion is put in? *Solid*: AUROC
+# of the films with the lesion against the films without, where it must stand out among the differences from film to film.
+# Chance is 0.5 in both. Dashed near 1 and solid near 0.5: the score notices the lesion, but films differ among themselves by
+# more than it, and only the solid curve is of use in practice. Drawings: a curve says what a method *can* see, not what it sees
+# in patients.
 
 # %%
 from lib.cache import Preparation
@@ -262,6 +265,6 @@ if source.synthetic and trained:
     display(run.save_figure(figure, "psychometric"))
 
 # %% [markdown]
-# **So, which one?** The sentence under *The difference* answers it for these films. An interval that excludes zero says that other
-# patients of this kind would rank the two in the same order. It says nothing of another training, for this run has one seed, nor of
-# *why*: that is the next chapter's question.
+# **So, which one?** The sentence under *The difference* answers it for these films. An interval that excludes zero is evidence
+# that the order would be the same on other patients of this kind. It says nothing of another training, for this run has one
+# seed, nor of *why*: that is the next chapter's question.

@@ -9,9 +9,9 @@
 #
 # ## Would something trivial have done as well?
 #
-# On the RSNA test set that the MedIAnomaly benchmark uses, the view alone separates normal from lung opacity: films taken at the bedside
-# (AP) against films of standing patients (PA) have AUROC 0.79, while its published autoencoders reach 0.61 to 0.73. Those who lie in
-# bed are sicker. Every run therefore asks of itself what else could explain its result:
+# On the RSNA test set that the MedIAnomaly benchmark uses, the view alone separates normal from lung opacity: films taken at
+# the bedside (AP) against films of standing patients (PA) have AUROC 0.79, while its published autoencoders reach 0.61 to 0.73.
+# Those who lie in bed are sicker. Every run therefore asks of itself what else could explain its result:
 #
 # | check | what it asks |
 # |---|---|
@@ -22,15 +22,16 @@
 # | reading | what if the other reading of the labels counts? |
 # | on two sides | does a patient or a film stand on the test side and on another, as far as anybody can know? |
 #
-# A line's *AUROC* is that of the tag or feature; the methods' stand beside it, *on the same films*, with the primary score. An AUROC
-# below 0.5 separates too, the other way round: what counts is the distance from 0.5. Fewer than 10 films of a class get no number.
+# A line's *AUROC* is that of the tag or feature; the methods' stand beside it, *on the same films*, with the primary score. An
+# AUROC below 0.5 separates too, the other way round: what counts is the distance from 0.5. Fewer than 10 films of a class get
+# no number.
 #
-# A *method* below 0.5 has a reason as well. The residual of a network that copies is what is hard to copy: fine detail. If ill films hold
-# less of it, they score lower; compare the line *high-frequency energy*.
+# A *method* below 0.5 may have a reason as well, if its interval excludes 0.5. The residual of a network that copies is what is
+# hard to copy: fine detail. If ill films hold less of it, they score lower; compare the line *high-frequency energy*.
 #
-# Where the border or the lungs are *replaced*, the mean training film stands there, shifted to the brightness of the nearest pixel that
-# stays: nothing of the film's own, and no edge. A *black* hole, the usual control, is an anomaly itself and can hide what the rest of
-# the film gives away. What stands there decides much, so read the two together: neither is proof alone.
+# Where the border or the lungs are *replaced*, the mean training film stands there, shifted to the brightness of the nearest
+# pixel that stays: nothing of the film's own, and no edge. A *black* hole, the usual control, is an anomaly itself and can hide
+# what the rest of the film gives away. What stands there decides much, so read the two together: neither is proof alone.
 
 # %%
 from lib.audit import audit_table
@@ -46,8 +47,9 @@ audit_table(results["audit"])
 # %% [markdown]
 # ## This run, score by score
 #
-# Each method's AUROC on the test films under every score, at its last epoch. Read down a column for what the *score* does to one
-# method, along a line for what the *method* does to one score. The labels were needed to make this table; nothing was chosen by it.
+# Each method's AUROC on the test films under every score, at its last epoch. Read down a column for what the *score* does to
+# one method, along a line for what the *method* does to one score. The labels were needed to make this table; nothing was
+# chosen by it.
 
 # %%
 last = candidates[candidates["epoch"] == candidates.groupby("method")["epoch"].transform("max")]
@@ -70,11 +72,12 @@ display(score_matrix(last))
 # %% [markdown]
 # ## The published runs
 #
-# Runs on real films with several seeds, made by the commands in the README and kept in `research/results/`. A row's value is the
-# mean over the seeds, its interval the bootstrap's over patients of that mean; the lowest and the highest seed stand beside it.
-# Every time that anybody looked at these test films is in `research/results/looks.csv`. *Adult, strict* has 36 normal and 64 abnormal films: its intervals are about 0.1 wide to either side. The pediatric set is a quick start
-# and no evidence. In the files whose names end in *seconds* the U-Nets were trained for as long as RA takes, three times as many
-# epochs, instead of for as many images; in those that end in *128* the denoising U-Net has films of 128 px.
+# Runs on real films with several seeds, made by the commands in the README and kept in `research/results/`. A row's value is
+# the mean over the seeds, its interval the bootstrap's over patients of that mean; the lowest and the highest seed stand beside
+# it. Every time that anybody looked at these test films is in `research/results/looks.csv`. *Adult, strict* has 36 normal and
+# 64 abnormal films: its intervals are about 0.1 wide to either side. The pediatric set is a quick start and no evidence. In the
+# files whose names end in *seconds* the U-Nets were trained for as long as RA takes, three times as many epochs, instead of for
+# as many images; in those that end in *128* the denoising U-Net has films of 128 px, one halving more and a fifth fewer epochs.
 
 # %%
 import json
@@ -149,10 +152,10 @@ def forms(method):
 # ### How much is the score, how much the training?
 #
 # AUROC by map and method, the mean over the three pools, both forms and the seeds, so that nothing is picked. A line is one map
-# for all methods; the two of *ra encoder* look through RA's encoder at what others have reconstructed, too. If all the lines were
-# alike the score would not matter; if all the columns were, the training would not. The squares of the deviations from the
-# mean are split accordingly (two-way analysis of variance, lines without a gap): how far the columns' means lie apart, how far the
-# lines' do, and the rest, which neither explains: which map suits which method, and chance.
+# for all methods; the two of *ra encoder* look through RA's encoder at what others have reconstructed, too. If all the lines
+# were alike the score would not matter; if all the columns were, the training would not. The squares of the deviations from the
+# mean are split accordingly (two-way analysis of variance, lines without a gap): how far the columns' means lie apart, how far
+# the lines' do, and the rest, which neither explains: which map suits which method, and chance.
 
 # %%
 for name, study in mains.items():
@@ -182,8 +185,8 @@ for name, study in mains.items():
 # %% [markdown]
 # ### Does the reversed embedding loss matter?
 #
-# *si-vae* is RA without its reversed embedding loss; *vae* is RA without its game and so without that loss too. The networks, the images
-# and their order are the same.
+# *si-vae* is RA without its reversed embedding loss; *vae* is RA without its game and so without that loss too. The networks,
+# the images and their order are the same.
 
 # %%
 for name, study in mains.items():
@@ -193,8 +196,8 @@ for name, study in mains.items():
 # %% [markdown]
 # ### Does a U-Net that cannot copy beat RA?
 #
-# At equal images seen and, in the lists whose names end in *seconds*, at equal seconds. The plain *unet*, which can copy, stands beside
-# the others.
+# At equal images seen and, in the lists whose names end in *seconds*, at equal seconds. The plain *unet*, which can copy,
+# stands beside the others.
 
 # %%
 for name, study in against_ra.items():
@@ -206,8 +209,8 @@ for name, study in against_ra.items():
 # ### Does any of them beat frozen features?
 #
 # *knn* is the distance to the nearest training films in the features of a network that has seen photographs, and no X-ray, in
-# its training. It needs no training of its own. Its stages and its five neighbours were chosen once, with labels, on pediatric training
-# films; on the adult films nothing was chosen. Its features see films of the size that the methods see.
+# its training. It needs no training of its own. Its stages and its five neighbours were chosen once, with labels, on pediatric
+# training films; on the adult films nothing was chosen. Its features see films of the size that the methods see.
 
 # %%
 for name, study in published.items():
@@ -224,7 +227,8 @@ for name, study in published.items():
 # %% [markdown]
 # ### What others have published
 #
-# On other films, under other protocols: **not comparable** with the above, and with each other only where the protocol is the same.
+# On other films, under other protocols: **not comparable** with the above, and with each other only where the protocol is the
+# same.
 #
 # | method | AUROC | protocol | source |
 # |---|---|---|---|
@@ -240,9 +244,11 @@ for name, study in published.items():
 # %% [markdown]
 # ## So, what matters?
 #
-# Each question in one line, by the mean residual, of the published runs. Below, all their rows: one panel a set, one line a row. A circle
-# is the mean residual, a square the chosen score, a triangle the combined one; a bar is the 95 % interval, the small dots are the
-# seeds. Ask first whether a bar crosses 0.5, then whether *ra* lies to the right of *unet-denoising* and of *knn*.
+# Who ranks above whom in the published runs, one line a comparison, by the mean residual; how much is the score and how much
+# the training is answered above. The figure holds the rows of the sets at equal images seen, one panel a set. A circle is the
+# mean residual, or the only score of a row that makes no reconstructions; a square is the chosen score, a triangle the combined
+# one; a bar is the 95 % interval, the small dots are the seeds. Ask first whether a bar crosses 0.5. Whether *ra* ranks above
+# *unet-denoising* or *knn* the lines say, and not whether two bars overlap.
 
 # %%
 ASKED = {
@@ -250,7 +256,7 @@ ASKED = {
     "the reversal": ("si-vae", "ra"),
     "the game and the reversal": ("vae", "ra"),
     "a U-Net that cannot copy": ("unet-denoising", "ra"),
-    "frozen features": ("ra, chosen", "knn"),
+    "frozen features": ("ra", "knn"),
 }
 for name, study in mains.items():
     lines = [f"- {what}: {verdicts(differences(study, [pair])).removeprefix('- ')}" for what, pair in ASKED.items()]

@@ -3,11 +3,12 @@
 #
 # **Reads** `params`, `run`, `trained`, `test`, `scored`, `images`. **Leaves** nothing.
 #
-# An average hides its worst cases. These are, by rank and not by a threshold, the two abnormal films with the *lowest* scores (missed)
-# and the two normal ones with the *highest* (false alarms), for each method that this run has trained, with their reconstructions and
-# error maps; the best cases stand beside them. A normal film may bear the name of a finding that was mined from its report: the
-# radiologist disagreed. Look where the residual is bright. Inside the outline the method has seen the lesion; elsewhere a high score
-# was right for another reason. Beside a method stand the first two others.
+# An average hides its worst cases. These are, by rank and not by a threshold, the two abnormal films with the *lowest* scores
+# (missed) and the two normal ones with the *highest* (false alarms), for each method that this run has trained, with their
+# reconstructions and error maps; the best cases (*found*, *passed*) are rows of the same figure. A normal film may bear the
+# name of a finding that was mined from its report: the radiologist disagreed. Look where the residual is bright. Inside the
+# outline the method has seen the lesion; elsewhere a high score was right for another reason. Beside a method stand the first
+# two others.
 
 # %%
 from lib.figures import cases
@@ -19,8 +20,8 @@ for name in trained:
     display(run.save_figure(figure, f"{name}-cases"))
 
 # %% [markdown]
-# **So**: a method fails where the films that it *found* are brightest outside the outline, and where those that it *missed* are as dark
-# inside as elsewhere.
+# **So**: a method fails where the residual of a film that it *found* is brightest outside the outline, and where that of one
+# that it *missed* is as dark inside as elsewhere.
 #
 # ## What this cannot show
 #

@@ -16,9 +16,9 @@ explained = [verdict["sentence"] for verdict in results["audit"]["verdicts"].val
 display(
     Markdown(
         (f"**{SYNTHETIC}.**\n\n" if source.synthetic else "")
-        + f"**By how much?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
-        f"{evaluation['labels']}) {' and '.join(ranked)}.\n\n"
-        + f"**Which?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}\n\n"
+        + f"**Which?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
+        f"{evaluation['labels']}) {'; '.join(ranked)}.\n\n"
+        + f"**By how much?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}\n\n"
         + f"**Could something simpler explain it?** {' '.join(explained)}"
     )
 )
@@ -26,8 +26,8 @@ display(
 # %% [markdown]
 # ## What may be said of it, and what may not
 #
-# By rule, from the numbers alone: the same lists stand in `results.json`, under `claims`, where a program can read them. The rules
-# are in `lib/claims.py`.
+# By rule, from the numbers alone: the same lists stand in `results.json`, under `claims`, where a program can read them. The
+# rules are in `lib/claims.py`.
 
 # %%
 from lib.report import claimed
@@ -38,9 +38,10 @@ display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')
 # %% [markdown]
 # ## The answer in one picture
 #
-# All rows of this run as chapter 7 draws the published ones. The dashed line is the strongest tag or feature that needs no network at
-# all, the right way round: what lies left of it has shown nothing that could not be had for less. The published runs stand in
-# [chapter 7](07_what_matters.py). Every table of these pages is a file in `tables/`, every figure one in `figures/`.
+# All rows of this run as chapter 7 draws the published ones. The dashed line is the strongest tag or feature that needs no
+# network at all, the right way round: what lies left of it ranks no better than what could be had for less. The published runs
+# stand in [chapter 7](07_what_matters.py). The tables of results are files in `tables/`; every figure from chapter 1 on is one
+# in `figures/`.
 
 # %%
 rows = results["rows"]["methods"]
