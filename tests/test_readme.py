@@ -38,7 +38,9 @@ def studies(columns: Iterable[str], suffix: str = "") -> Iterator[tuple[str, dic
         yield column, study, one
 
 
-@pytest.mark.parametrize(("corner", "suffix"), [("AUROC", ""), ("AUROC at equal seconds", "-seconds")])
+@pytest.mark.parametrize(
+    ("corner", "suffix"), [("AUROC", ""), ("AUROC at equal seconds", "-seconds"), ("AUROC at 128 px", "-128")]
+)
 def test_a_table_of_aurocs_holds_the_tracked_results(corner, suffix):
     rows = table(corner)
     for column, _, one in studies(next(iter(rows.values())), suffix):
@@ -99,6 +101,6 @@ def test_every_file_that_the_readme_links_to_is_there():
 
 
 def test_every_params_file_that_the_readme_names_is_there():
-    named = set(re.findall(r"params/(\w+)\.yaml", README))
+    named = set(re.findall(r"params/([\w-]+)\.yaml", README))
     assert named >= {"demo", "adult", "pediatric", "unet", "ra", "both", "smoke"}
     assert not [name for name in named if not (ROOT / f"params/{name}.yaml").is_file()]
