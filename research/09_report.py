@@ -53,7 +53,7 @@ title = f"{origin}. Highest: {highest}, AUROC {rows[highest]['auroc']['value']:.
 if trivial:
     strongest = max(trivial, key=lambda one: one["away"])
     ax.axvline(0.5 + strongest["away"], color="black", linestyle="--", linewidth=1)
-    title += f"; without any network: {strongest['what']}, {0.5 + strongest['away']:.2f}"
+    title += f"\nWithout any network: {strongest['what']}, {0.5 + strongest['away']:.2f}"
 ax.set_title(title, fontsize=10)
 display(run.save_figure(figure, "answer"))
 run.finish()
