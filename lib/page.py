@@ -21,10 +21,8 @@ from lib.files import replacing
 
 QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real films, which are full of noise
 CONTENTS = "<!-- contents -->"
-CELL, INTERVAL = (
-    re.compile(r"(?<=<td>)[^<]+"),
-    re.compile(r"\d \[[^\]]*\]"),
-)  # of a table; a number's, to stay on its line
+CELL = re.compile(r"(?<=<td>)[^<]+")  # of a table
+INTERVAL = re.compile(r"\d \[[^\]]*\]")  # and the end of its number, which stay on one line
 STYLE = """
 :root { --ink: #1c2024; --soft: #5d6770; --line: #d9dee3; --paper: #fff; --shade: #f6f8fa; --link: #0b5cad; }
 * { box-sizing: border-box; }

@@ -12,16 +12,17 @@ ranked = [
     f"{name} reached AUROC {e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
     for name, e in evaluation["methods"].items()
 ]
-explained = [verdict["sentence"] for verdict in results["audit"]["verdicts"].values()]
-display(
-    Markdown(
-        (f"**{SYNTHETIC}.**\n\n" if source.synthetic else "")
-        + f"**Which?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
-        f"{evaluation['labels']}) {'; '.join(ranked)}.\n\n"
-        + f"**By how much?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}\n\n"
-        + f"**Could something simpler explain it?** {' '.join(explained)}"
-    )
-)
+audited = results["audit"]["verdicts"].values()
+answers = [
+    f"**Which?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
+    f"{evaluation['labels']}) {'; '.join(ranked)}.",
+    f"**By how much?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}",
+]
+place = 0 if any(verdict["explained"] for verdict in audited) else 2  # what explains a result is said before it
+answers.insert(place, f"**Could something simpler explain it?** {' '.join(one['sentence'] for one in audited)}")
+if source.synthetic:
+    answers.insert(0, f"**{SYNTHETIC}.**")
+display(Markdown("\n\n".join(answers)))
 
 # %% [markdown]
 # ## What may be said of it, and what may not
