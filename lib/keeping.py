@@ -6,6 +6,7 @@ copy short, it is not what its name says, and is never taken. Results keep their
 
 import errno
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from lib.files import replacing
 
 GENERATIONS = 2  # of each checkpoint: the newest may be on its way to the cloud when a machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted
+HASH = re.compile(r"\.[0-9a-f]{16}")  # another suffix is a reader's own copy
 STAYS = ("reconstructions", "wandb")  # made anew; the tracker's own
 
 
@@ -55,7 +57,9 @@ class Keeper:
     def take(self) -> None:
         """Copy the kept checkpoints that the run's folder lacks back into it, of each the newest that is whole."""
         taken = []
-        for name in sorted({file.stem for file in self.folder.glob("checkpoints/[!.]*.pt.*")}):
+        for rest in self.folder.glob("checkpoints/.*.tmp"):  # of a copy whose machine was taken away
+            rest.unlink(missing_ok=True)
+        for name in sorted({file.stem for file in self._generations("[!.]*.pt")}):
             target = self.run / "checkpoints" / name
             for file in [] if target.exists() else self._generations(name):
                 try:
@@ -81,24 +85,23 @@ class Keeper:
         files = [file for file in files if file.relative_to(self.run).parts[0] not in STAYS]
         self._keep(files, f"fetch what is in {self.run} before this machine is taken away")
         if not self._trouble:
-            wait = (
-                "; to upload it, Google Drive may take minutes: leave the runtime on" if _on_drive(self.folder) else ""
-            )
-            print(f"kept in {self.folder}{wait}")
+            wait = "; its upload to Google Drive may take minutes: leave the runtime on"
+            print(f"kept in {self.folder}{wait if _on_drive(self.folder) else ''}")
 
     def _keep(self, files: Iterable[Path], then: str) -> None:
         """Keep each file that has changed since it was kept; say what is in the way, and `then`, once."""
-        trouble = ""
-        for file in files:
-            stat = file.stat()
+        trouble, without = "", set()
+        for file in sorted(files, key=lambda file: -file.name.count(".")):  # unet.10.pt first: unet.pt builds on it
+            stat, method = file.stat(), file.name.partition(".")[0]
             state = (stat.st_size, stat.st_mtime_ns)
-            if self._known.get(file) == state:
+            if self._known.get(file) == state or method in without:
                 continue
             try:
                 if not self.folder.is_dir():  # as of an unmounted Drive: its folders must not be made on this disk
                     raise FileNotFoundError(errno.ENOENT, "the folder is gone")
                 self._copy_of(file)
             except OSError as error:
+                without.add(method)
                 trouble = f"{file.name} cannot be kept in {self.folder} ({error.strerror or error}): {then}"
             else:
                 self._known[file] = state
@@ -119,7 +122,7 @@ class Keeper:
 
     def _generations(self, name: str) -> list[Path]:
         """Return the kept copies of a checkpoint, newest first."""
-        files = self.folder.glob(f"checkpoints/{name}.*")
+        files = [file for file in self.folder.glob(f"checkpoints/{name}.*") if HASH.fullmatch(file.suffix)]
         return sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
 
 

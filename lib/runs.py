@@ -72,6 +72,7 @@ class Run:
         self.params, self.folder = params, folder
         self._sent: dict[str, int] = {}
         self._tracker: Any = None
+        self._finished = False
 
     @classmethod
     def start(cls, params: Params, base: Path) -> "Run":
@@ -223,6 +224,8 @@ class Run:
             import wandb
 
             self._tracker.log({f"figures/{name}": wandb.Image(str(file))})
+        if self._finished:
+            self.keep()
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
@@ -360,8 +363,9 @@ class Run:
             self._tracker.summary.update(figures)
 
     def finish(self) -> None:
-        """Mark the run as ok, close the tracker, keep the results."""
+        """Mark the run as ok, close the tracker, keep the results; a figure saved later is kept, and not tracked."""
         self.mark("ok")
         if self._tracker is not None:
             self._tracker.finish()
+        self._tracker, self._finished = None, True
         self.keep()

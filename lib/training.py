@@ -88,7 +88,7 @@ def train(
 
     Raises:
         TrainingError: There are fewer images than a batch holds, or none to validate on.
-        CheckpointError: The checkpoint was trained under other `settings`, or for more epochs.
+        CheckpointError: The checkpoint was trained under other `settings`, or for more epochs, or lacks kept weights.
         Diverged: A loss or the validation residual is NaN or infinite; the last good epoch is in `checkpoint`.
 
     """
@@ -106,6 +106,7 @@ def train(
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
     torch.manual_seed(seed)
     history = _resume(checkpoint, method, optimizers, scalers, settings, epochs)
+    kept(checkpoint, min(len(history) + 1, epochs), keep_every)
     log(history)
     batches = len(images) // batch_size
     with tqdm(
@@ -270,7 +271,8 @@ def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
     files = {n: _kept(checkpoint, n) for n in range(keep_every, epochs, keep_every)} if keep_every else {}
     if missing := [str(file) for file in files.values() if not file.is_file()]:
         raise CheckpointError(
-            f"{', '.join(missing)} are not there, and choose_every={keep_every} wants them: train anew"
+            f"{', '.join(missing)} are not there, and choose_every={keep_every} wants them: remove {checkpoint}, and "
+            "train anew"
         )
     return files | {epochs: checkpoint}
 

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from lib import keeping
+from lib.figures import Drawing
 from lib.keeping import Keeper, KeepingError
 from lib.runs import Run
+from lib.training import kept
 from lib.unet import UNetAutoencoder
 from tests.test_runs import divided, images, params
 
@@ -158,6 +161,35 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(tm
     assert not (tmp_path / "a").exists()
 
 
+def test_weights_of_an_earlier_epoch_are_kept_before_the_checkpoint_that_counts_on_them(run, tmp_path):
+    for name in ("unet.5.pt", "unet.10.pt", "ra.5.pt"):
+        write(run / "checkpoints" / name, name.encode() * 200)
+    with room(1500):  # unet.pt and ra.5.pt have less, unet.5.pt and unet.10.pt more
+        Keeper(tmp_path / "drive", run).keep_checkpoints()
+    assert [file.name.rpartition(".")[0] for file in copies(tmp_path)] == ["ra.5.pt"]
+    Keeper(tmp_path / "drive", run).keep_checkpoints()
+    assert copies(tmp_path)[0].name.startswith("unet.pt.")
+
+
+def test_a_readers_own_copy_stays_and_what_a_killed_copy_left_goes(run, tmp_path):
+    Keeper(tmp_path / "drive", run).keep_checkpoints()
+    folder = tmp_path / "drive/a/checkpoints"
+    for name in ("unet.pt.backup", "unet.pt.epoch20", ".unet.pt.0123456789abcdef.77.tmp"):
+        write(folder / name, b"0")
+    assert taken(tmp_path) == b"1" * 1000
+    write(run / "checkpoints/unet.pt", b"2" * 1000)
+    Keeper(tmp_path / "drive", run).keep_checkpoints()
+    assert {"unet.pt.backup", "unet.pt.epoch20"} < {file.name for file in folder.iterdir()}
+    assert not list(folder.glob(".*"))
+
+
+def test_a_figure_of_a_chapter_below_the_last_is_kept_too(tmp_path):
+    run = Run.start(params(run_dir="a", keep_in="drive"), tmp_path)
+    run.finish()
+    run.save_figure(Drawing(), "mine")
+    assert (tmp_path / "drive/a/figures/mine.png").is_file()
+
+
 class Disconnected(BaseException):
     pass
 
@@ -189,6 +221,33 @@ def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_sa
     assert [row["network/total"] for row in resumed] == [row["network/total"] for row in history]
     assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
     assert (tmp_path / "drive/a/status.json").read_text() == (tmp_path / "a/status.json").read_text()
+
+
+@pytest.mark.parametrize("copies_made", range(1, 7))
+def test_between_whichever_copies_the_machine_is_lost_all_weights_to_choose_from_are_there_at_the_end(
+    copies_made, tmp_path, monkeypatch
+):
+    split = divided()
+    given = params(run_dir="a", keep_in="drive", epochs=4, choose_every=1)
+    copy, made = keeping._copy, []
+
+    def lost(source, target, digest):
+        if len(made) == copies_made:
+            raise Disconnected
+        copy(source, target, digest)
+        made.append(source)
+
+    def train():
+        run = Run.start(given, tmp_path)
+        run.train("unet", UNetAutoencoder([4]), split, images(split))
+        return kept(run.checkpoint("unet"), 4, 1)
+
+    monkeypatch.setattr(keeping, "_copy", lost)
+    with pytest.raises(Disconnected):
+        train()
+    shutil.rmtree(tmp_path / "a")
+    monkeypatch.setattr(keeping, "_copy", copy)
+    assert list(train()) == [1, 2, 3, 4]
 
 
 def test_a_disk_that_is_full_while_a_run_trains_does_not_end_it(tmp_path, capsys):

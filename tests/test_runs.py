@@ -414,6 +414,7 @@ def test_a_figure_reaches_the_tracker(tmp_path):
     run = Run.start(params(run_dir="a", tracking="wandb"), tmp_path)
     run.save_figure(Figure(figsize=(2, 1)), "empty")
     run.finish()
+    run.save_figure(Figure(figsize=(2, 1)), "later")  # of a chapter below the one that finishes the run
     assert any("empty" in key for row in wandb_history(run.folder) for key in row)
 
 

@@ -401,6 +401,14 @@ def test_kept_weights_that_are_gone_are_named_and_those_that_are_there_are_not(f
     assert "here.2.pt" not in str(refusal.value)
 
 
+def test_a_resumed_training_whose_kept_weights_are_gone_ends_before_it_begins(fit, tmp_path):
+    fit(Toy(), epochs=4, keep_every=2)
+    (tmp_path / "here.4.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"here\.4\.pt are not there.*remove .*here\.pt, and train anew"):
+        fit(Toy(), epochs=6, keep_every=2)
+    assert len(read(tmp_path / "here.pt")["history"]) == 4
+
+
 # --- equal terms ------------------------------------------------------------------------------------------------------
 
 
