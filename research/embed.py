@@ -5,19 +5,25 @@ import ast
 import hashlib
 import importlib.util
 import json
+import linecache
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Container, Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 CELLS = "research/cells.json"  # written by the builder: file -> line above each code cell of it -> `content_id`
 
 
 def content_id(file: str, source: str, kind: str = "code") -> str:
-    """Return 12 hexadecimal digits that name a cell by its file, its type and its text, wherever it stands."""
-    return hashlib.sha256("\0".join([file, kind, source.strip()]).encode()).hexdigest()[:12]
+    """Return 12 hexadecimal digits that name a cell by its file, its type and its text, wherever it stands.
+
+    A chapter's number is a place too, and does not count.
+    """
+    unnumbered = re.sub(r"\b\d\d_", "", file)
+    return hashlib.sha256("\0".join([unnumbered, kind, source.strip()]).encode()).hexdigest()[:12]
 
 
 def library_files(root: Path) -> dict[str, Path]:
@@ -50,6 +56,7 @@ class Library:
         self.temporary = tempfile.TemporaryDirectory(prefix="imgae_dx_")
         self.folder = Path(self.temporary.name).resolve()
         self.stale: set[str] = set()  # modules that are, or import, something newer than what is in memory
+        self.reloaded: list[str] = []  # of which no note has told yet
         self.cell, self.cell_id, self.last = "", "", ""  # what runs; where the last unchanged cell before it begins
         shell.register_magic_function(self.embed, "cell", "embed")
         shell.events.register("pre_run_cell", self.begin)
@@ -59,12 +66,15 @@ class Library:
         """Write the text below the magic as file `line`; line n of the file is line n of the repository's."""
         name, text, state = line.strip(), cell.encode(), "unchanged"
         file = (self.folder / name).resolve()
+        old = file.read_bytes() if file.is_file() else None
         if self.folder not in file.parents:
             raise ValueError(f"%%embed {name}: wanted a file inside the notebook's folder, such as lib/x.py")
         if file.suffix == ".py":
             compile(cell, str(file), "exec", dont_inherit=True)  # a SyntaxError leaves the old file as it is
+            if old not in (None, text):
+                self.graph({f"lib.{file.stem}".removesuffix(".__init__"): text})  # as does a circle of imports
             self.come_first()
-        if not file.is_file() or file.read_bytes() != text:
+        if old != text:
             state = "new"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(text)
@@ -72,8 +82,10 @@ class Library:
                 Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
                 self.stale.add(f"lib.{file.stem}".removesuffix(".__init__"))
             importlib.invalidate_caches()
-        if reloaded := self.reload():
-            state = f"reloaded: {', '.join(reloaded)}; objects made before keep their old code{self.rerun(reloaded)}"
+        self.reload()
+        if told := self.reloaded:
+            self.reloaded = []
+            state = f"reloaded: {', '.join(told)}; objects made before keep their old code{self.rerun(told)}"
         print(f"{name}  {len(cell.splitlines())} lines  {state}")
 
     def come_first(self) -> None:
@@ -87,58 +99,75 @@ class Library:
             for name in foreign:
                 del sys.modules[name]
 
-    def reload(self) -> list[str]:
-        """Reload what is stale, in import order, and return its names; a module that fails stays as it was, and stale.
+    def graph(self, newer: dict[str, bytes]) -> dict[str, set[str]]:
+        """Return the library's modules in import order, each with those that it imports, as files and `newer` have them."""
+        files = library_files(self.folder)
+        texts = {name: file.read_bytes() for name, file in files.items()} | newer
+        graph = {name: library_imports(ast.parse(text), texts) - {name} for name, text in texts.items()}
+        try:
+            return {name: graph[name] for name in TopologicalSorter(graph).static_order() if name in graph}
+        except CycleError as error:
+            raise ImportError(f"modules import each other in a circle: {' <- '.join(error.args[1])}") from None
+
+    def reload(self) -> None:
+        """Reload what is stale, in import order; a module that fails stays as it was, and stale, as do its dependents.
 
         A module's old names go first, so that one which is no longer defined is missing as it would be after a restart.
         """
-        if not self.stale:
-            return []
-        files = library_files(self.folder)
-        graph = {name: library_imports(ast.parse(file.read_bytes()), files) - {name} for name, file in files.items()}
-        order = [name for name in TopologicalSorter(graph).static_order() if name in files]
-        for name in order:
-            if self.stale & graph[name]:
-                self.stale.add(name)
         self.stale &= sys.modules.keys()  # the others are read at their import
-        before = {}
-        try:
-            for name in [name for name in order if name in self.stale]:
-                values = vars(sys.modules[name])
-                before[name] = dict(values)
-                for key in before[name]:
-                    if not key.startswith("__") and f"{name}.{key}" not in sys.modules:
-                        del values[key]
-                try:
-                    importlib.reload(sys.modules[name])
-                except BaseException:
-                    values.update(before.pop(name))
-                    raise
+        if not self.stale:
+            return
+        graph = self.graph({})
+        for name, imported in graph.items():
+            if self.stale & imported and name in sys.modules:
+                self.stale.add(name)
+        before: dict[str, dict[str, object]] = {}
+        failed: dict[str, BaseException | None] = {}
+        for name in [name for name in graph if name in self.stale]:
+            if graph[name] & failed.keys():
+                failed[name] = None
+                continue
+            values = vars(sys.modules[name])
+            before[name] = dict(values)
+            for key in before[name]:
+                if not key.startswith("__") and f"{name}.{key}" not in sys.modules:
+                    del values[key]
+            try:
+                importlib.reload(sys.modules[name])
                 self.stale.discard(name)
-        finally:
-            self.rebind(before)
-        return list(before)
+            except BaseException as error:
+                failed[name] = error
+                values.clear()
+                values.update(before.pop(name))
+        self.reloaded += [name for name in before if name not in self.reloaded]
+        self.rebind(before)
+        if first := next(filter(None, failed.values()), None):
+            raise first
 
     def rebind(self, before: dict[str, dict[str, object]]) -> None:
         """Point the notebook's names at the reloaded modules' new values, where they still hold the old ones.
 
-        A function or class is known by identity. A constant is not (3 is 3 everywhere): it follows if an import
-        statement of an earlier cell gave it its name. A name whose value is no longer defined stays.
+        A function or class is known by identity. A constant is not (3 is 3 everywhere): it follows if the last import
+        statement of its name, in an earlier cell, gave it. A name whose value is no longer defined stays.
         """
         names, links = self.shell.user_ns, []
         for module, values in before.items():
             own = {id(value): key for key, value in values.items() if getattr(value, "__module__", None) == module}
             links += [(name, module, own[id(value)]) for name, value in names.items() if id(value) in own]
-        for _, tree in self.past():
-            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-            links += [(alias.asname or alias.name, node.module, alias.name) for node in imports for alias in node.names]
+        sources: dict[str, tuple[str | None, str]] = {}
+        for node in (node for _, tree in self.past() for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+            sources |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        links += [(name, *source) for name, source in sources.items()]
         for name, module, key in links:
             if name in names and key in before.get(module, ()) and names[name] is before[module][key]:
                 names[name] = vars(sys.modules[module]).get(key, names[name])
 
     def past(self) -> Iterator[tuple[int, ast.Module]]:
         """Yield number and syntax tree of each cell that has run, but for those that are no Python."""
-        for number, cell in enumerate(self.shell.user_ns.get("In", ())):
+        for number, cell in enumerate(self.shell.history_manager.input_hist_parsed):
+            raw = self.shell.history_manager.input_hist_raw[number]
+            if re.match(r"%%(?!embed\b)", raw):  # as %%time, above Python
+                cell = self.shell.transform_cell(raw.partition("\n")[2])
             try:
                 yield number, ast.parse(cell)
             except SyntaxError:  # that cell failed, so it named nothing
@@ -150,8 +179,10 @@ class Library:
         first = next((number for number, tree in self.past() if library_imports(tree, files) & {*reloaded}), None)
         if first is None:
             return ""
-        places = self.places(self.shell.history_manager.input_hist_raw[first])
-        return f"; run again from In[{first}] on{f', {places[0]}' if places else ''}"
+        raw = self.shell.history_manager.input_hist_raw
+        latest = max(number for number, cell in enumerate(raw) if cell == raw[first])  # the number that is on the page
+        places = self.places(raw[first])
+        return f"; run again from In[{latest}] on{f', {places[0]}' if places else ''}"
 
     def begin(self, info) -> None:
         """Note which cell runs now; `info` is an IPython ExecutionInfo, which in Colab's version 7 has no `cell_id`."""
@@ -203,5 +234,8 @@ class Library:
         self.show(kind, error, [*lines, place] if place else lines)
 
 
-if __name__ == "__main__" and "_library" not in globals():  # run again, the cell keeps the folder and what is imported
-    _library = Library(get_ipython())
+if __name__ == "__main__" and "embed" not in get_ipython().magics_manager.magics["cell"]:
+    # Run again, it keeps the folder and what is imported. It runs in names of its own, for a reader may import a `Path` too.
+    _text = "".join(linecache.getlines(content_id.__code__.co_filename))
+    exec(compile(_text, content_id.__code__.co_filename, "exec"), _own := {"__name__": "imgae_dx_setup"})
+    _own["Library"](get_ipython())

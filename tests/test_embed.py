@@ -206,6 +206,65 @@ def test_the_note_after_an_edit_names_the_line_to_run_again_from(tmp_path):
     assert last_line(said).endswith("; run again from In[6] on, research/02_b.py:9")
 
 
+def test_a_name_that_the_reader_takes_for_something_else_stops_no_edit(tmp_path):
+    use = "import lib.base"
+    taken = "from matplotlib.path import Path\nCELLS = json = ast = sys = library_files = content_id = traceback = None"
+    show = "print(lib.base.value())"
+    *_, quiet, said, after = kernel(tmp_path, cells(), INIT, BASE, use, taken, BASE.replace("1", "5"), show)
+    assert (quiet, after) == ("", "5\n")
+    assert said.startswith("lib/base.py  10 lines  reloaded: lib.base")
+    *_, said, after = kernel(tmp_path, INIT, BASE, "%reset -f", SETUP, use, BASE.replace("1", "5"), show)
+    assert said.startswith("lib/base.py  10 lines  reloaded: lib.base") and after == "5\n"
+
+
+def test_a_reload_that_failed_half_way_is_told_of_by_the_next_note(tmp_path):
+    use, later = "from lib.base import Thing", "import lib.user"
+    alone, renamed = INIT.replace("from .base import value\n", ""), BASE.replace("value", "other")
+    follows = USER.replace("import value", "import other")
+    *_, failed, healed = kernel(tmp_path, alone, BASE, USER, use, later, renamed, follows)
+    assert "ImportError" in failed
+    assert "reloaded: lib.base, lib.user;" in healed and healed.endswith("run again from In[5] on\n")
+
+
+def test_while_one_module_is_broken_another_still_takes_an_edit(tmp_path):
+    other = '%%embed lib/other.py\n"""Other."""\nLIMIT = 9\n'
+    use = "import lib.user, lib.other\nfrom lib.other import LIMIT"
+    *_, still, after = kernel(
+        tmp_path,
+        INIT,
+        BASE,
+        USER,
+        other,
+        use,
+        BASE.replace("LIMIT = 1", "1 / 0"),
+        other.replace("9", "8"),
+        "print(LIMIT)",
+    )
+    assert "ZeroDivisionError" in still and after == "8\n"
+
+
+def test_a_circle_of_imports_is_refused_by_name_and_leaves_the_old_file(tmp_path):
+    circle = BASE.replace("    return 1", "    import lib.user\n\n    return 1")
+    edited = BASE.replace("return 1", "return 7")
+    *_, said, _, after = kernel(tmp_path, INIT, BASE, USER, "import lib.user", circle, edited, "print(lib.user.DOUBLE)")
+    assert re.search(r"ImportError: modules import each other in a circle: lib\.\w+ <- lib\.\w+ <- lib\.\w+", said)
+    assert after == "14\n"
+
+
+def test_a_constant_follows_the_module_that_it_was_taken_from_last(tmp_path):
+    other = '%%embed lib/other.py\n"""Other."""\nLIMIT = 1\n'
+    use = "from lib.base import LIMIT\nfrom lib.other import LIMIT"
+    edits = BASE.replace("1", "5"), "print(LIMIT)", other.replace("1", "7"), "print(LIMIT)"
+    *_, before, _, after = kernel(tmp_path, INIT, BASE, other, use, *edits)
+    assert (before, after) == ("1\n", "7\n")
+
+
+def test_the_note_sees_an_import_below_a_magic_and_counts_cells_as_the_page_does(tmp_path):
+    use = "%%time\nfrom lib.base import LIMIT"
+    *_, said, after = kernel(tmp_path, INIT, BASE, use, INIT, BASE, use, BASE.replace("1", "5"), "print(LIMIT)")
+    assert said.endswith("run again from In[7] on\n") and after == "5\n"
+
+
 def notebook(*sources):
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (SETUP, *sources)])
 
