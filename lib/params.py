@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,8 +20,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CELL_TITLE = "# @title Parameters"
-KINDS = {"string": "str", "integer": "int", "number": "float"}  # JSON's name of a type -> Python's
-FORMS = {"string": "string", "integer": "integer", "number": "number", "array": "raw"}  # -> Colab's name of a field
+KINDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}  # JSON's name of a type -> Python's
+FORMS = {kind: kind for kind in KINDS} | {"array": "raw"}  # -> Colab's name of a field
 INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
 
 
@@ -169,23 +169,27 @@ class Params(BaseModel):
         """Take what the parameters cell, and the cell that papermill injected after it, assigned in `namespace`.
 
         Names and values are read from those two cells' text: so a misspelt name, which Python and papermill accept, is
-        found, and a chapter that has used a name since does no harm. Where there are no cells, as in an IDE, the names
-        in `namespace` count.
+        found, and a chapter that has used a name since does no harm. Each counts as it ran last, the later one more.
+        Where there are no cells, as in an IDE, the names in `namespace` count.
         """
         given = {name: namespace[name] for name in cls.model_fields if name in namespace}
-        for title in (CELL_TITLE, INJECTED_TITLE):
-            cells = [
-                cell for cell in namespace.get("In", []) if re.match(rf"{title}\s*({{.*}})?\s*$", cell.split("\n")[0])
-            ]
+        cells = [_below_magic(cell) for cell in namespace.get("In", [])]
+        own = [n for n, cell in enumerate(cells) if _is_parameters(cell, cls.model_fields.keys())][-1:]
+        injected = [n for n, cell in enumerate(cells) if cell.split("\n")[0].rstrip() == INJECTED_TITLE][-1:]
+        for number in sorted(own + injected):
             try:
-                nodes = ast.parse(cells[-1] if cells else "").body
+                nodes = ast.parse(cells[number]).body
             except SyntaxError as error:
                 raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
             for node in nodes:
-                if isinstance(node, ast.Assign | ast.AnnAssign):
-                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                if not isinstance(node, ast.Assign | ast.AnnAssign):
+                    found = ast.unparse(node).split("\n")[0]
+                    raise ParameterError(
+                        f"`{found}` does not set a parameter; the cell takes lines `name = value` only"
+                    )
+                value = _literal(node.value)
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
-                    value = _literal(node.value)
                     given.update(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
         return cls(**given)
 
@@ -198,13 +202,21 @@ class Params(BaseModel):
         lines = [CELL_TITLE]
         for name, field in cls.model_fields.items():
             schema = cls._schema(name)
+            try:
+                kind = KINDS.get(schema.get("type", "")) or f"list[{KINDS[schema['items']['type']]}]"
+            except KeyError:
+                raise TypeError(
+                    f"Params.{name} has no form field: {schema}; wanted text, a number, true or false, or a list of one"
+                ) from None
             form: dict[str, Any] | list[str] = schema.get("enum") or {"type": FORMS[schema["type"]]}
             if isinstance(form, dict):
                 form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
-            kind = KINDS.get(schema["type"]) or f"list[{KINDS[schema['items']['type']]}]"
             allowed = "" if "enum" in schema else _allowed(schema).partition(", ")[2]
             about = f"{field.description}{allowed and f' ({allowed})'}"
-            lines.append(f"{name}: {kind} = {json.dumps(field.default)}  # @param {json.dumps(form)} # {about}")
+            default = (
+                field.default if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
+            )
+            lines.append(f"{name}: {kind} = {default}  # @param {json.dumps(form, ensure_ascii=False)} # {about}")
         return "\n".join(lines)
 
     @classmethod
@@ -294,14 +306,23 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "array":
         fewest = f", at least {schema['minItems']} in all" if "minItems" in schema else ""
         return f"a list, each entry {_allowed(schema['items'])}{fewest}"
-    limits = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    words = {"integer": "an integer", "number": "a number", "string": "text"}[schema["type"]]
+    limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    words = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}[
+        schema["type"]
+    ]
     return ", ".join([words, *(f"{text} {schema[key]:,}" for key, text in limits.items() if key in schema)])
+
+
+def _below_magic(cell: str) -> str:
+    """Return a cell of IPython's `In` as Python, without a `%%time` above it."""
+    magic = re.match(r"get_ipython\(\)\.run_cell_magic\(.*\)\s*\Z", cell, re.S)
+    return ast.literal_eval(ast.parse(cell).body[0].value.args[2]) if magic else cell  # type: ignore[attr-defined]
+
+
+def _is_parameters(cell: str, known: Set[str]) -> bool:
+    """Say whether this is the parameters cell: by its title, or, if a reader took that, by what it assigns."""
+    titled = re.match(rf"(#.*\n|\s*\n)*{CELL_TITLE}\b", cell)
+    return bool(titled) or len(known & set(re.findall(r"^(\w+)\s*(?::[^=\n]*)?=", cell, re.M))) > len(known) / 2
 
 
 def _literal(value: ast.expr | None) -> Any:

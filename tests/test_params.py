@@ -9,7 +9,8 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from pydantic import ValidationError
+from IPython.core.inputtransformer2 import TransformerManager
+from pydantic import Field, ValidationError
 
 from lib.params import ParameterError, Params, project_root
 
@@ -266,6 +267,50 @@ def test_a_cell_that_is_corrected_and_run_again_is_read_in_its_last_form():
     wrong, right = Params.cell().replace("epochs: int = 20", "epoch: int = 3"), Params.cell()
     params = Params.from_notebook(notebook(wrong, right.replace("epochs: int = 20", "epochs: int = 8")))
     assert params == Params(epochs=8)
+
+
+@pytest.mark.parametrize("title", ["# mine\n# @title Parameters", "# @title Parameters of mine", "", "\n# 1"])
+def test_a_cell_that_lost_its_title_is_still_the_parameters_cell(title):
+    retitled = Params.cell().replace("# @title Parameters", title).replace("epochs: int = 20", "epochs: int = 55")
+    assert Params.from_notebook(notebook(Params.cell(), retitled)).epochs == 55
+
+
+def test_a_cell_below_a_magic_is_read_too():
+    timed = Params.cell().replace("epochs: int = 20", "epochs: int = 55")
+    ran = TransformerManager().transform_cell(f"%%time\n{timed}")
+    assert Params.from_notebook({"In": ["", Params.cell(), ran]}).epochs == 55
+
+
+def test_the_parameters_cell_run_again_wins_over_what_was_injected_before():
+    again = Params.cell().replace("epochs: int = 20", "epochs: int = 33")
+    assert Params.from_notebook(notebook(Params.cell(), "# Parameters\nepochs = 11", again)).epochs == 33
+
+
+@pytest.mark.parametrize("line", ["epochs += 5", "if True:\n    epochs = 7", "import os"])
+def test_a_line_that_sets_no_parameter_is_refused(line):
+    with pytest.raises(ParameterError, match=re.escape(f"`{line.splitlines()[0]}` does not set a parameter")):
+        Params.from_notebook(notebook(f"{Params.cell()}\n{line}"))
+
+
+def test_one_line_can_set_two_parameters():
+    params = Params.from_notebook(notebook(f"{Params.cell()}\nseed = epochs = 6\nra_warmup_epochs = 2"))
+    assert (params.seed, params.epochs) == (6, 6)
+
+
+def test_a_switch_has_a_form_field_and_a_setting_without_one_is_refused_by_name():
+    class More(Params):
+        mirror: bool = Field(True, description="a switch")
+        name: str = Field("Zoë 😀", description="text")
+
+    cell = More.cell()
+    assert 'mirror: bool = True  # @param {"type": "boolean"} # a switch' in cell
+    assert More.from_notebook(notebook(cell)) == More()
+
+    class Maybe(Params):
+        count: int | None = Field(None, description="none or a number")
+
+    with pytest.raises(TypeError, match=r"Params\.count has no form field"):
+        Maybe.cell()
 
 
 def test_text_in_a_numbers_place_is_refused_in_the_notebook_too():
