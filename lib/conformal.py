@@ -49,11 +49,8 @@ def p_values(reference: np.ndarray, scores: np.ndarray) -> np.ndarray:
         if missing := int(np.isnan(array).sum()):
             raise ValueError(f"{missing} of {array.size} {name} are NaN: see how they were made")
     n, columns = len(reference), int(np.prod(scores.shape[1:]))
-    below = np.empty((len(scores), columns), dtype=int)
-    for j, (known, new) in enumerate(
-        zip(reference.reshape(n, columns).T, scores.reshape(len(scores), columns).T, strict=True)
-    ):
-        below[:, j] = np.searchsorted(np.sort(known), new)
+    pairs = zip(reference.reshape(n, columns).T, scores.reshape(len(scores), columns).T, strict=True)
+    below = np.stack([np.searchsorted(np.sort(known), new) for known, new in pairs], axis=1)
     return ((1 + n - below) / (n + 1)).reshape(scores.shape)
 
 
@@ -61,7 +58,12 @@ def combine(p: np.ndarray, how: str = "fisher") -> np.ndarray:
     """Return one number a film, (k,), from its p-values, (k, m) in (0, 1]; higher is more anomalous.
 
     `how` names one of `COMBINATIONS`. The p-values of one film depend on each other, so that no textbook distribution
-    gives the level: see `combined_p_values`. Raises ValueError for another name, another shape or p outside (0, 1].
+    gives the level. The combination's own p-value does, `p_values` of it among calibration films that have passed
+    through the same reference. The promise: for a film exchangeable with these, given the reference and all that was
+    fitted or chosen before, P(p <= alpha) <= alpha for every alpha, whatever the scores and their dependence. The
+    probability is over film and calibration films together; given one calibration half the rate is random
+    (`achieved_rate`). It says nothing of another hospital's films, and holds nearly where patients have several films.
+    Raises ValueError for another name, another shape or p outside (0, 1].
     """
     p = np.asarray(p)
     if how not in COMBINATIONS:
@@ -69,24 +71,6 @@ def combine(p: np.ndarray, how: str = "fisher") -> np.ndarray:
     if p.ndim != 2 or not p.shape[1] or not ((p > 0) & (p <= 1)).all():
         raise ValueError(f"p-values of shape {p.shape}: expected (films, scores), at least one score, all in (0, 1]")
     return COMBINATIONS[how](p)
-
-
-def combined_p_values(
-    reference: np.ndarray, calibration: np.ndarray, scores: np.ndarray, how: str = "fisher"
-) -> np.ndarray:
-    """Return one p-value a film, (k,), from m scores: `reference` (a, m), `calibration` (b, m) and `scores` (k, m).
-
-    Each score is ranked among the reference films, the p-values are combined, and the combination is ranked among the
-    calibration films, which have passed through the same.
-
-    The promise: for a film whose scores are exchangeable with those of the b calibration films, given the reference and
-    all that was fitted or chosen before, P(p <= alpha) <= alpha for every alpha, whatever the distribution of the m
-    scores and their dependence. It is marginal: the probability is over the film and the draw of the calibration films
-    together. Given one calibration half, the rate is a random number around alpha (`achieved_rate`). It says
-    nothing about films of another hospital, and holds only nearly where patients have several films.
-    """
-    known, new = (combine(p_values(reference, films), how) for films in (calibration, scores))
-    return p_values(known, new)
 
 
 def achieved_rate(b: int, alpha: float, films: int | None = None, level: float = 0.95) -> Rate:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib.conformal import COMBINATIONS, achieved_rate, combine, combined_p_values, p_values
+from lib.conformal import COMBINATIONS, achieved_rate, combine, p_values
 
 M = 3  # scores a film
 
@@ -29,6 +29,12 @@ def mixed(random, shape):
     """Scores that contradict each other, of different scales and tails, one of them rounded."""
     one = random.standard_normal(shape)
     return np.stack([one, -one + 0.1 * random.standard_normal(shape), np.round(np.exp(3 * one))], axis=-1)
+
+
+def combined_p_values(reference, calibration, scores, how="fisher"):
+    """One p-value a film: each score ranked in the reference half, their combination in the calibration half."""
+    known, new = (combine(p_values(reference, films), how) for films in (calibration, scores))
+    return p_values(known, new)
 
 
 def rates(draw, a, b, alpha, how, repeats, films=20):
