@@ -5,6 +5,7 @@ residuals one colour map whose limits are printed. Figures are made for the widt
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from io import BytesIO
 from textwrap import fill
@@ -62,6 +63,10 @@ class Drawing(Figure):
             said.append(": ".join(filter(None, (ax.get_title(), axes, entries))))
         said += ["; ".join(text.get_text() for text in legend.get_texts()) for legend in self.legends]
         return ". ".join(" ".join(words.split()) for words in said if words)
+
+
+if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+    shell.display_formatter.formatters["image/png"].for_type(Drawing, Drawing._repr_png_)  # or pyplot's for any Figure
 
 
 def look(row: str) -> tuple[str, str]:

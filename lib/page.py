@@ -179,7 +179,7 @@ class _Renderer(IPythonRenderer):
 def _mathml(tex: str, display: Literal["block", "inline"]) -> str:
     """Return TeX as MathML that needs no `mathvariant`, which browsers have dropped; as it is where it is not TeX."""
     try:
-        mathml = convert(tex, display=display)
+        mathml = re.sub("(<mi>log</mi>)(?=<m)", r"\1<mspace width='0.17em'/>", convert(tex, display=display))
     except Exception:  # the converter's errors have no common base; a report is worth more than a formula
         return f"<code>{escape(tex)}</code>"
     return re.sub(r'<mi mathvariant="(script|double-struck|bold)">([A-Za-z])<', _letter, mathml)

@@ -156,7 +156,7 @@ work = reckoned()
 
 def takes(chapter):
     """Say how long a chapter takes."""
-    minutes = sum(work[chapter].values()) / 60 + 0.3  # figures
+    minutes = sum(work.get(chapter, {}).values()) / 60 + 0.3  # figures
     print(f"This chapter takes {f'about {minutes:.0f} minutes' if minutes >= 1.5 else 'a minute or less'} here.")
 
 

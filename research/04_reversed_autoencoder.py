@@ -140,11 +140,9 @@ if relatives:
     left.legend(fontsize=8, frameon=False)
     middle.set(xlabel="KL, nats", ylabel="share of films below", title="of films it has not seen")
     if "decoder/reconstruction" in rows:
-        right.plot(rows["epoch"], rows["decoder/reconstruction"], color=INK, label="error of reconstructions")
+        right.plot(rows["epoch"], rows["decoder/reconstruction"], ".-", color=INK, label="error of reconstructions")
     if "encoder/rejection" in rows:
-        right.plot(
-            rows["epoch"], rows["encoder/rejection"], color=shades["reconstruction"], linestyle="--", label="rejection"
-        )
+        right.plot(rows["epoch"], rows["encoder/rejection"], ".--", color=shades["reconstruction"], label="rejection")
     right.set(xlabel="epoch", ylabel="mean over the epoch, log scale", yscale="log", title="what each player pays")
     right.legend(fontsize=8, frameon=False)
     games = [] if "encoder/rejection" not in rows else rows["epoch"][rows["encoder/rejection"].notna()]

@@ -57,7 +57,8 @@ last = candidates[candidates["epoch"] == candidates.groupby("method")["epoch"].t
 
 def shaded(matrix):
     """Return a table of AUROCs, the darker the higher."""
-    style = matrix.style.format("{:.2f}", na_rep="–").background_gradient("Greys", vmin=0.4, vmax=1.0)
+    style = matrix.style.format("{:.2f}", na_rep="–")
+    style = style.background_gradient("Greys", vmin=0.4, vmax=1.0, text_color_threshold=0.179)  # equal contrast there
     return style.highlight_null("white")
 
 

@@ -2,18 +2,22 @@
 
 import copy
 import itertools
+from pathlib import Path
 from typing import get_args
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from nbclient import NotebookClient
 
 from lib import figures
 from lib.params import Params
 
+ROOT = Path(__file__).parents[1]
 METHODS = ["unet", "ra", "mean image"]
 TEST = pd.DataFrame({"id": [f"image-{i}" for i in range(60)], "label": ["normal"] * 30 + ["abnormal"] * 30})
 TEST = TEST.assign(finding=TEST["label"].map({"normal": "", "abnormal": "Edema"}), ra=np.linspace(0, 1, 60))
@@ -75,6 +79,14 @@ def test_no_words_are_cut_off_at_the_edge(name):
 
 def test_a_notebook_shows_a_figure_without_pyplot():
     assert figures.image_grid(IMAGES)._repr_png_()[0].startswith(b"\x89PNG")
+
+
+def test_a_notebook_that_also_uses_pyplot_still_shows_the_text_that_stands_for_a_figure():
+    code = "from lib.figures import Drawing\nimport matplotlib.pyplot as plt\nplt.plot([1])\nfigure = Drawing()\n"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{code}figure.suptitle('three words');\nfigure")])
+    shown = NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute().cells[0]
+    [about] = [output.metadata["image/png"] for output in shown.outputs if output.output_type == "execute_result"]
+    assert about["alt"] == "three words"
 
 
 @pytest.mark.parametrize("name", DRAWN)
