@@ -14,17 +14,19 @@ import argparse
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.evaluation import threshold_at
-from lib.files import write_json
+from lib.files import replacing, write_json
 from lib.judging import read_candidates
 from lib.runs import Run
 from lib.uncertainty import Bootstrap, bootstrap, over_seeds
 
 RESAMPLES = 2000
+WIDTH = 260  # characters of a line of results: twice a screen, for there are many
 METRICS = ("auroc", "average_precision")
 SCORES = ("", ", chosen", ", combined")
 
@@ -197,13 +199,25 @@ def study(folders: list[Path]) -> dict:
     }
 
 
+def laid_out(content: Any, indent: str = "") -> str:
+    """Return content as JSON in which a line holds all that has room in it, for the notebook shows these files."""
+    line = json.dumps(content, allow_nan=False)
+    if len(indent + line) <= WIDTH:
+        return line
+    deeper, named = f"{indent} ", isinstance(content, dict)
+    entries = content.items() if named else [(None, value) for value in content]
+    lines = [f"{deeper}{json.dumps(key) + ': ' if named else ''}{laid_out(value, deeper)}" for key, value in entries]
+    return f"{line[0]}\n{f',{chr(10)}'.join(lines)}\n{indent}{line[-1]}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("to", type=Path, help="the file of results to write, .json; or the folder to keep the runs in")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of scored runs of one set, or as they were kept")
     given = parser.parse_args()
     if given.to.suffix == ".json":
-        write_json(given.to, study(given.runs))
+        with replacing(given.to) as file:
+            file.write(f"{laid_out(study(given.runs))}\n".encode())
     else:
         for folder in given.runs:
             keep(Run.open(folder), given.to / folder.name)

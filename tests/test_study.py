@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from lib import cli
+from research.study import laid_out
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -93,6 +94,15 @@ def test_a_difference_is_that_of_the_seeds_that_both_rows_have(made):
         common = a.keys() & b.keys()
         assert common == ({"0"} if "vae" in first else {"0", "1"})
         assert difference["value"] == pytest.approx(np.mean([a[seed] - b[seed] for seed in common]), abs=1e-4)
+
+
+def test_a_line_of_a_result_holds_what_has_room_in_it_and_nothing_is_lost(made, tmp_path):
+    study, _ = made
+    text = laid_out(study)
+    assert json.dumps(json.loads(text)) == json.dumps(study)
+    lines = text.splitlines()
+    assert '   "widths": [4, 8],' not in lines and '  "widths": [4, 8],' in lines and max(map(len, lines)) < 300
+    assert laid_out({"a": {"b": [1, "]"]}, "c": {}}) == '{"a": {"b": [1, "]"]}, "c": {}}'
 
 
 def test_no_choice_is_better_than_its_oracle(made):
