@@ -32,7 +32,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from research.chapter import BuildError, Chapter, identify, link, needed, read, with_parameters
+from research.chapter import BuildError, Chapter, identify, link, needed, read_all, text_of, with_parameters
 from research.embed import CELLS, content_id, library_files, library_imports
 
 for name in [name for name in OPTIONAL if sys.modules[name] is None]:
@@ -68,16 +68,16 @@ def build(root: Path, number: str = "") -> NotebookNode:
 
 def read_chapters(root: Path) -> list[Chapter]:
     """Return the chapters in reading order, the parameters cell as `lib.params.Params` generates it."""
-    files = sorted(root.glob("research/[0-9][0-9]_*.py"))
-    if not files:
+    chapters = read_all(root)
+    if not chapters:
         raise BuildError("no chapters found: wanted files such as research/00_question.py")
-    chapters = [read(file.relative_to(root).as_posix(), file.read_bytes().decode()) for file in files]
     tagged = [(chapter, cell) for chapter in chapters for cell in chapter.tagged("parameters")]
     if len(tagged) != 1:
         places = ", ".join(cell.metadata.imgae_dx.source for _, cell in tagged) or "none"
         raise BuildError(f'wanted one cell tagged "parameters" in all chapters, as papermill sets one; found {places}')
     if not (root / "lib/params.py").is_file():
         raise BuildError("lib/params.py is not there; the parameters cell is generated from its class Params")
+    parse("lib/params.py", text_of(root, "lib/params.py").encode())
     cell = runpy.run_path(str(root / "lib/params.py"), run_name="lib.params")["Params"].cell()
     return [with_parameters(chapter, cell) if chapter.tagged("parameters") else chapter for chapter in chapters]
 
@@ -97,7 +97,7 @@ def stitch(root: Path, chapters: list[Chapter], number: str = "") -> NotebookNod
             files |= results(root)
         for file, purpose in files.items():
             if file not in embedded:
-                embedded[file] = (root / file).read_bytes().decode()
+                embedded[file] = text_of(root, file)
                 library += embed(file, embedded[file], purpose, file)
         if any(chapter.code()) and not any(cell.metadata.get("id") == "setup" for cell in cells):
             library.insert(0, folded(new_code_cell((ROOT / SETUP).read_bytes().decode().rstrip()), "setup", SETUP))
@@ -210,13 +210,8 @@ def results(root: Path) -> dict[str, str]:
         largest = max(files, key=lambda file: file.stat().st_size).relative_to(root)
         raise BuildError(f"{RESULTS} holds {size:,} bytes, wanted at most {RESULTS_LIMIT:,}; the largest is {largest}")
     names = [file.relative_to(root).as_posix() for file in files]
-    for name, file in zip(names, files, strict=True):
-        try:
-            empty = not file.read_bytes().decode()
-        except UnicodeDecodeError:
-            raise BuildError(f"{name} is not text; the notebook takes text only, such as JSON and CSV") from None
-        if empty:
-            raise BuildError(f"{name} is empty, and so would be its cell, which IPython refuses; fill or remove it")
+    if empty := [name for name in names if not text_of(root, name)]:
+        raise BuildError(f"{empty[0]} is empty, and so would be its cell, which IPython refuses; fill or remove it")
     return {name: f"Results of published runs: `{name}`" for name in names}
 
 
@@ -244,10 +239,11 @@ def check(root: Path) -> list[str]:
     new = stitch(root, chapters)
     if not (root / NOTEBOOK).is_file():
         return [*found, f"{NOTEBOOK} is not there"]
-    old = (root / NOTEBOOK).read_bytes().decode()
-    if old == text(new):
+    content = (root / NOTEBOOK).read_bytes()
+    if content == text(new).encode():
         return found
     try:
+        old = content.decode()
         parts, wanted = by_source(json.loads(old)), by_source(new)
     except (KeyError, TypeError, ValueError):
         return [*found, f"{NOTEBOOK} was not written by this builder, or was damaged"]
@@ -255,7 +251,7 @@ def check(root: Path) -> list[str]:
     if changed != [BUILDER]:
         changed = [name for name in changed if name != BUILDER]  # contents and lines follow from the others
     differing = [(name, parts.get(name, ""), wanted.get(name, "")) for name in changed] or [(NOTEBOOK, old, text(new))]
-    return found + [f"{name} differs\n{difference(*pair)}" for name, *pair in differing]
+    return found + [f"{name} differs\n{difference(*pair) or '    in line ends alone'}" for name, *pair in differing]
 
 
 def by_source(notebook: Mapping[str, Any]) -> dict[str, str]:
@@ -268,10 +264,13 @@ def by_source(notebook: Mapping[str, Any]) -> dict[str, str]:
 
 
 def difference(old: str, new: str, most: int = 12) -> str:
-    """Return the first lines of a unified diff, indented, none longer than a screen."""
-    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0))[2:]
+    """Return the first lines of a unified diff, indented; a line that is longer than a screen counts as several."""
+    screens = (
+        [part for line in text.splitlines() for part in re.findall(".{1,150}", line) or [""]] for text in (old, new)
+    )
+    lines = list(difflib.unified_diff(*screens, lineterm="", n=0))[2:]
     more = [f"... and {len(lines) - most} more lines"] if len(lines) > most else []
-    return "\n".join(f"    {line[:160]}" for line in lines[:most] + more)
+    return "\n".join(f"    {line}" for line in lines[:most] + more)
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:

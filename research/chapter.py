@@ -16,11 +16,15 @@ from nbformat import NotebookNode
 from research.embed import content_id
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
-DRAWS = re.compile(r"\bsave_figure\(|\blib\.(figures|charts)\b")
+NAME = re.compile(r"research/(\d\d)_\w+\.py", re.A)
+TEMPLATE = "research/template.py"
+DRAWING = ("lib.figures", "lib.charts")
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
-LINK = re.compile(  # code and mathematics come first: what they hold is no link
-    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|[^\[\]])*)\]\(([^\s()]+)([^()]*)\)",
-    re.S,
+LINK = re.compile(  # escapes, code and mathematics come first: what they hold is no link; last what cannot be followed
+    r"\\.|```.*?```|~~~.*?~~~|`(?:[^`\n]|\n(?![ \t]*\n))*`|\$\$.*?\$\$|\$[^$\n]*\$"
+    r"|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|[^\[\]])*)\]\(\s*((?:[^\s()]|\([^\s()]*\))+)([^()]*)\)"
+    r"|(\]\(|^ {0,3}\[[^\]\n]+\]:|<img\b|<a\s[^>]*href)",
+    re.S | re.M,
 )
 
 
@@ -41,9 +45,14 @@ class Chapter(NamedTuple):
         return self.cells[0]
 
     @property
+    def number(self) -> str:
+        """The two digits of the file's name."""
+        return Path(self.name).name[:2]
+
+    @property
     def heading(self) -> str:
         """The question."""
-        return self.title.source.split("\n")[0].removeprefix("# ")
+        return self.title.source.split("\n")[0].removeprefix("# ").rstrip()
 
     def code(self) -> Iterator[tuple[int, str]]:
         """Yield each code cell's text, and the number of the line above its first."""
@@ -56,14 +65,44 @@ class Chapter(NamedTuple):
                 yield above, cell.source
 
     def tagged(self, tag: str) -> list[NotebookNode]:
-        """Return the cells with this tag."""
-        return [cell for cell in self.cells if tag in cell.metadata.get("tags", [])]
+        """Return the code cells with this tag."""
+        return [cell for cell in self.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
+
+
+def text_of(root: Path, name: str) -> str:
+    """Return a source file's text; BuildError if a notebook could not hold it to the byte and run."""
+    try:
+        text = (root / name).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise BuildError(
+            f"{name} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    if "\r" in text or text.startswith("\ufeff"):
+        raise BuildError(f"{name} has line ends of Windows or a byte order mark; save it as plain UTF-8 with ends \\n")
+    return text
+
+
+def read_all(root: Path) -> list[Chapter]:
+    """Return the chapters in reading order; BuildError if a file means to be one and its name or title is in the way."""
+    names = [f"research/{file.name}" for file in sorted(root.glob("research/*.py"))]
+    sources = {name: text_of(root, name) for name in names if name != TEMPLATE}
+    meant = [name for name in sources if re.match(r"research/\d\d_", name) or HEADER.match(sources[name])]
+    if misnamed := [name for name in meant if not NAME.fullmatch(name)]:
+        raise BuildError(f"{misnamed[0]} holds cells, so it is a chapter; wanted a name such as research/10_mine.py")
+    chapters = [read(name, sources[name]) for name in meant]
+    for before, chapter in itertools.combinations(chapters, 2):
+        if before.number == chapter.number or before.heading == chapter.heading:
+            raise BuildError(f"{before.name} and {chapter.name} have the same number or title; change one")
+    for chapter in chapters:
+        if (given := re.match(r"\d+", chapter.heading)) and int(given[0]) != int(chapter.number):
+            raise BuildError(f"{chapter.name}: `{chapter.heading}` has another number than its file; change one")
+    return chapters
 
 
 def read(name: str, source: str) -> Chapter:
     """Return the chapter; BuildError names the line of what a reader of the notebook would miss in it."""
     try:
-        ast.parse(source, name)  # magics are comments in a chapter, so it is Python
+        tree = ast.parse(source, name)  # magics are comments in a chapter, so it is Python
     except SyntaxError as error:
         raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None
     cells = jupytext.reads(source, fmt="py:percent").cells
@@ -73,25 +112,37 @@ def read(name: str, source: str) -> Chapter:
             f"{name} has {len(cells)} cells, but {len(starts)} lines `# %%`; wanted one at the start of each cell, "
             "and none inside a string"
         )
-    for cell, line in zip(cells, starts, strict=True):
+    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        raise BuildError(
+            f"{name}:{min(starts, default=1)}: no title; the first cell must be markdown that starts with `# `"
+        )
+    lines = source.split("\n")
+    for cell, line, end in zip(cells, starts, [*starts[1:], len(lines) + 1], strict=True):
         cell.metadata.pop("lines_to_next_cell", None)  # jupytext's note to itself
         cell.metadata["imgae_dx"] = {"source": f"{name}:{line}"}
+        code = [n for n in range(line, end - 1) if lines[n].strip() and not lines[n].startswith("#")]
+        if cell.cell_type == "markdown" and code and not re.match(r"[rR]?(\"{3}|'{3})", lines[code[0]]):
+            raise BuildError(f"{name}:{code[0] + 1}: code in a cell of prose, where it is text; write `# %%` above it")
     chapter = Chapter(name, source, cells)
     chapter.title.metadata.setdefault("id", Path(name).stem)  # so that links survive a reworded title
     for cell in chapter.tagged("parameters"):
         cell.metadata.setdefault("id", "parameters")  # its text is generated, so an id made from it would change
-    if chapter.title.cell_type != "markdown" or not chapter.title.source.startswith("# "):
-        raise BuildError(f"{name}:{starts[0]}: no title; the first cell must be markdown that starts with `# `")
     if not chapter.heading.endswith("?"):
         raise BuildError(
             f"{name}:{starts[0]}: `{chapter.heading}` asks nothing; a chapter's title is the question that it answers, "
             "such as `# 3 Which one wins?`"
         )
     coded = max((n for n, cell in enumerate(cells) if cell.cell_type == "code"), default=0)
-    if not DRAWS.search(cells[coded].source) and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
+    draws = {"save_figure"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in DRAWING:
+            draws |= {alias.asname or alias.name for alias in node.names}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.lineno > starts[coded]]
+    drawn = draws & {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in calls}
+    if not drawn and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
             f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
-            "question, by `run.save_figure(...)` or a function of `lib.figures`, or let an image stand below it"
+            "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below it"
         )
     return chapter
 
@@ -105,7 +156,10 @@ def with_parameters(chapter: Chapter, text: str) -> Chapter:
     line = chapter.source.count("\n", 0, start)
     for node in ast.parse(body).body + ast.parse(text).body:
         try:
-            ast.literal_eval(node.value)
+            [target] = node.targets if isinstance(node, ast.Assign) else [node.target]
+            ast.literal_eval(
+                node.value if isinstance(target, ast.Name) and not isinstance(node, ast.AugAssign) else target
+            )
         except (AttributeError, ValueError):
             raise BuildError(
                 f"{chapter.name}:{line + node.lineno}: `{ast.unparse(node)}` is no plain value; papermill sets "
@@ -186,13 +240,18 @@ def link(root: Path, chapters: list[Chapter], kept: list[Chapter]) -> None:
     shown = {cell.metadata.id for chapter in kept for cell in chapter.cells}
     linked = {chapter.title.metadata.id for chapter in kept}
 
-    def resolve(match: re.Match) -> str:
-        image, label, address, rest = match.groups()
+    def resolve(match: re.Match, at: int = 0) -> str:
+        image, label, address, rest, lost = match.groups()
+        line = at or int(first) + 1 + cell.source.count("\n", 0, match.start())
+        if lost:
+            raise BuildError(
+                f"{name}:{line}: what begins with {lost.strip()} cannot be followed; wanted [text](address) or "
+                "![text](file), on one line and not empty"
+            )
         if address is None:
             return match[0]
-        line = int(first) + 1 + cell.source.count("\n", 0, match.start())
-        label = LINK.sub(resolve, label)
-        if not re.match(r"[a-z][a-z0-9+.-]*:", address):
+        label = LINK.sub(lambda inner: resolve(inner, line), label)
+        if not re.match(r"(https?|mailto|data):", address, re.I):
             if image:
                 address = data_address(root / Path(name).parent / address, f"{name}:{line}")
             else:

@@ -231,10 +231,31 @@ def test_check_reports_a_notebook_that_is_missing_damaged_or_edited_by_hand(proj
         "{}",
         "[]",
         good.replace('"T4"', '"A100"'),
-        good.replace("\n", "\r\n"),
     ):
         put(project, NOTEBOOK, bad)
         assert check(project) != []
+    put(project, NOTEBOOK, good.replace("\n", "\r\n"))
+    assert check(project) == [f"{NOTEBOOK} differs\n    in line ends alone"]
+    (project / NOTEBOOK).write_bytes(good.encode("utf-16"))
+    assert "was damaged" in check(project)[0]
+
+
+def test_check_shows_of_a_long_line_the_part_that_differs(project, capsys):
+    help_text = " ".join(map(str, range(100)))
+    change(project, "lib/params.py", "# passes", f"# passes {help_text}")
+    write(project)
+    change(project, "lib/params.py", " 99", " 99 new")
+    assert main(["--check"], project) == 1
+    assert re.search(r"^ +-.* 99$", said := capsys.readouterr().out, re.M) and re.search(r"^ +\+.* 99 new$", said, re.M)
+
+
+def test_a_renumbered_chapter_keeps_the_ids_of_its_cells(project):
+    before = {cell.id for cell in build(project).cells}
+    content = (project / "research/02_look.py").read_text().replace("# # 2 ", "# # 7 ")
+    (project / "research/02_look.py").unlink()
+    put(project, "research/07_look.py", content)
+    after = {cell.id for cell in build(project).cells}
+    assert before - after == {"02_look", "library-02_look"}
 
 
 def test_embedded_files_equal_the_originals_and_unneeded_ones_are_left_out(project):
@@ -326,6 +347,23 @@ def test_import_module_of_anything_else_is_left_alone(project):
         ("research/03_x.py", "# %%\nx = 1\n", "research/03_x.py:1: no title"),
         ("research/03_x.py", "# %% [markdown]\n# ## Too deep\n", "research/03_x.py:1: no title"),
         ("research/03_x.py", "# %% [markdown]\n# # 3 What?\n\n# %%\nx = = 1\n", "research/03_x.py:5: invalid syntax"),
+        ("research/03_x.py", "# %% [markdown]\n# # 3 What?\n\nx = 1\n", "research/03_x.py:4: code in a cell of prose"),
+        ("research/03_x.py", "# %% [markdown]\r\n# # 3 What?\r\n", "research/03_x.py has line ends of Windows"),
+        ("research/03_x.py", "# %% [markdown]\n# # 4 What?\n", "research/03_x.py: `4 What.` has another number"),
+        ("research/02_x.py", "# %% [markdown]\n# # 2 What?\n", "02_look.py and research/02_x.py have the same number"),
+        (
+            "research/03_x.py",
+            "# %% [markdown]\n# # 2 How does it look?\n",
+            "research/03_x.py have the same number or title",
+        ),
+        (
+            "research/3-x.py",
+            "# %% [markdown]\n# # 3 What?\n",
+            "research/3-x.py holds cells, so it is a chapter; wanted",
+        ),
+        ("research/03_my x.py", "# %% [markdown]\n# # 3 What?\n", "research/03_my x.py holds cells"),
+        ("lib/zero.py", '\ufeff"""The first number."""\n', "lib/zero.py has .* a byte order mark"),
+        ("lib/params.py", "class Params:\n    x = = 1\n", "lib/params.py:2: invalid syntax"),
         ("research/03_x.py", "x = 1\n\n# %%\ny = 1\n", "3 cells, but 2 lines"),
         ("research/03_x.py", "# %% [markdown]\n# # 3\n\n# %%\nx = '''\n# %%\n'''\n", "3 cells, but 4 lines"),
         (
@@ -348,9 +386,10 @@ def test_what_cannot_be_built_is_refused_by_name(project, name, content, complai
         build(project)
 
 
-def test_a_binary_result_is_refused_by_name(project):
-    (project / "research/results/b.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BuildError, match=r"b\.bin is not text"):
+@pytest.mark.parametrize("name", ["research/results/b.bin", "research/03_x.py"])
+def test_what_is_not_text_is_refused_by_name(project, name):
+    (project / name).write_bytes(b'"""Gr\xf6\xdfe."""\n')
+    with pytest.raises(BuildError, match=rf"{name} is not text in UTF-8 \(.* at byte 5\)"):
         build(project)
 
 
@@ -400,6 +439,35 @@ def test_links_lead_to_any_markdown_cell_with_an_id_and_what_is_code_or_mathemat
     assert sources["why"] == '<a id="scrollTo=why"></a>\n\nBecause.'
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<img src="no.png">',
+        '<a class="x" href="09_no.py">x</a>',
+        "[1]: 09_no.py",
+        "[x]()",
+        "[a [b [c]] d](no.png)",
+        "costs \\$5, see [x](09_no.py), or \\$6",
+        "a ` and [x](09_no.py)\n#\n# and another `",
+        "![x](attachment:a.png)",
+        "![x](file:///a.png)",
+        "![x](a(1).png)",
+        "[x](\n# 09_no.py)",
+        "[![x](no.png)](01_run.py)",
+    ],
+)
+def test_a_link_or_an_image_in_a_form_that_could_go_nowhere_unseen_is_refused_by_line(project, text):
+    put(project, "research/03_x.py", chapter() + f"\n# %% [markdown]\n# Text\n#\n# {text}\n")
+    with pytest.raises(BuildError, match=r"research/03_x\.py:9[ :]"):
+        build(project)
+
+
+def test_a_fence_of_tildes_holds_no_link_and_between_two_prices_there_is_one(project):
+    put(project, "research/03_x.py", chapter(text="\\$5, [x](01_run.py), \\$6\n#\n# ~~~\n# [y](09_no.py)\n# ~~~"))
+    [cell] = [cell for cell in build(project).cells if cell.id == "03_x"]
+    assert "\\$5, [x](#scrollTo=01_run), \\$6\n\n~~~\n[y](09_no.py)\n~~~" in cell.source
+
+
 @pytest.mark.parametrize("address", ["09_no.py", "#no", "02_look.py#no", "../README.md", "#parameters", "no.png"])
 def test_a_link_to_nowhere_is_refused_by_line(project, address):
     put(project, "research/03_x.py", chapter() + f"\n# %% [markdown]\n# Text\n#\n# and [a link]({address}).\n")
@@ -425,24 +493,41 @@ def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by
     with pytest.raises(BuildError, match=r"research/03_x\.py:1: `3 A statement` asks nothing"):
         build(project)
     file, draws = project / "research/03_x.py", 'run.save_figure(figure, "x")'
-    for code in ("print(1)", f"{draws}\n\n# %%\nprint(1)"):
+    file.write_text("")
+    with pytest.raises(BuildError, match=r"research/03_x\.py:1: no title"):
+        build(project)
+    for code in ("print(1)", f"{draws}\n\n# %%\nprint(1)", f"# {draws}\n1", "import lib.figures"):
         file.write_text(chapter(code=code))
         line = 6 + 3 * code.count("# %%")
         with pytest.raises(BuildError, match=rf"research/03_x\.py:{line}: the chapter ends without a .*save_figure"):
             build(project)
     put(project, "lib/figures.py", '"""Figures."""\n')
-    for code in ("from lib.figures import cases\n\ncases()", draws, "print(1)\n" + FIGURE):
+    for code in (
+        "from lib.figures import cases\n\ncases()",
+        "from lib.figures import cases\n\n# %%\ncases()",
+        draws,
+        "print(1)\n" + FIGURE,
+    ):
         file.write_text(chapter(code=code))
         build(project)
 
 
-@pytest.mark.parametrize("line", ["steps = epochs * 10", "steps: int = len(name)", "import os", "f(1)", "x: int"])
+@pytest.mark.parametrize(
+    "line", ["steps = epochs * 10", "steps: int = len(name)", "import os", "f(1)", "x: int", "epochs += 5", "a = b = 1"]
+)
 def test_what_is_no_plain_value_in_the_parameters_cell_is_refused_by_line_and_not_overwritten(project, line):
     change(project, "research/01_run.py", "epochs: int = 3  # passes\n", f"epochs: int = 3  # passes\n{line}\n")
     before = (project / "research/01_run.py").read_bytes()
     with pytest.raises(BuildError, match=re.escape(f"research/01_run.py:8: `{line}` is no plain value")):
         write(project)
     assert (project / "research/01_run.py").read_bytes() == before
+
+
+def test_a_cell_of_prose_is_no_parameters_cell(project):
+    change(project, "research/01_run.py", ' tags=["parameters"]', "")
+    change(project, "research/02_look.py", '[markdown] id="why"', '[markdown] tags=["parameters"]')
+    with pytest.raises(BuildError, match="found none"):
+        build(project)
 
 
 def test_a_settings_model_that_computes_in_its_cell_is_refused(project):
@@ -478,9 +563,8 @@ def test_one_chapter_comes_with_those_whose_names_it_reads_and_with_nothing_else
     assert capsys.readouterr().out == "notebooks/04_mine.ipynb is written\n"
     assert not (project / NOTEBOOK).exists()
     notebook = nbformat.read(project / "notebooks/04_mine.ipynb", as_version=4)
-    titles = [
-        cell.source.split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ") and "?" in cell.source
-    ]
+    prose = [cell.source.split("\n")[0] for cell in notebook.cells if cell.cell_type == "markdown"]
+    titles = [line for line in prose if line.startswith("# ")]
     assert titles == ["# 0 Which one?", "# 1 Does it run?", "# 3 What more?", "# 4 Is it mine?"]
     assert "See 2, 3 and 5." in notebook.cells[-3].source  # of what is not there, the text alone
     assert embedded(notebook).keys() == {CELLS, "lib/__init__.py", "lib/params.py"}
