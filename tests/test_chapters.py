@@ -1,9 +1,12 @@
 """The chapters outside the notebook: type-checked as one script, run by cells as an IDE does, paired with .ipynb."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jupytext
@@ -21,7 +24,6 @@ SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
 CHECKER = [sys.executable, "-m", "mypy", "--allow-redefinition-new", "--local-partial-types", "--allow-untyped-defs"]
 CHECKER += ["--disable-error-code=operator"]  # what a torch module calls its own may be a tensor, to the checker
 BUILTIN = ["from typing import Any", "from IPython.display import display", "def get_ipython() -> Any: ..."]
-PAIR = [sys.executable, "-m", "jupytext", "--quiet", "--update", "--to", "ipynb"]  # as `make pair` does
 
 
 def cells(chapter: Path) -> list[nbformat.NotebookNode]:
@@ -53,21 +55,45 @@ def test_a_name_that_no_chapter_defines_is_found_with_its_line(tmp_path):
     assert f"{CHAPTERS[-1].name}:{last + 1}: error" in checked(tmp_path / "chapters.py", "print(evaluatoin)\n")
 
 
-def test_pairing_leaves_the_chapter_alone_and_the_chapter_wins(tmp_path):
-    chapter, pair = tmp_path / "03_unet.py", tmp_path / "03_unet.ipynb"
+def pair(folder):
+    """Run `make pair` in a folder with chapters; return what it complains of."""
+    make = [
+        "make",
+        "--silent",
+        "--file",
+        ROOT / "Makefile",
+        f"BIN={Path(sys.executable).parent}",
+        "--old-file=.venv/ready",
+    ]
+    return subprocess.run([*make, "pair"], cwd=folder, capture_output=True, text=True, timeout=120).stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_pairing_leaves_the_chapter_alone_keeps_outputs_and_overwrites_no_edit(tmp_path):
+    chapter, paired = tmp_path / "research/03_unet.py", tmp_path / "research/03_unet.ipynb"
     text = (ROOT / "research/03_unet.py").read_text()
+    chapter.parent.mkdir()
     chapter.write_text(text)
-    subprocess.run([*PAIR, str(chapter)], check=True, timeout=120)
-    first = nbformat.read(pair, as_version=4)
+    assert pair(tmp_path) == ""
+    first = nbformat.read(paired, as_version=4)
     output = nbformat.v4.new_output("stream", text="kept")
     next(cell for cell in first.cells if cell.cell_type == "code").outputs = [output]
-    first.cells[0].source = "# edited in the wrong place"
-    nbformat.write(first, pair)
-    subprocess.run([*PAIR, str(chapter)], check=True, timeout=120)
-    second = nbformat.read(pair, as_version=4)
-    assert chapter.read_text() == text
-    assert [cell.source for cell in second.cells] == [cell.source for cell in jupytext.reads(text, "py:percent").cells]
+    nbformat.write(first, paired)
+    chapter.write_text(text.replace("## Its best chance", "## Its chance"))
+    os.utime(paired, (time.time() - 60,) * 2)
+    assert pair(tmp_path) == ""
+    second = nbformat.read(paired, as_version=4)
+    wanted = jupytext.reads(chapter.read_text(), "py:percent").cells
+    assert [cell.source for cell in second.cells] == [cell.source for cell in wanted]
     assert next(cell for cell in second.cells if cell.cell_type == "code").outputs == [output]
+    second.cells[0].source = "# edited in the wrong place"
+    nbformat.write(second, paired)
+    os.utime(paired, (time.time() + 60,) * 2)
+    assert "03_unet.ipynb was edited after research/03_unet.py: put what you want to keep into the .py" in pair(
+        tmp_path
+    )
+    assert nbformat.read(paired, as_version=4).cells[0].source == "# edited in the wrong place"
+    assert chapter.read_text() == text.replace("## Its best chance", "## Its chance")
 
 
 def test_git_and_the_notebook_know_nothing_of_a_paired_file():
