@@ -25,7 +25,7 @@ FILLED = 300  # dots of a group; more are thinned
 
 def percent(share: float) -> str:
     """A share in [0, 1] as "95 %"."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * round(share, 9):.0f} %"  # 1 - 0.975 is more than 0.025
 
 
 def headline(results: dict) -> str:

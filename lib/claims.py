@@ -31,7 +31,7 @@ def promise(results: Results) -> dict[str, Any] | None:
     if FALSE_ALARM_RATE * (n + 1) < 1:
         return None
     rate = achieved_rate(n, FALSE_ALARM_RATE, rows["n_normal"])
-    came = {name: 1 - one["threshold"]["specificity"] for name, one in rows["methods"].items() if one["threshold"]}
+    came = {m: round(1 - one["threshold"]["specificity"], 9) for m, one in rows["methods"].items() if one["threshold"]}
     return {"promised": FALSE_ALARM_RATE, "low": rate.low, "high": rate.high, "rows": came}
 
 

@@ -140,7 +140,7 @@ def identity_test(names):
 def copying(shares):
     """Say it in words."""
     return "\n".join(
-        f"- *{name}* gives back {100 * of['square']:.0f} % of a square and {100 * of['shuffle']:.0f} % of a shuffled patch; its mean "
+        f"- *{name}* gives back {round(100 * of['square'])} % of a square and {round(100 * of['shuffle'])} % of a shuffled patch; its mean "
         f"residual on new normal films is {of['residual']:.3f}."
         for name, of in shares.iterrows()
     )

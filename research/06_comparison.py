@@ -186,7 +186,8 @@ if choices:
         ax.remove()
     figure.supxlabel("how well a score separates painted lesions (AUROC)", fontsize=10)
     figure.supylabel("how well it separates test films (AUROC)", fontsize=10)
-    display(pd.DataFrame({name: one._asdict() for name, one in lost.items()}).T.rename_axis("method"))
+    costs = {name: one._replace(gap=round(one.gap, 3))._asdict() for name, one in lost.items()}
+    display(pd.DataFrame(costs).T.rename_axis("method"))
     display(run.save_figure(figure, "choice"))
 
 # %% [markdown]
@@ -230,6 +231,7 @@ if source.synthetic and trained:
                 ]
     detected = pd.DataFrame(detected)
     areas = detected[(detected["measure"] == "AUROC") & (detected["contrast"] == contrasts[at_contrast])]
+    areas = areas.assign(size=areas["size"].map("{:.2f}".format))
     display(areas.pivot(index=["finding", "size"], columns="method", values="value").round(2))
 
 # %%

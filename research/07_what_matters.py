@@ -42,7 +42,9 @@ test = table[table["side"] == "test"].reset_index(drop=True)
 results = explain(run, table, trained, split, images)
 for verdict in results["audit"]["verdicts"].values():
     display(Markdown(f"**{verdict['sentence']}**"))
-audit_table(results["audit"])
+checks = audit_table(results["audit"])
+display(checks[checks["normal / abnormal"] != "–"].drop(columns="said"))
+checks.loc[checks["said"] != "", ["said"]]
 
 # %% [markdown]
 # ## This run, score by score
@@ -59,7 +61,7 @@ def shaded(matrix):
     """Return a table of AUROCs, the darker the higher."""
     style = matrix.style.format("{:.2f}", na_rep="–")
     style = style.background_gradient("Greys", vmin=0.4, vmax=1.0, text_color_threshold=0.179)  # equal contrast there
-    return style.highlight_null("white")
+    return style.highlight_null(props="background-color: white; color: black")
 
 
 def score_matrix(scores):

@@ -55,6 +55,10 @@ def drawn(methods: list[str], table: pd.DataFrame, results: dict) -> dict[str, F
     }
 
 
+def test_a_rate_reads_the_same_whichever_way_it_was_computed():
+    assert charts.percent(3 / 120) == charts.percent(1 - 117 / 120) == "2 %"
+
+
 @pytest.mark.parametrize(("methods", "table", "results"), [(METHODS, TABLE, RESULTS), (ALL, ALL_TABLE, ALL_RESULTS)])
 def test_charts_of_two_and_of_all_methods_fit_a_notebook_cut_no_words_and_change_nothing(methods, table, results):
     before = table.copy(), copy.deepcopy(results)
