@@ -185,7 +185,16 @@ def names(chapter: Chapter) -> tuple[set[str], set[str]]:
         for one in scope.get_symbols():
             if one.is_referenced() and (scope is top or one.is_global()) and one.get_name() not in made:
                 reads.add(one.get_name())
-    for node in ast.walk(ast.parse(chapter.source)):
+    tree, begun = ast.parse(chapter.source), set()
+    for node in tree.body:  # a value made of the one before, as in `table = table[:3]`, takes that over
+        named = [one for one in ast.walk(node) if isinstance(one, ast.Name)]
+        if isinstance(node, ast.Assign):
+            given = {one.id for one in node.targets if isinstance(one, ast.Name)}
+            reads |= (given & {one.id for one in named if isinstance(one.ctx, ast.Load)}) - begun
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            reads |= {node.target.id} - begun
+        begun |= {one.id for one in named if isinstance(one.ctx, ast.Store)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
             made.add(node.value.id)
     return reads, made

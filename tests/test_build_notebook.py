@@ -581,6 +581,14 @@ def test_a_chapter_also_comes_with_those_that_fill_what_it_reads(project):
     assert "# 2 How does it look?" not in text(build(project, "06"))
 
 
+@pytest.mark.parametrize("line", ["more = {**more, 1: 2}", "more |= {1: 2}", "more = 0\nmore = more + 1"])
+def test_a_chapter_also_comes_with_what_it_takes_over_and_gives_another_value(project, line):
+    for name, content in LATER.items():
+        put(project, name, content)
+    put(project, "research/06_all.py", chapter("6 Is that all?", code=line))
+    assert ("# 3 What more?" in text(build(project, "06"))) == (line[:8] != "more = 0")
+
+
 @pytest.mark.parametrize("number", ["7", "0", "04_mine.py"])
 def test_a_chapter_that_is_not_there_is_answered_with_those_that_are(project, capsys, number):
     assert main(["--chapter", number], project) == 1
