@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from lib.environment import on_colab
@@ -35,9 +36,7 @@ class Keeper:
     def __init__(self, keep_in: Path, run: Path) -> None:
         """Open the folder `keep_in`/<the run's name>, mounting Google Drive where it lies there.
 
-        Raises:
-            KeepingError: It cannot be written, or it is the run's own.
-
+        Raises KeepingError if it cannot be written, or is the run's own.
         """
         self.run, self.folder = run, keep_in / run.name
         self._known: dict[Path, tuple[int, int]] = {}  # size and time of what was kept, by file
@@ -57,16 +56,21 @@ class Keeper:
     def take(self) -> None:
         """Copy the kept checkpoints that the run's folder lacks back into it, of each the newest that is whole."""
         taken = []
-        for rest in self.folder.glob("checkpoints/.*.tmp"):  # of a copy whose machine was taken away
-            rest.unlink(missing_ok=True)
-        for name in sorted({file.stem for file in self._generations("[!.]*.pt")}):
-            target = self.run / "checkpoints" / name
-            for file in [] if target.exists() else self._generations(name):
+        for rest in self.folder.rglob(".*.tmp"):  # of a copy whose machine was taken away
+            with suppress(OSError):
+                rest.unlink()
+        cut = set()
+        for name in sorted({file.stem for file in self._generations("[!.]*.pt")}):  # unet.10.pt before unet.pt
+            target, copies = self.run / "checkpoints" / name, self._generations(name)
+            if name.partition(".")[0] in cut:  # the copy before may not count on it
+                copies = copies[1:] + copies[:1]
+            for file in [] if target.exists() else copies:
                 try:
                     _copy(file, target, file.suffix[1:])
                 except Cut:
                     print(f"{file} had been cut short, and is deleted", file=sys.stderr)
                     file.unlink()
+                    cut.add(name.partition(".")[0])
                 except OSError as error:
                     print(f"{file} cannot be read ({error.strerror})", file=sys.stderr)
                 else:
@@ -91,10 +95,10 @@ class Keeper:
     def _keep(self, files: Iterable[Path], then: str) -> None:
         """Keep each file that has changed since it was kept; say what is in the way, and `then`, once."""
         trouble, without = "", set()
-        for file in sorted(files, key=lambda file: -file.name.count(".")):  # unet.10.pt first: unet.pt builds on it
-            stat, method = file.stat(), file.name.partition(".")[0]
+        for file in sorted(files):  # unet.10.pt before unet.pt, which is resumed from and counts on it
+            stat, method = file.stat(), (file.parent, file.name.partition(".")[0])
             state = (stat.st_size, stat.st_mtime_ns)
-            if self._known.get(file) == state or method in without:
+            if self._known.get(file) == state or (file.suffix == ".pt" and method in without):
                 continue
             try:
                 if not self.folder.is_dir():  # as of an unmounted Drive: its folders must not be made on this disk

@@ -106,6 +106,8 @@ def train(
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
     torch.manual_seed(seed)
     history = _resume(checkpoint, method, optimizers, scalers, settings, epochs)
+    if not _kept(checkpoint, len(history)).is_file():  # cut short on its way to another disk
+        _keep(checkpoint, method, len(history), keep_every)
     kept(checkpoint, min(len(history) + 1, epochs), keep_every)
     log(history)
     batches = len(images) // batch_size
@@ -136,9 +138,7 @@ def train(
             }
             before = history[-1] if history else dict.fromkeys(spent, 0)
             history.append({"epoch": epoch, **row, **{key: before[key] + spent[key] for key in spent}})
-            if keep_every and (epoch + 1) % keep_every == 0:
-                with replacing(_kept(checkpoint, epoch + 1)) as file:
-                    torch.save({"method": method.state_dict()}, file)
+            _keep(checkpoint, method, epoch + 1, keep_every)
             _save(checkpoint, method, optimizers, scalers, settings, history)
             log(history)
             progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {row['validation/residual']:.4f}")
@@ -261,6 +261,13 @@ def _kept(checkpoint: Path, epochs: int) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}.{epochs}{checkpoint.suffix}")
 
 
+def _keep(checkpoint: Path, method: Method, epochs: int, keep_every: int) -> None:
+    """Keep the weights after so many epochs beside the checkpoint, if it is their turn."""
+    if keep_every and epochs and epochs % keep_every == 0:
+        with replacing(_kept(checkpoint, epochs)) as file:
+            torch.save({"method": method.state_dict()}, file)
+
+
 def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
     """Return the files that hold the weights after so many epochs, by that number; the last is the checkpoint itself.
 
@@ -271,8 +278,8 @@ def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
     files = {n: _kept(checkpoint, n) for n in range(keep_every, epochs, keep_every)} if keep_every else {}
     if missing := [str(file) for file in files.values() if not file.is_file()]:
         raise CheckpointError(
-            f"{', '.join(missing)} are not there, and choose_every={keep_every} wants them: remove {checkpoint}, and "
-            "train anew"
+            f"{', '.join(missing)} are not there, and choose_every={keep_every} wants them: remove {checkpoint}, also "
+            "from where keep_in keeps it, and train anew"
         )
     return files | {epochs: checkpoint}
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -194,33 +195,54 @@ class Disconnected(BaseException):
     pass
 
 
-class Interrupted(UNetAutoencoder):
-    def moves(self, images, epoch=0):
-        if epoch == 2:
-            raise Disconnected
-        return super().moves(images, epoch)
+def interrupted(at):
+    """A U-Net whose machine is taken away in this epoch."""
+
+    class Interrupted(UNetAutoencoder):
+        def moves(self, images, epoch=0):
+            if epoch == at:
+                raise Disconnected
+            return super().moves(images, epoch)
+
+    return Interrupted([4])
 
 
 def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_same_weights(tmp_path):
     split = divided()
     sides, given = images(split), params(run_dir="a", keep_in="drive", epochs=4)
+    unet = partial(UNetAutoencoder, [4])
 
     def train(kind, base, given):
         run = Run.start(given, base)
         torch.manual_seed(0)
-        method = kind([4])
+        method = kind()
         history = run.train("unet", method, split, sides)
         return run, method.state_dict(), history
 
-    _, wanted, history = train(UNetAutoencoder, tmp_path / "whole", params(run_dir="a", epochs=4))
+    _, wanted, history = train(unet, tmp_path / "whole", params(run_dir="a", epochs=4))
     with pytest.raises(Disconnected):
-        train(Interrupted, tmp_path, given)
+        train(lambda: interrupted(2), tmp_path, given)
     shutil.rmtree(tmp_path / "a")
-    run, weights, resumed = train(UNetAutoencoder, tmp_path, given)
+    run, weights, resumed = train(unet, tmp_path, given)
     run.finish()
     assert [row["network/total"] for row in resumed] == [row["network/total"] for row in history]
     assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
     assert (tmp_path / "drive/a/status.json").read_text() == (tmp_path / "a/status.json").read_text()
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_from_where_it_can(epoch, tmp_path):
+    split = divided()
+    given = params(run_dir="a", keep_in="drive", epochs=6, choose_every=2)
+    with pytest.raises(Disconnected):
+        run = Run.start(given, tmp_path)
+        run.train("unet", interrupted(epoch), split, images(split))
+    shutil.rmtree(tmp_path / "a")
+    [newest] = tmp_path.glob("drive/a/checkpoints/unet.2.pt.*")
+    newest.write_bytes(newest.read_bytes()[:100])
+    run = Run.start(given, tmp_path)
+    assert len(run.train("unet", UNetAutoencoder([4]), split, images(split))) == 6
+    assert list(kept(run.checkpoint("unet"), 6, 2)) == [2, 4, 6]
 
 
 @pytest.mark.parametrize("copies_made", range(1, 7))

@@ -403,10 +403,18 @@ def test_kept_weights_that_are_gone_are_named_and_those_that_are_there_are_not(f
 
 def test_a_resumed_training_whose_kept_weights_are_gone_ends_before_it_begins(fit, tmp_path):
     fit(Toy(), epochs=4, keep_every=2)
-    (tmp_path / "here.4.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"here\.4\.pt are not there.*remove .*here\.pt, and train anew"):
+    (tmp_path / "here.2.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"here\.2\.pt are not there.*remove .*here\.pt.*, and train anew"):
         fit(Toy(), epochs=6, keep_every=2)
     assert len(read(tmp_path / "here.pt")["history"]) == 4
+
+
+def test_kept_weights_of_the_checkpoints_own_epoch_are_made_again_where_they_are_gone(fit, tmp_path):
+    fit(Toy(), epochs=4, keep_every=2)
+    before = read(tmp_path / "here.4.pt")
+    (tmp_path / "here.4.pt").unlink()
+    fit(Toy(), epochs=6, keep_every=2)
+    assert not differences(read(tmp_path / "here.4.pt"), before)
 
 
 # --- equal terms ------------------------------------------------------------------------------------------------------
