@@ -58,8 +58,10 @@ class Library:
         self.stale: set[str] = set()  # modules that are, or import, something newer than what is in memory
         self.reloaded: list[str] = []  # of which no note has told yet
         self.cell, self.cell_id, self.last = "", "", ""  # what runs; where the last unchanged cell before it begins
+        self.ids: dict[int, str] = {}  # number of an execution -> which cell it was, where that is told
         shell.register_magic_function(self.embed, "cell", "embed")
         shell.events.register("pre_run_cell", self.begin)
+        shell.events.register("post_run_cell", self.end)
         self.show, shell._showtraceback = shell._showtraceback, self.show_with_place
 
     def embed(self, line: str, cell: str) -> None:
@@ -137,7 +139,8 @@ class Library:
                 self.stale.discard(name)
             except BaseException as error:
                 failed[name] = error
-                values.clear()
+                for key in [key for key in values if f"{name}.{key}" not in sys.modules]:
+                    del values[key]
                 values.update(before.pop(name))
         self.reloaded += [name for name in before if name not in self.reloaded]
         self.rebind(before)
@@ -147,17 +150,16 @@ class Library:
     def rebind(self, before: dict[str, dict[str, object]]) -> None:
         """Point the notebook's names at the reloaded modules' new values, where they still hold the old ones.
 
-        A function or class is known by identity. A constant is not (3 is 3 everywhere): it follows if the last import
-        statement of its name, in an earlier cell, gave it. A name whose value is no longer defined stays.
+        A function or class is known by identity. A constant is not (3 is 3 everywhere): it follows if an import
+        statement of an earlier cell gave it its name. A name whose value is no longer defined stays.
         """
         names, links = self.shell.user_ns, []
         for module, values in before.items():
             own = {id(value): key for key, value in values.items() if getattr(value, "__module__", None) == module}
             links += [(name, module, own[id(value)]) for name, value in names.items() if id(value) in own]
-        sources: dict[str, tuple[str | None, str]] = {}
-        for node in (node for _, tree in self.past() for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
-            sources |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
-        links += [(name, *source) for name, source in sources.items()]
+        for _, tree in self.past():
+            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            links += [(alias.asname or alias.name, node.module, alias.name) for node in imports for alias in node.names]
         for name, module, key in links:
             if name in names and key in before.get(module, ()) and names[name] is before[module][key]:
                 names[name] = vars(sys.modules[module]).get(key, names[name])
@@ -166,9 +168,9 @@ class Library:
         """Yield number and syntax tree of each cell that has run, but for those that are no Python."""
         for number, cell in enumerate(self.shell.history_manager.input_hist_parsed):
             raw = self.shell.history_manager.input_hist_raw[number]
-            if re.match(r"%%(?!embed\b)", raw):  # as %%time, above Python
-                cell = self.shell.transform_cell(raw.partition("\n")[2])
             try:
+                if re.match(r"%%(time|timeit|capture|prun)\b", raw):  # Python below
+                    cell = self.shell.transform_cell(raw.partition("\n")[2])
                 yield number, ast.parse(cell)
             except SyntaxError:  # that cell failed, so it named nothing
                 continue
@@ -179,15 +181,20 @@ class Library:
         first = next((number for number, tree in self.past() if library_imports(tree, files) & {*reloaded}), None)
         if first is None:
             return ""
-        raw = self.shell.history_manager.input_hist_raw
-        latest = max(number for number, cell in enumerate(raw) if cell == raw[first])  # the number that is on the page
+        raw, label = self.shell.history_manager.input_hist_raw, self.ids.get(first)
+        again = [n for n in range(first, len(raw)) if label and self.ids.get(n) == label]
         places = self.places(raw[first])
-        return f"; run again from In[{latest}] on{f', {places[0]}' if places else ''}"
+        return f"; run again from In[{max(again, default=first)}] on{f', {places[0]}' if places else ''}"
 
     def begin(self, info) -> None:
         """Note which cell runs now; `info` is an IPython ExecutionInfo, which in Colab's version 7 has no `cell_id`."""
         self.last = next(iter(self.places(self.cell)), self.last)
         self.cell, self.cell_id = info.raw_cell, getattr(info, "cell_id", None) or ""
+
+    def end(self, result) -> None:
+        """Note the number that the page gives the cell which has run; `result` is an IPython ExecutionResult."""
+        if result.info.store_history:
+            self.ids[len(self.shell.history_manager.input_hist_raw) - 1] = self.cell_id
 
     def origins(self) -> Iterator[tuple[str, int, str]]:
         """Yield file, line above the first of its own, and `content_id` of each cell as the builder made it."""

@@ -251,18 +251,29 @@ def test_a_circle_of_imports_is_refused_by_name_and_leaves_the_old_file(tmp_path
     assert after == "14\n"
 
 
-def test_a_constant_follows_the_module_that_it_was_taken_from_last(tmp_path):
-    other = '%%embed lib/other.py\n"""Other."""\nLIMIT = 1\n'
-    use = "from lib.base import LIMIT\nfrom lib.other import LIMIT"
-    edits = BASE.replace("1", "5"), "print(LIMIT)", other.replace("1", "7"), "print(LIMIT)"
-    *_, before, _, after = kernel(tmp_path, INIT, BASE, other, use, *edits)
-    assert (before, after) == ("1\n", "7\n")
+def test_a_cell_in_another_language_is_passed_over_when_names_follow_an_edit(tmp_path):
+    others = "%%html\n<div>\n    <p>\n  </p>\n</div>", "%%writefile s.py\nfrom lib.other import LIMIT"
+    *_, after = kernel(
+        tmp_path, INIT, BASE, "from lib.base import LIMIT", *others, BASE.replace("1", "5"), "print(LIMIT)"
+    )
+    assert after == "5\n"
+
+
+def test_a_failed_edit_of_the_package_keeps_what_was_imported_from_it(tmp_path):
+    other = '%%embed lib/other.py\n"""Other."""\nLIMIT = 9\n'
+    failing = INIT + "import lib.other\n1 / 0\n"
+    *_, after = kernel(tmp_path, INIT, BASE, other, "import lib", failing, "import lib.other\nprint(lib.other.LIMIT)")
+    assert after == "9\n"
 
 
 def test_the_note_sees_an_import_below_a_magic_and_counts_cells_as_the_page_does(tmp_path):
-    use = "%%time\nfrom lib.base import LIMIT"
-    *_, said, after = kernel(tmp_path, INIT, BASE, use, INIT, BASE, use, BASE.replace("1", "5"), "print(LIMIT)")
-    assert said.endswith("run again from In[7] on\n") and after == "5\n"
+    use, again = ("%%time\nfrom lib.base import LIMIT", "a"), ("from lib.base import LIMIT", "b")
+    *_, said, after = kernel(
+        tmp_path, INIT, BASE, use, again, INIT, BASE, use, again, BASE.replace("1", "5"), "print(LIMIT)"
+    )
+    assert said.endswith("run again from In[8] on\n") and after == "5\n"
+    *_, said = kernel(tmp_path, INIT, BASE, again, ("a = LIMIT", "c"), (again[0], "d"), BASE.replace("1", "5"))
+    assert said.endswith("run again from In[4] on\n")
 
 
 def notebook(*sources):
