@@ -315,13 +315,16 @@ def _allowed(schema: Mapping[str, Any]) -> str:
 
 def _below_magic(cell: str) -> str:
     """Return a cell of IPython's `In` as Python, without a `%%time` above it."""
-    magic = re.match(r"get_ipython\(\)\.run_cell_magic\(.*\)\s*\Z", cell, re.S)
-    return ast.literal_eval(ast.parse(cell).body[0].value.args[2]) if magic else cell  # type: ignore[attr-defined]
+    magic = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\('\w+', '.*?', ('.*'|\".*\")\)\s*", cell, re.S)
+    try:
+        return ast.literal_eval(magic[1]) if magic else cell
+    except (SyntaxError, ValueError):  # it looks like that, and a reader wrote it
+        return cell
 
 
 def _is_parameters(cell: str, known: Set[str]) -> bool:
     """Say whether this is the parameters cell: by its title, or, if a reader took that, by what it assigns."""
-    titled = re.match(rf"(#.*\n|\s*\n)*{CELL_TITLE}\b", cell)
+    titled = re.match(rf"(#.*\n|[^\S\n]*\n)*{CELL_TITLE}[^\S\n]*({{.*}})?[^\S\n]*$", cell, re.M)
     return bool(titled) or len(known & set(re.findall(r"^(\w+)\s*(?::[^=\n]*)?=", cell, re.M))) > len(known) / 2
 
 

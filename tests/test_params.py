@@ -281,6 +281,12 @@ def test_a_cell_below_a_magic_is_read_too():
     assert Params.from_notebook({"In": ["", Params.cell(), ran]}).epochs == 55
 
 
+def test_other_cells_are_not_taken_for_the_parameters_cell_however_they_look_and_in_no_time():
+    others = "# @title Parameters of the figure\nsize = 3", "# a note\n" + "\n" * 5000 + "x = 1"
+    broken = "get_ipython().run_cell_magic('time', '', body)", "get_ipython().run_cell_magic('time', '', 'a' 'b\\')"
+    assert Params.from_notebook({"In": [*others, Params.cell(), *others, *broken]}) == Params()
+
+
 def test_the_parameters_cell_run_again_wins_over_what_was_injected_before():
     again = Params.cell().replace("epochs: int = 20", "epochs: int = 33")
     assert Params.from_notebook(notebook(Params.cell(), "# Parameters\nepochs = 11", again)).epochs == 33
