@@ -202,7 +202,7 @@ def study(folders: list[Path]) -> dict:
 def laid_out(content: Any, indent: str = "") -> str:
     """Return content as JSON in which a line holds all that has room in it, for the notebook shows these files."""
     line = json.dumps(content, allow_nan=False)
-    if len(indent + line) <= WIDTH:
+    if len(indent + line) <= WIDTH or not isinstance(content, dict | list):
         return line
     deeper, named = f"{indent} ", isinstance(content, dict)
     entries = content.items() if named else [(None, value) for value in content]

@@ -102,6 +102,8 @@ def test_a_line_of_a_result_holds_what_has_room_in_it_and_nothing_is_lost(made, 
     assert json.dumps(json.loads(text)) == json.dumps(study)
     lines = text.splitlines()
     assert '   "widths": [4, 8],' not in lines and '  "widths": [4, 8],' in lines and max(map(len, lines)) < 300
+    for wide in ({"a": {"b": "x" * 300}, "c": []}, ["é" * 300], "x" * 300, [[], {}, 10**300]):
+        assert json.loads(laid_out(wide)) == wide
     assert laid_out({"a": {"b": [1, "]"]}, "c": {}}) == '{"a": {"b": [1, "]"]}, "c": {}}'
 
 
