@@ -22,8 +22,9 @@ DRAWING = ("lib.figures", "lib.charts")
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
 LINK = re.compile(  # escapes, code and mathematics come first: what they hold is no link; last what cannot be followed
     r"\\.|```.*?```|~~~.*?~~~|`(?:[^`\n]|\n(?![ \t]*\n))*`|\$\$.*?\$\$|\$[^$\n]*\$"
-    r"|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|[^\[\]])*)\]\(\s*((?:[^\s()]|\([^\s()]*\))+)([^()]*)\)"
-    r"|(\]\(|^ {0,3}\[[^\]\n]+\]:|<img\b|<a\s[^>]*href)",
+    r"|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|\\.|`[^`\n]*`|\[[^\[\]`\\]*\]|[^\[\]`\\])*)\]"
+    r"\(\s*((?:[^\s()]|\([^\s()]*\))+)(\s+\"[^\"]*\"|\s+'[^']*'|\s*)\)"
+    r"|(\]\(|^[ >*+-]{0,6}\[[^\]\n]+\]:[ \t]*\S+[ \t]*(?:[\"'(].*)?$|<(?i:img\b|a\s[^>]*href))",
     re.S | re.M,
 )
 
@@ -86,7 +87,7 @@ def read_all(root: Path) -> list[Chapter]:
     """Return the chapters in reading order; BuildError if a file means to be one and its name or title is in the way."""
     names = [f"research/{file.name}" for file in sorted(root.glob("research/*.py"))]
     sources = {name: text_of(root, name) for name in names if name != TEMPLATE}
-    meant = [name for name in sources if re.match(r"research/\d\d_", name) or HEADER.match(sources[name])]
+    meant = [name for name in sources if re.match(r"research/\d\d_", name) or HEADER.search(sources[name])]
     if misnamed := [name for name in meant if not NAME.fullmatch(name)]:
         raise BuildError(f"{misnamed[0]} holds cells, so it is a chapter; wanted a name such as research/10_mine.py")
     chapters = [read(name, sources[name]) for name in meant]
@@ -94,7 +95,7 @@ def read_all(root: Path) -> list[Chapter]:
         if before.number == chapter.number or before.heading == chapter.heading:
             raise BuildError(f"{before.name} and {chapter.name} have the same number or title; change one")
     for chapter in chapters:
-        if (given := re.match(r"\d+", chapter.heading)) and int(given[0]) != int(chapter.number):
+        if (given := re.match(r"\d\d?\b", chapter.heading)) and int(given[0]) != int(chapter.number):
             raise BuildError(f"{chapter.name}: `{chapter.heading}` has another number than its file; change one")
     return chapters
 
@@ -133,13 +134,15 @@ def read(name: str, source: str) -> Chapter:
             "such as `# 3 Which one wins?`"
         )
     coded = max((n for n, cell in enumerate(cells) if cell.cell_type == "code"), default=0)
-    draws = {"save_figure"}
+    draws, used = {"save_figure"}, set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module in DRAWING:
-            draws |= {alias.asname or alias.name for alias in node.names}
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.lineno > starts[coded]]
-    drawn = draws & {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in calls}
-    if not drawn and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None)
+            full = {one.asname or one.name: f"{module}.{one.name}" if module else one.name for one in node.names}
+            draws |= {name for name, origin in full.items() if origin.startswith(DRAWING)}
+        elif isinstance(node, ast.Name | ast.Attribute) and node.lineno > starts[coded]:
+            used |= {ast.unparse(node), getattr(node, "attr", "")}
+    if not used & draws and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
             f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
             "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below it"

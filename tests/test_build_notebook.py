@@ -361,6 +361,11 @@ def test_import_module_of_anything_else_is_left_alone(project):
             "# %% [markdown]\n# # 3 What?\n",
             "research/3-x.py holds cells, so it is a chapter; wanted",
         ),
+        (
+            "research/3_x.py",
+            "# ---\n# jupyter: {}\n# ---\n\n# %% [markdown]\n# # 3 What?\n",
+            "research/3_x.py holds cells",
+        ),
         ("research/03_my x.py", "# %% [markdown]\n# # 3 What?\n", "research/03_my x.py holds cells"),
         ("lib/zero.py", '\ufeff"""The first number."""\n', "lib/zero.py has .* a byte order mark"),
         ("lib/params.py", "class Params:\n    x = = 1\n", "lib/params.py:2: invalid syntax"),
@@ -443,8 +448,9 @@ def test_links_lead_to_any_markdown_cell_with_an_id_and_what_is_code_or_mathemat
     "text",
     [
         '<img src="no.png">',
-        '<a class="x" href="09_no.py">x</a>',
+        '<A class="x" href="09_no.py">x</A>',
         "[1]: 09_no.py",
+        "> [1]: <09_no.py> 'title'",
         "[x]()",
         "[a [b [c]] d](no.png)",
         "costs \\$5, see [x](09_no.py), or \\$6",
@@ -460,6 +466,23 @@ def test_a_link_or_an_image_in_a_form_that_could_go_nowhere_unseen_is_refused_by
     put(project, "research/03_x.py", chapter() + f"\n# %% [markdown]\n# Text\n#\n# {text}\n")
     with pytest.raises(BuildError, match=r"research/03_x\.py:9[ :]"):
         build(project)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[a paper](https://x.org/1 "Author (2020)")',
+        "[`a[1]`](https://x.org)",
+        "[a \\] b](https://x.org)",
+        "[see [1]](https://x.org/a_(b))",
+        "[0, 1]: such values are floats",
+        "an escaped \\[ and 5 < 6",
+    ],
+)
+def test_a_link_to_elsewhere_stays_as_it_was_written(project, text):
+    put(project, "research/03_x.py", chapter(text=text))
+    [cell] = [cell for cell in build(project).cells if cell.id == "03_x"]
+    assert cell.source.endswith(f"\n{text}")
 
 
 def test_a_fence_of_tildes_holds_no_link_and_between_two_prices_there_is_one(project):
@@ -504,7 +527,9 @@ def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by
     put(project, "lib/figures.py", '"""Figures."""\n')
     for code in (
         "from lib.figures import cases\n\ncases()",
-        "from lib.figures import cases\n\n# %%\ncases()",
+        "from lib.figures import cases as c\n\n# %%\nlist(map(c, range(3)))",
+        "import lib.figures\n\n# %%\nlib.figures.cases()",
+        "from lib import figures as f\n\n# %%\nf.cases()",
         draws,
         "print(1)\n" + FIGURE,
     ):
