@@ -1,7 +1,6 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer with venv, git and make: .venv sets itself up.
 PYTHON ?= python3
 BIN = .venv/bin
-AS_CHAPTER = $(BIN)/jupytext --quiet --opt notebook_metadata_filter=-all --to py:percent --output -
 
 .PHONY: demo check test test-long lint notebook pair bench clean
 
@@ -30,12 +29,7 @@ notebook: .venv/ready
 	$(BIN)/python build_notebook.py
 
 pair: .venv/ready
-	@for chapter in research/[0-9][0-9]_*.py; do pair=$${chapter%.py}.ipynb; \
-	  if [ $$pair -nt $$chapter ] && [ "$$($(AS_CHAPTER) $$pair | grep -v '^# %%')" != "$$(grep -v '^# %%' $$chapter)" ]; then \
-	    echo "$$pair was edited after $$chapter: put what you want to keep into the .py, then delete the .ipynb" >&2; exit 1; \
-	  fi; \
-	done
-	$(BIN)/jupytext --quiet --update --to ipynb research/[0-9][0-9]_*.py
+	$(BIN)/python research/pair.py research/[0-9][0-9]_*.py
 
 bench: .venv/ready
 	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

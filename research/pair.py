@@ -1,0 +1,43 @@
+"""An .ipynb beside each chapter, for those who would rather edit there; the .py stays the only source.
+
+    python research/pair.py research/03_unet.py ...
+
+Outputs are kept. An .ipynb that says something else than when it was written here is named, and left as it is.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+
+PAIRED = "imgae_dx_paired"  # in the metadata of an .ipynb: `digest` of what was written here
+
+
+def digest(book: nbformat.NotebookNode) -> str:
+    """Return a hash of the cells' kinds and texts."""
+    return hashlib.sha256("\0".join(f"{cell.cell_type}\0{cell.source}" for cell in book.cells).encode()).hexdigest()[
+        :16
+    ]
+
+
+def pair(chapter: Path) -> str:
+    """Bring the .ipynb beside a chapter up to date; return what is in the way, or nothing."""
+    file, book = chapter.with_suffix(".ipynb"), jupytext.read(chapter, fmt="py:percent")
+    if file.is_file():
+        old = nbformat.read(file, as_version=4)
+        if digest(old) not in (old.metadata.get(PAIRED), digest(book)):
+            return f"{file} was edited: put what you want to keep into {chapter.name}, then delete the .ipynb"
+        book = combine_inputs_with_outputs(book, old)
+    book.metadata |= {
+        PAIRED: digest(book),
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    }
+    nbformat.write(book, file)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit("\n".join(filter(None, [pair(Path(chapter)) for chapter in sys.argv[1:]])) or None)
