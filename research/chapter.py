@@ -134,20 +134,35 @@ def read(name: str, source: str) -> Chapter:
             "such as `# 3 Which one wins?`"
         )
     coded = max((n for n, cell in enumerate(cells) if cell.cell_type == "code"), default=0)
-    draws, used = {"save_figure"}, set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = getattr(node, "module", None)
-            full = {one.asname or one.name: f"{module}.{one.name}" if module else one.name for one in node.names}
-            draws |= {name for name, origin in full.items() if origin.startswith(DRAWING)}
-        elif isinstance(node, ast.Name | ast.Attribute) and node.lineno > starts[coded]:
-            used |= {ast.unparse(node), getattr(node, "attr", "")}
-    if not used & draws and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
+    if not draws(tree, starts[coded]) and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
             f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
             "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below it"
         )
     return chapter
+
+
+def draws(tree: ast.Module, line: int) -> bool:
+    """Say whether code below a line saves a figure, or uses a function of a module that draws."""
+    drawing, used = {"save_figure"}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None)
+            full = {one.asname or one.name: f"{module}.{one.name}" if module else one.name for one in node.names}
+            drawing |= {name for name, origin in full.items() if origin.startswith(DRAWING)}
+        elif isinstance(node, ast.Name | ast.Attribute) and node.lineno > line:
+            used |= {ast.unparse(node), getattr(node, "attr", "")}
+    return bool(drawing & used)
+
+
+def is_plain(node: ast.stmt) -> bool:
+    """Say whether a line gives one name a value that is written out."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    try:
+        ast.literal_eval(node.value if targets else node)
+    except ValueError:
+        return False
+    return [type(target) for target in targets] == [ast.Name]
 
 
 def with_parameters(chapter: Chapter, text: str) -> Chapter:
@@ -158,16 +173,11 @@ def with_parameters(chapter: Chapter, text: str) -> Chapter:
     body = chapter.source[start : following.start() if following else len(chapter.source)]
     line = chapter.source.count("\n", 0, start)
     for node in ast.parse(body).body + ast.parse(text).body:
-        try:
-            [target] = node.targets if isinstance(node, ast.Assign) else [node.target]
-            ast.literal_eval(
-                node.value if isinstance(target, ast.Name) and not isinstance(node, ast.AugAssign) else target
-            )
-        except (AttributeError, ValueError):
+        if not is_plain(node):
             raise BuildError(
                 f"{chapter.name}:{line + node.lineno}: `{ast.unparse(node)}` is no plain value; papermill sets "
                 "parameters below this cell, so what is computed from them belongs into the next"
-            ) from None
+            )
     gap = body[len(body.rstrip()) :] if body.strip() else "\n\n" if following else "\n"
     source = chapter.source[:start] + text.strip("\n") + gap + chapter.source[start + len(body) :]
     return read(chapter.name, source)
