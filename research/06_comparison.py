@@ -231,8 +231,8 @@ if source.synthetic and trained:
                 ]
     detected = pd.DataFrame(detected)
     areas = detected[(detected["measure"] == "AUROC") & (detected["contrast"] == contrasts[at_contrast])]
-    areas = areas.assign(size=areas["size"].map("{:.2f}".format))
-    display(areas.pivot(index=["finding", "size"], columns="method", values="value").round(2))
+    areas = areas.pivot(index=["finding", "size"], columns="method", values="value").round(2)
+    display(areas.rename(index="{:.2f}".format, level="size"))
 
 # %%
 if source.synthetic and trained:

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from research.embed import content_id
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
-NAME = re.compile(r"research/(\d\d)_\w+\.py", re.A)
+NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
 TEMPLATE = "research/template.py"
 DRAWING = ("lib.figures", "lib.charts")
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
