@@ -1,9 +1,9 @@
-"""Images a second into and out of the uint8 cache, beside torchvision's ImageFolder with a DataLoader, in one run.
+"""Images per second into and out of the uint8 cache, relative to torchvision's ImageFolder with a DataLoader.
 
     python -m benchmarks.cache
 
-5,000 grey JPEG files of 256 px (500 phantoms, ten files each), prepared at 128 px, in batches of 64. Each figure is the
-best of three; the files are in the page cache for all of them.
+5,000 grey JPEG files of 256 px (500 phantoms, ten files each) are prepared at 128 px, in batches of 64, all in one
+process. Each figure is the best of three passes; the files are in the page cache throughout.
 """
 
 import tempfile
@@ -19,19 +19,19 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from lib.cache import Cache, Films, Preparation
-from lib.dataset import to_unit
-from lib.phantom import radiograph
-from lib.sources import FolderSource
+from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.phantom import radiograph
+from lib.data.sources import FolderSource
+from lib.methods.method import to_unit
 
-FILMS, COPIES, FILM, SIZE, BATCH = 500, 10, 256, 128, 64
+IMAGES, COPIES, IMAGE, SIZE, BATCH = 500, 10, 256, 128, 64
 
 
-def write_films(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     for label in ("normal", "abnormal"):
         (folder / label).mkdir(parents=True)
-    for i in tqdm(range(FILMS), desc="draw films", mininterval=1):
-        image = np.round(radiograph(i, size=FILM).image * 255).astype(np.uint8)
+    for i in tqdm(range(IMAGES), desc="draw images", mininterval=1):
+        image = np.round(radiograph(i, size=IMAGE).image * 255).astype(np.uint8)
         for copy in range(COPIES):
             Image.fromarray(image).save(
                 folder / ("abnormal" if i % 4 == 3 else "normal") / f"{i}-{copy}.jpg", quality=90
@@ -39,13 +39,13 @@ def write_films(folder: Path) -> None:
 
 
 def rate(read: Callable[[int], None]) -> float:
-    """Return the images a second of the best of three passes; `read` is given the pass's number."""
+    """Return the images per second of the best of three passes; `read` receives the number of the pass."""
     seconds = []
     for number in range(3):
         start = time.perf_counter()
         read(number)
         seconds.append(time.perf_counter() - start)
-    return FILMS * COPIES / min(seconds)
+    return IMAGES * COPIES / min(seconds)
 
 
 def image_folder(folder: Path, workers: int) -> DataLoader:
@@ -55,8 +55,8 @@ def image_folder(folder: Path, workers: int) -> DataLoader:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "films"
-        write_films(folder)
+        folder = Path(temporary) / "images"
+        write_images(folder)
         source = FolderSource(folder)
         rates = {}
         for workers in (0, 2):
@@ -69,12 +69,12 @@ def main() -> None:
         )
         cache = Cache(source, Preparation(SIZE), Path(temporary) / "cache-0")
         cache.fill()
-        films = Films(cache, np.arange(FILMS * COPIES))
-        batches = np.random.default_rng(0).permutation(len(films))[: len(films) // BATCH * BATCH].reshape(-1, BATCH)
-        rates["out of the cache, uint8"] = rate(lambda _: [films[batch] for batch in batches] and None)
+        images = CachedImages(cache, np.arange(IMAGES * COPIES))
+        batches = np.random.default_rng(0).permutation(len(images))[: len(images) // BATCH * BATCH].reshape(-1, BATCH)
+        rates["out of the cache, uint8"] = rate(lambda _: [images[batch] for batch in batches] and None)
         cpu = torch.device("cpu")
         rates["out of the cache, float32 tensors"] = rate(
-            lambda _: [to_unit(films[batch], cpu) for batch in batches] and None
+            lambda _: [to_unit(images[batch], cpu) for batch in batches] and None
         )
     reference = max(value for name, value in rates.items() if name.startswith("ImageFolder"))
     print(f"\n{torch.get_num_threads()} threads")

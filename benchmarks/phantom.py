@@ -1,6 +1,6 @@
-"""How fast `lib.phantom` makes films on one core: images a second, and the cost of one in Gaussian filters of its size.
+"""Phantoms per second on one core, and their cost relative to a Gaussian filter of the image's size.
 
-Run from the project's root: `python -m benchmarks.phantom`.
+python -m benchmarks.phantom
 """
 
 import time
@@ -10,11 +10,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
-from lib.phantom import FINDINGS, radiograph
+from lib.data.phantom import FINDINGS, radiograph
 
 
 def seconds(*calls: Callable[[int], object], laps: int = 40) -> list[float]:
-    """Seconds of each call, the fastest of its laps: taken in turn, since others may share the machine."""
+    """Return the seconds of each call's fastest lap; calls take turns, because others may share the machine."""
     best = [float("inf")] * len(calls)
     for lap in range(laps):
         for i, call in enumerate(calls):
@@ -27,13 +27,13 @@ def seconds(*calls: Callable[[int], object], laps: int = 40) -> list[float]:
 def main() -> None:
     print(f"{'size':>5} {'finding':<13} {'images/s':>9} {'cost / gaussian_filter(sigma=4)':>32}")
     for size in (64, 128, 256):
-        image = np.random.default_rng(0).random((size, size), dtype=np.float32)
+        noise = np.random.default_rng(0).random((size, size), dtype=np.float32)
         for finding in ("", *FINDINGS):
-            film, reference = seconds(
+            drawing, reference = seconds(
                 lambda lap, finding=finding, size=size: radiograph(lap, finding=finding, size=size),
-                lambda _, image=image: gaussian_filter(image, 4.0),
+                lambda _, noise=noise: gaussian_filter(noise, 4.0),
             )
-            print(f"{size:5} {finding or 'normal':<13} {1 / film:9.0f} {film / reference:32.1f}")
+            print(f"{size:5} {finding or 'normal':<13} {1 / drawing:9.0f} {drawing / reference:32.1f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Processor seconds and memory of 10,000 patient resamples of 10,000 scores, beside a loop over scikit-learn's AUROC.
+"""CPU seconds and memory of 10,000 patient resamples of 10,000 scores, relative to a loop over scikit-learn's AUROC.
 
     python -m benchmarks.uncertainty
 
-Every image is a patient, 4,000 of them abnormal. The loop runs 20 resamples in the same process; its time for 10,000 is
-scaled up from those. DeLong's variance of the same score needs no resample. One core.
+Every image is a patient, 4,000 of them abnormal. The loop runs 20 resamples in the same process, and its time is scaled
+to 10,000. DeLong's variance of the same score needs no resamples. One core.
 """
 
 import resource
@@ -14,7 +14,9 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from lib.uncertainty import METRICS, bootstrap, delong
+from lib.evidence.delong import delong
+from lib.evidence.metrics import METRICS
+from lib.evidence.uncertainty import bootstrap
 
 IMAGES, RESAMPLES, LOOPED = 10_000, 10_000, 20
 

@@ -33,7 +33,7 @@ def xrays() -> Path:
 
 
 @pytest.fixture
-def films() -> np.ndarray:
+def images() -> np.ndarray:
     """Nine noisy grey squares, (9, 16, 16) uint8: one more than two batches of four."""
     random = np.random.default_rng(0)
     return (random.integers(40, 160, (9, 1, 1)) + random.integers(0, 96, (9, 16, 16))).astype(np.uint8)

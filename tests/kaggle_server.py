@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lib.kaggle
-from lib.phantom import radiograph
+import lib.data.kaggle
+from lib.data.phantom import radiograph
 
 CREDENTIALS = ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 MOUNTS = ("TBE_RUNTIME_ADDR", "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL", "COLAB_RELEASE_TAG")
@@ -169,7 +169,7 @@ def serving(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
         patch.delenv(name, raising=False)
     for name, value in server.environment(folder).items():
         patch.setenv(name, value)
-    patch.setattr("lib.kaggle.FIRST_WAIT", 0)
+    patch.setattr("lib.data.kaggle.FIRST_WAIT", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -184,7 +184,7 @@ def serving(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
 def fetch(handle: str) -> Path:
     """Fetch in a thread of its own: kagglehub reads the source of all its callers, which under pytest are many."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lib.kaggle.fetch, handle).result()
+        return pool.submit(lib.data.kaggle.fetch, handle).result()
 
 
 def archive(files: dict[str, bytes]) -> bytes:
@@ -201,7 +201,7 @@ def noise(mebibytes: float) -> bytes:
     return np.random.default_rng(0).bytes(int(mebibytes * 2**20))
 
 
-def film(number: int, kind: str = "png", size: int = 64) -> bytes:
+def image(number: int, kind: str = "png", size: int = 64) -> bytes:
     """Return the file of a phantom, another one for each number."""
     pixels = np.round(radiograph(number, size=size).image * 255).astype(np.uint8)
     if kind == "dcm":
@@ -228,8 +228,8 @@ def _dicom(pixels: np.ndarray, number: int) -> bytes:
     return packed.getvalue()
 
 
-def _films(names: Iterable[str], kind: str = "png", size: int = 64) -> dict[str, bytes]:
-    return {name: film(i, kind, size) for i, name in enumerate(names)}
+def _images(names: Iterable[str], kind: str = "png", size: int = 64) -> dict[str, bytes]:
+    return {name: image(i, kind, size) for i, name in enumerate(names)}
 
 
 def rsna() -> dict[str, bytes]:
@@ -241,7 +241,7 @@ def rsna() -> dict[str, bytes]:
     names = [f"Training/{folder}/{image}.png" for folder in ("Images", "Masks") for image in ("a0", "b1", "c2")]
     test = "patientId,PredictionString,age,sex,modality,position\nt3,0.5 0 0 100 100,44,M,CR,PA\n"
     tables = {"stage2_train_metadata.csv": _csv(rows), "stage2_test_metadata.csv": test.encode()}
-    return tables | _films([*names, "Test/t3.png"])
+    return tables | _images([*names, "Test/t3.png"])
 
 
 def rsna_dicom() -> dict[str, bytes]:
@@ -258,7 +258,7 @@ def rsna_dicom() -> dict[str, bytes]:
         "GCP Credits Request Link - RSNA.txt": b"",
     }
     images = [f"stage_2_train_images/{image}.dcm" for image in ("a0", "b1", "c2")]
-    return tables | _films([*images, "stage_2_test_images/t3.dcm"], "dcm")
+    return tables | _images([*images, "stage_2_test_images/t3.dcm"], "dcm")
 
 
 def kermany() -> dict[str, bytes]:
@@ -272,9 +272,9 @@ def kermany() -> dict[str, bytes]:
         "val/NORMAL/NORMAL2-IM-1427-0001.jpeg",
         "val/PNEUMONIA/person1946_bacteria_4874.jpeg",
     ]
-    films = _films(names, "jpeg")
+    images = _images(names, "jpeg")
     nested = {
-        f"chest_xray/{folder}{name}": content for folder in ("", "chest_xray/") for name, content in films.items()
+        f"chest_xray/{folder}{name}": content for folder in ("", "chest_xray/") for name, content in images.items()
     }
     rubbish = {
         f"chest_xray/__MACOSX/chest_xray/{name.replace('IM-', '._IM-').replace('person', '._person')}": b"\0\5\26\7"
@@ -299,7 +299,7 @@ OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],
         "README_CHESTXRAY.pdf": b"%PDF",
     }
     places = {"images_001": ["00000001_000", "00000001_001", "00000002_000"], "images_012": ["00030805_000"]}
-    return tables | _films(f"{folder}/images/{name}.png" for folder, names in places.items() for name in names)
+    return tables | _images(f"{folder}/images/{name}.png" for folder, names in places.items() for name in names)
 
 
 def nih_sample() -> dict[str, bytes]:
@@ -308,7 +308,7 @@ OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,OriginalImage
         00000013_005.png,Emphysema|Infiltration|Pleural_Thickening|Pneumothorax,005,00000013,060Y,M,AP,3056,2544,0.1,0.1
         00000017_001.png,No Finding,001,00000017,011M,F,PA,2048,2500,0.1,0.1"""
     one = {"sample_labels.csv": _csv(rows)} | {
-        f"images/{name}": content for name, content in _films(["00000013_005.png", "00000017_001.png"]).items()
+        f"images/{name}": content for name, content in _images(["00000013_005.png", "00000017_001.png"]).items()
     }
     twice = {f"sample/{folder}{name}": content for folder in ("", "sample/") for name, content in one.items()}
     return {"sample_labels.csv": _csv(rows)} | twice
@@ -323,7 +323,7 @@ def vinbigdata() -> dict[str, bytes]:
         9a5c,Aortic enlargement,0,R9,1024.0,512.0,1280.0,768.0,2048,2560
         9a5c,Cardiomegaly,3,R8,512.0,1024.0,1536.0,1280.0,2048,2560"""
     names = ("train/50a4.png", "train/9a5c.png", "test/0d1b.png")
-    return {"vinbigdata/train.csv": _csv(rows)} | _films((f"vinbigdata/{name}" for name in names), size=512)
+    return {"vinbigdata/train.csv": _csv(rows)} | _images((f"vinbigdata/{name}" for name in names), size=512)
 
 
 def _csv(rows: str) -> bytes:

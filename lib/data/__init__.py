@@ -1,0 +1,18 @@
+"""Where images come from -> prepared uint8 arrays -> a patient-safe, normal-only split. Open `dataset.py` first.
+
+In come a run's settings; out go three tables of records (training and validation hold only normal images, the test
+side both kinds), the images of each as uint8 arrays (n, size, size), and the problems that were found. Labels are read
+at the split and nowhere else.
+
+source        the contract of a source of images, and what may be wrong with them
+anatomy       the phantom's patients: a thorax of closed-form solids, and line integrals through it
+phantom       synthetic radiographs of these patients, with exact lesion masks: the default source
+decoding      a file's bytes -> one grey image, DICOM included, or the reason why not
+kaggle        a data set from Kaggle on disk, checked, or what to do to get it
+registry      the data sets that a run can name, what their labels mean and what they may be used for
+stream        parquet shards on any file system: read while they arrive, and written
+sources       a run's source: phantoms, a folder, Kaggle, shards
+cache         images prepared once: a memory-mapped uint8 array and its journal
+duplicates    pairs of images that are nearly the same
+dataset       prepared and checked images -> the split and its manifest
+"""

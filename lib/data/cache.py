@@ -1,0 +1,257 @@
+"""A source's images, prepared once: a memory-mapped uint8 array on disk, and a journal of the finished rows.
+
+Decoding is expensive; from the map an epoch is read a hundred times faster. The folder's name is a hash of what it
+holds (source, list of images, preparation), so that other settings never read it. A row is finished once its pixels are
+on disk and its line is in the journal: a killed run continues where it was, and loses only the chunk in progress.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+
+from lib.data.decoding import ImageError, decode
+from lib.data.source import Source, SourceError, cache_folder
+from lib.files import locked
+from lib.params import Params
+
+CHUNK, GROUP = 64, 16  # images between two writes to the disk; images that a thread takes at a time
+PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
+RECIPE = 3  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
+
+
+class Preparation(NamedTuple):
+    """How an image becomes a square of `size` pixels, the same for every image.
+
+    The grey levels are stretched between two percentiles: in public data sets some images were stretched by their
+    sources and others were not, and the difference alone would tell them apart. `square` pads with black, or squashes.
+    """
+
+    size: int
+    stretch: tuple[float, float] = (1, 99)
+    square: str = "pad"
+
+    @classmethod
+    def from_params(cls, params: Params) -> "Preparation":
+        """Return the preparation of a run's settings."""
+        low, high = params.stretch
+        return cls(params.image_size, (low, high), params.square)
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Return the image, (height, width) on any scale, as (size, size) uint8."""
+        if image.dtype not in (np.uint8, np.uint16):
+            stretched = _stretch(image, *np.percentile(image, self.stretch))
+        else:  # by counting and by a lookup table: the same numbers, many times faster
+            counts = np.bincount(image.ravel())
+            table = _stretch(np.arange(len(counts)), *_percentiles(counts, self.stretch))
+            stretched = np.take(table, image, mode="clip")
+        return np.round(self._to_square(stretched) * 255).astype(np.uint8)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return the lesion, (height, width) bool, as (size, size) bool, aligned with `image`."""
+        return self._to_square(mask.astype(np.float32)) > 0.5
+
+    def _to_square(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape
+        if self.square == "pad" and height != width:
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            padded = np.zeros((side, side), dtype=np.float32)
+            padded[top : top + height, left : left + width] = image
+            image = padded
+        return transforms.resize(torch.from_numpy(image)[None], [self.size, self.size], antialias=True)[0].numpy()
+
+
+def _stretch(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((levels - low) / (high - low or 1), 0, 1).astype(np.float32)
+
+
+def _percentiles(counts: np.ndarray, percents: tuple[float, float]) -> np.ndarray:
+    """Return `numpy.percentile` of the values 0, 1, 2, ..., each of which occurs `counts` times."""
+    place = np.array(percents) / 100 * (counts.sum() - 1)
+    below, above = np.searchsorted(np.cumsum(counts), np.floor([place, place + 1]), "right").clip(max=len(counts) - 1)
+    return below + (above - below) * (place - np.floor(place))
+
+
+class CachedImages:
+    """Prepared images, perhaps still arriving: like an array (n, size, size) uint8, read by index."""
+
+    def __init__(self, cache: "Cache", rows: np.ndarray, arrival: np.ndarray | None = None) -> None:
+        self._cache, self._rows = cache, rows
+        self.shape = (len(rows), cache.preparation.size, cache.preparation.size)
+        self.arrival = arrival
+        """The shard of a stream that each image arrives with, (n,) int; None if all have arrived."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self._cache.read(self._rows[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def of(self, places: np.ndarray) -> "CachedImages":
+        """Return these images of the stack, by an index (m,) of ints."""
+        return CachedImages(self._cache, self._rows[places], None if self.arrival is None else self.arrival[places])
+
+
+class Cache:
+    """The prepared images of one source: (n, size, size) uint8 in `pixels.npy`, one line per row in `rows.jsonl`.
+
+    A line holds the row, the file's digest and number of bytes, width and height in pixels as decoded, what the header
+    says, and the problem that makes the image unusable, or ""; what was not reached because of the problem is null.
+    """
+
+    def __init__(self, source: Source, preparation: Preparation, folder: Path | None = None) -> None:
+        self.preparation, self._source = preparation, source
+        self._ids = source.records["id"].tolist()
+        identity = json.dumps([RECIPE, source.name, preparation, self._ids])
+        self.folder = (folder or cache_folder()) / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self.rows: dict[int, dict[str, Any]] = {}
+        self._done = np.zeros(len(self._ids), dtype=bool)
+        self._arrived, self._strict = threading.Condition(), False
+        self._failure: BaseException | None = None
+        self._pixels = np.empty((0, preparation.size, preparation.size), np.uint8)
+
+    def fill(self) -> None:
+        """Prepare every image that is still missing; if another process is doing so, wait for it."""
+        threads = torch.get_num_threads()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder / "lock", "is preparing the same images"):
+                self._open()
+                if todo := [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]:
+                    self._fill(todo)
+        except OSError as error:
+            found = f"the cache {self.folder} cannot be used ({error.strerror or error})"
+            raise SourceError(f"{found}: free some space, or set IMGAE_DX_CACHE to another folder") from error
+        finally:
+            torch.set_num_threads(threads)  # `_fill` sets it in its pool, which also affects later threads
+
+    def fill_in_background(self) -> None:
+        """Start to fill, and return: `read` waits for missing images, and raises any failure or unusable image."""
+        self._strict = True
+
+        def fill() -> None:
+            try:
+                self.fill()
+            except BaseException as error:
+                with self._arrived:
+                    self._failure = error
+                    self._arrived.notify_all()
+
+        threading.Thread(target=fill, daemon=True).start()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return these rows' images, (m, size, size) uint8; wait for those that have not arrived."""
+        if not self._done[rows].all():
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._failure or self._done[rows].all())
+            if self._failure:
+                raise self._failure
+        return self._pixels[rows]
+
+    def _open(self) -> None:
+        """Map the pixels and read the journal; start over if the pixels are incomplete."""
+        size, pixels, journal = self.preparation.size, self.folder / "pixels.npy", self.folder / "rows.jsonl"
+        shape = (len(self._ids), size, size)
+        try:
+            whole = np.load(pixels, mmap_mode="r").shape == shape
+        except (OSError, ValueError, EOFError):  # missing, or shorter than its header says
+            whole = False
+        if not whole:
+            journal.unlink(missing_ok=True)  # first, so that no line refers to pixels that are gone
+            need, free = np.prod(shape), shutil.disk_usage(self.folder).free
+            if need > free:
+                raise SourceError(
+                    f"{len(self._ids):,} images of {size} px need {need / 1e9:.1f} GB, and {self.folder} has "
+                    f"{free / 1e9:.1f} GB: free some space, or set IMGAE_DX_CACHE to a folder on another disk"
+                )
+            np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
+        self._pixels = np.asarray(np.load(pixels, mmap_mode="r"))  # a plain view, because memmap's indexing is slow
+        lines = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
+        if lines[-1]:  # a line that a kill has cut off
+            journal.write_bytes(b"\n".join([*lines[:-1], b""]))
+        self._take([line for text in lines[:-1] if (line := self._line(text))])
+
+    def _line(self, text: bytes) -> dict[str, Any] | None:
+        """Return a line of the journal, or None if it is damaged or belongs to no row."""
+        try:
+            line = json.loads(text)
+            return line if 0 <= line["row"] < len(self._ids) else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def _fill(self, todo: list[str]) -> None:
+        place = {image_id: row for row, image_id in enumerate(self._ids)}
+        contents = self._source.contents(todo)
+        name, size = self._source.name.split("-")[0], self.preparation.size
+        with (
+            ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            (self.folder / "pixels.npy").open("r+b") as pixels,
+            (self.folder / "rows.jsonl").open("ab") as journal,
+            tqdm(
+                total=len(self._ids),
+                initial=len(self._ids) - len(todo),
+                desc=f"prepare {name} images",
+                unit="image",
+                mininterval=1,
+            ) as progress,
+        ):
+            start = pixels.seek(0, os.SEEK_END) - len(self._ids) * size * size
+            while chunk := list(islice(contents, CHUNK)):
+                reads = [read for _, read in chunk]
+                groups = pool.map(self._prepare, (reads[i : i + GROUP] for i in range(0, len(reads), GROUP)))
+                prepared = list(chain.from_iterable(groups))
+                lines = [{"row": place[i], **line} for (i, _), (_, line) in zip(chunk, prepared, strict=True)]
+                for line, (image, _) in zip(lines, prepared, strict=True):
+                    pixels.seek(start + line["row"] * size * size)
+                    pixels.write(image)  # not through the map, where a full disk is a signal instead of an error
+                pixels.flush()
+                os.fsync(pixels.fileno())
+                lasting = [line for line in lines if not line["problem"].startswith(PASSING)]
+                journal.writelines(json.dumps(line).encode() + b"\n" for line in lasting)
+                journal.flush()
+                os.fsync(journal.fileno())
+                self._take(lines)
+                progress.update(len(chunk))
+        if missing := int((~self._done).sum()):
+            raise SourceError(f"{name} ended before {missing} of {len(self._ids)} images had arrived: run again")
+
+    def _prepare(self, reads: Sequence[Callable[[], bytes]]) -> list[tuple[bytes, dict[str, Any]]]:
+        """Return the pixels, black if the image is unusable, and the journal's line of each image."""
+        prepared = []
+        for read in reads:
+            line: dict[str, Any] = {"digest": "", "problem": "", "header": {}}
+            line |= dict.fromkeys(("bytes", "width", "height"))
+            try:
+                line["digest"], line["bytes"] = hashlib.sha256(content := read()).hexdigest(), len(content)
+                pixels, line["header"] = decode(content)
+                line["height"], line["width"] = pixels.shape
+                prepared.append((self.preparation.image(pixels).tobytes(), line))
+            except (ImageError, OSError) as error:
+                problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
+                prepared.append((bytes(self.preparation.size**2), line | {"problem": problem}))
+        return prepared
+
+    def _take(self, lines: list[dict[str, Any]]) -> None:
+        if self._strict and (bad := next((line for line in lines if line["problem"]), None)):
+            found = f"{self._ids[bad['row']]} cannot be used: {bad['problem']}"
+            raise SourceError(f"{found}. Repair it, or write on_bad_image: skip")
+        with self._arrived:
+            for line in lines:
+                self.rows[line["row"]] = line
+                self._done[line["row"]] = True
+            self._arrived.notify_all()

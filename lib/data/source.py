@@ -1,0 +1,101 @@
+"""The contract of a source of images, and what may be wrong with them: an error, or an entry in a table of problems."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+LABELS = {"label": ("normal", "abnormal"), "strict_label": ("normal", "abnormal", "other_abnormal", "")}
+NORMAL_WORDS = {"normal", "no finding", "no_finding"}  # names of folders and classes of normal images
+SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+OPTIONAL = ("finding", "split", "patient", "age", "sex", "view")  # columns of a record that may be unknown, ""
+SIZES = ("file size", "width", "height")  # of the original file: bytes, and pixels before the image becomes square
+LEFT_OUT = "left out"  # the image is used for nothing; the run continues only if `on_bad_image` is "skip"
+
+
+@runtime_checkable
+class ImageStack(Protocol):
+    """Images (n, height, width) uint8, read by index: a NumPy array, or `lib.data.cache.CachedImages`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images, height, width."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
+
+
+class SourceError(ValueError):
+    """The images or their table cannot be used."""
+
+
+class Problem(NamedTuple):
+    """One problem with an image, and its consequence."""
+
+    image: str
+    """The record's id, or the file's name if there is no record."""
+    problem: str
+    """What was found; details of the image follow a colon, so that reasons can be counted."""
+    consequence: str
+    """`LEFT_OUT`, or how the image was used nevertheless."""
+
+
+class Source(Protocol):
+    """What the data set needs from a source."""
+
+    name: str
+    """Identifies what `contents` returns, for the cache: equal names mean equal images."""
+    synthetic: bool
+    about: dict[str, str]
+    """What a reader wants to know: where the images are from, their licence, how the labels came about."""
+    records: pd.DataFrame
+    """One row per image, as described in `lib.data.sources`."""
+    problems: list[Problem]
+    """Problems found while opening the source; images that were left out are not among the records."""
+
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield the id of each of these images once, in any order, with a function that reads the image's file."""
+
+    def mask(self, image_id: str) -> np.ndarray | None:
+        """Return the lesion, (height, width) bool, or None if none is marked."""
+
+
+def problems_table(problems: Iterable[Problem]) -> pd.DataFrame:
+    """Return one row per problem, sorted by reason and image."""
+    table = pd.DataFrame(list(problems), columns=Problem._fields, dtype=str)
+    return table.sort_values(["problem", "image"], ignore_index=True)
+
+
+def problem_counts(table: pd.DataFrame) -> dict[str, int]:
+    """Return how often each reason occurs, by "reason: consequence"."""
+    reasons = table["problem"].str.split(":").str[0] + ": " + table["consequence"]
+    return {reason: int(count) for reason, count in reasons.value_counts().sort_index().items()}
+
+
+def label_problems(records: pd.DataFrame) -> list[Problem]:
+    """Return the records whose label is missing or unknown."""
+    problems = []
+    for column, known in LABELS.items():
+        if column in records:
+            odd = records[~records[column].isin(known)]
+            problems += [
+                Problem(row.id, f"{column} is not one of {', '.join(filter(None, known))}: {word!r}", "counted apart")
+                for row, word in zip(odd.itertuples(), odd[column], strict=True)
+            ]
+    return problems
+
+
+def age_in_years(text: str) -> str:
+    """Return "60", "58.0", "060Y" or "011M" as whole years; "" for any other text."""
+    age = re.fullmatch(r"(\d+)(?:\.0)?([YMWD]?)", text)
+    return str(int(int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1))) if age else ""
+
+
+def cache_folder() -> Path:
+    """Return the folder of all caches: `IMGAE_DX_CACHE`, else the user's cache."""
+    return Path(os.environ.get("IMGAE_DX_CACHE", Path.home() / ".cache" / "imgae-dx"))

@@ -1,0 +1,231 @@
+"""One training loop for every method; it does not know which one it trains.
+
+`multiply_adds` counts the cost of training, and `expected_seconds` estimates its duration.
+"""
+
+import copy
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Adam
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from lib.data.source import ImageStack
+from lib.methods.checkpoint import Checkpoint, History, kept, kept_file
+from lib.methods.method import Images, Losses, Method, TrainingError, to_device, to_unit
+
+
+class Diverged(RuntimeError):
+    """A loss or the validation residual is NaN or infinite."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is a CUDA card if there is one, else the CPU.
+
+    Raises:
+        TrainingError: The name is "cuda", and torch finds no card.
+
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device='cuda', but torch finds no CUDA card: write device: cpu, or auto")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the type that convolutions train in; "auto" is bfloat16 if the hardware computes in it.
+
+    A card that only emulates bfloat16, such as a T4, is slow in it; "auto" is then float16. On a CPU without bfloat16
+    it is float32.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    ask_cpu = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.6, the oldest that we support, lacks it
+    abilities: Mapping[str, bool] = ask_cpu()
+    native = any(abilities.get(ability) for ability in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def train(
+    method: Method,
+    images: ImageStack,
+    validation: ImageStack,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    checkpoint: Path,
+    settings: Mapping[str, Any],
+    device: torch.device,
+    precision: torch.dtype,
+    keep_every: int = 0,
+    log: Callable[[History], None] = lambda history: None,
+    name: str = "",
+) -> History:
+    """Train on normal images, resuming from `checkpoint` if it exists; return the history, one entry per epoch.
+
+    `images` and `validation` are like arrays (n, height, width) uint8. The method is left in evaluation mode.
+
+    An entry holds the mean of each loss as "part/loss", the mean absolute residual of the validation normals, and the
+    budget so far: images seen, optimizer steps, multiply-adds, seconds. The order of the images depends on seed and
+    epoch alone, in the first epoch also on a stream's shards; the checkpoint holds the state of torch's generators.
+    So a resumed run equals an uninterrupted one to the last bit. Every `keep_every` epochs the weights are kept beside
+    the checkpoint (`kept`). `log` is called with the history before the first new epoch and after each epoch.
+
+    Raises:
+        TrainingError: There are fewer images than a batch holds, or no validation images.
+        CheckpointError: The checkpoint has other `settings` or more epochs, or kept weights are missing.
+        Diverged: A loss or the validation residual is NaN or infinite; the last good epoch is in `checkpoint`.
+
+    """
+    if len(images) < batch_size:
+        raise TrainingError(
+            f"{len(images)} training images are fewer than batch_size={batch_size}: lower it, or add images"
+        )
+    if not len(validation):
+        raise TrainingError("there are no validation images: raise validation_fraction, or add normal images")
+    torch.backends.cudnn.deterministic = True  # without it, a resumed run on a card differs from an uninterrupted one
+    to_device(method, device)
+    parts = dict(method.named_children())
+    optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in parts.items()}
+    scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
+    torch.manual_seed(seed)
+    settings = {**settings, "precision": str(precision).removeprefix("torch.")}  # what "auto" has been resolved to
+    state = Checkpoint(checkpoint, method, optimizers, scalers, settings)
+    history = state.resume(epochs)
+    if not kept_file(checkpoint, len(history)).is_file():  # the copy to another disk may have been cut short
+        state.keep_weights(len(history), keep_every)
+    kept(checkpoint, min(len(history) + 1, epochs), keep_every)
+    log(history)
+    batches = len(images) // batch_size
+    with tqdm(
+        total=epochs * batches, initial=len(history) * batches, desc=name, unit="batch", mininterval=1
+    ) as progress:
+        for epoch in range(len(history), epochs):
+            start = time.perf_counter()
+            sums: dict[str, Any] = defaultdict(float)
+            method.train()
+            for batch in _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size):
+                for part, losses in _moves(method, to_unit(images[batch], device), epoch, _autocast(device, precision)):
+                    _update(optimizers[part], scalers[part], parts[part], losses)
+                    for loss, value in losses.items():
+                        sums[f"{part}/{loss}"] += value.detach()  # read once per epoch: reading waits for the device
+                progress.update()
+            means = {loss: float(total) / batches for loss, total in sums.items()}
+            means["validation/residual"] = _residual(method, validation, batch_size, device, precision)
+            if not all(map(math.isfinite, means.values())):
+                bad = ", ".join(f"{loss}={value}" for loss, value in means.items() if not math.isfinite(value))
+                good = f"the last good one, epoch {epoch - 1}, is in {checkpoint}" if history else "no epoch was good"
+                raise Diverged(f"{name or 'training'} diverged in epoch {epoch}: {bad}; {good}. Lower learning_rate")
+            spent = {
+                "seconds": time.perf_counter() - start,
+                "images_seen": batches * batch_size,
+                "steps": batches * len(parts),
+                "multiply_adds": batches * batch_size * multiply_adds(method, images.shape[-1], epoch),
+            }
+            before = history[-1] if history else dict.fromkeys(spent, 0)
+            history.append({"epoch": epoch, **means, **{key: before[key] + spent[key] for key in spent}})
+            state.keep_weights(epoch + 1, keep_every)
+            state.save(history)
+            log(history)
+            progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {means['validation/residual']:.4f}")
+    method.eval()
+    return history
+
+
+def multiply_adds(method: Method, image_size: int, epoch: int = 0) -> int:
+    """Return the multiply-adds of training on one image in that epoch, forward and backward, as torch counts them."""
+    method = copy.deepcopy(method).train()
+    device = next(method.parameters()).device
+    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+        for part, losses in method.moves(torch.rand(2, 1, image_size, image_size, device=device), epoch):
+            losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+    return counter.get_total_flops() // 2 // 2  # two operations per multiply-add, two images
+
+
+def expected_seconds(
+    method: Method, image_size: int, batch_size: int, batches: int, epochs: int, device: torch.device
+) -> float:
+    """Estimate the seconds that `epochs` epochs of `batches` batches take on this device.
+
+    A copy of the method trains on four batches of noise, as in the last epoch and in the precision of "auto". The first
+    batch is not counted; the fastest of the others is. The method and torch's generators do not change.
+    """
+    method = copy.deepcopy(method).train()
+    to_device(method, device)
+    autocast = _autocast(device, choose_precision("auto", device))
+    optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
+    unscaled = GradScaler(device.type, enabled=False)
+    seconds = []
+    with torch.random.fork_rng():
+        for _ in range(4):
+            start, images = time.perf_counter(), torch.rand(batch_size, 1, image_size, image_size, device=device)
+            for part, losses in _moves(method, images, epochs - 1, autocast):
+                _update(optimizers[part], unscaled, getattr(method, part), losses)
+                float(losses["total"].detach())  # waits for the device
+            seconds.append(time.perf_counter() - start)
+    return min(seconds[1:]) * batches * epochs
+
+
+def _autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    return torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32)
+
+
+def _moves(
+    method: Method, images: Images, epoch: int, autocast: AbstractContextManager
+) -> Iterator[tuple[str, Losses]]:
+    """Run the method's moves under `autocast`, which is left after each of them.
+
+    Inside it, autocast keeps half-precision copies of the weights. A single autocast around all moves would show the
+    second move the weights from before the first update.
+    """
+    moves = method.moves(images.contiguous(memory_format=torch.channels_last), epoch)
+    while True:
+        with autocast:
+            move = next(moves, None)
+        if move is None:
+            return
+        yield move
+
+
+def _update(optimizer: Adam, scaler: GradScaler, part: nn.Module, losses: Losses) -> None:
+    """Take one step in `part`'s parameters, leaving every other gradient untouched."""
+    optimizer.zero_grad()
+    scaler.scale(losses["total"]).backward(inputs=list(part.parameters()))
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _order(images: ImageStack, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the images in an epoch; the first takes a stream shard by shard, as the shards arrive."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(images))
+    arrival = getattr(images, "arrival", None)
+    return order if epoch or arrival is None else order[np.argsort(arrival[order], kind="stable")]
+
+
+@torch.no_grad()
+def _residual(
+    method: Method, images: ImageStack, batch_size: int, device: torch.device, precision: torch.dtype
+) -> float:
+    """Return the mean absolute residual of the images, in evaluation mode."""
+    method.eval()
+    total = 0.0
+    for start in range(0, len(images), batch_size):
+        batch = to_unit(images[start : start + batch_size], device)
+        with _autocast(device, precision):
+            total += (batch - method.reconstruct(batch)).abs().mean().item() * len(batch)
+    return total / len(images)

@@ -1,0 +1,402 @@
+"""The cache: every image is prepared alike and once, and an incomplete cache is never trusted."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lib.data.cache
+from lib.data.cache import PASSING, Cache, CachedImages, Preparation
+from lib.data.decoding import Decoded, ImageError, decode, encode
+from lib.data.source import SourceError
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """The definition: percentile 1 becomes 0, percentile 99 becomes 1."""
+    ordered = np.sort(image.ravel()).astype(float)
+
+    def percentile(q: float) -> float:
+        place = q / 100 * (len(ordered) - 1)
+        below, above = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
+        return below + (place - np.floor(place)) * (above - below)
+
+    low, high = percentile(1), percentile(99)
+    return np.clip((image - low) / (high - low), 0, 1)
+
+
+def test_a_square_image_of_the_right_size_is_only_stretched():
+    image = np.random.default_rng(0).integers(60, 180, (32, 32), dtype=np.uint8)
+    prepared = Preparation(32).image(image)
+    assert (prepared.dtype, prepared.shape) == (np.uint8, (32, 32))
+    np.testing.assert_allclose(prepared, stretched(image) * 255, atol=0.501)
+    assert (prepared.min(), prepared.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("grey", [0, 7, 255])
+def test_an_image_of_one_grey_level_becomes_black(grey):
+    assert not Preparation(16).image(np.full((20, 30), grey, dtype=np.uint8)).any()
+
+
+def test_a_linear_change_of_contrast_does_not_matter():
+    image = np.random.default_rng(0).integers(0, 100, (32, 32), dtype=np.uint8)
+    assert np.abs(Preparation(16).image(image).astype(int) - Preparation(16).image(image * 2 + 30)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24)])
+def test_an_oblong_image_is_centred_between_black_bands(shape):
+    image = np.full(shape, 200, dtype=np.uint8)
+    image[::2] = 100
+    prepared = Preparation(24).image(image)
+    inside = np.zeros((24, 24), dtype=bool)
+    inside[(24 - shape[0]) // 2 :, (24 - shape[1]) // 2 :][: shape[0], : shape[1]] = True
+    assert not prepared[~inside].any()
+    np.testing.assert_array_equal(prepared[inside].reshape(shape), np.where(image == 200, 255, 0))
+
+
+def test_halving_the_size_averages_and_keeps_the_mean():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    assert abs(Preparation(32).image(image).mean() - Preparation(64).image(image).mean()) < 1
+    fine = np.indices((64, 64)).sum(axis=0) % 2 * 255  # a checkerboard must not survive
+    assert Preparation(32).image(fine.astype(np.uint8))[4:-4, 4:-4].std() < 8
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (48, 48)])
+@pytest.mark.parametrize("square", ["pad", "squash"])
+def test_a_white_square_and_its_mask_are_placed_alike(shape, square):
+    lesion = np.zeros(shape, dtype=bool)
+    lesion[8:20, 10:30] = True
+    preparation = Preparation(24, square=square)
+    mask = preparation.mask(lesion)
+    assert (mask.dtype, mask.shape) == (bool, (24, 24))
+    np.testing.assert_array_equal(mask, preparation.image(lesion * np.uint8(255)) > 127)
+    whole = max(shape) ** 2 if square == "pad" else lesion.size
+    assert mask.mean() == pytest.approx(lesion.sum() / whole, rel=0.15)
+
+
+def test_other_percentiles_and_squashing_follow_their_definitions():
+    image = np.random.default_rng(0).integers(0, 256, (40, 20), dtype=np.uint8)
+    low, high = np.percentile(image, [5, 90])
+    columns = np.clip((image - low) / (high - low), 0, 1).reshape(20, 2, 20).mean(axis=1)
+    prepared = Preparation(20, (5, 90), "squash").image(image)
+    assert np.abs(prepared[2:-2] / 255 - columns[2:-2]).mean() < 0.08  # a triangle in place of a box
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_every_depth_is_stretched_between_the_percentiles_of_numpy(kind):
+    for seed, percents in enumerate([(1, 99), (0, 100), (2.5, 97.5), (0, 50), (49, 51)]):
+        image = np.random.default_rng(seed).integers(0, 250, (33, 33)).astype(kind)
+        low, high = np.percentile(image, percents)
+        expected = np.round(np.clip((image - low) / (high - low or 1), 0, 1).astype(np.float32) * 255)
+        np.testing.assert_array_equal(Preparation(33, percents).image(image), expected)
+
+
+# The cache
+
+
+class Listed:
+    """A source in memory that counts how often each image is read."""
+
+    synthetic, about, problems = True, {}, []
+
+    def __init__(self, images: dict[str, bytes], name: str = "listed-1") -> None:
+        self.name, self.images = name, images
+        self.records = pd.DataFrame({"id": list(images)})
+        self.reads: list[str] = []
+
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for image_id in ids:
+            self.reads.append(image_id)
+            yield image_id, lambda i=image_id: self.images[i]
+
+    def mask(self, image_id: str) -> None:
+        return None
+
+
+def greys(count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {f"i{i}": rng.integers(0, 256, (20 + i % 5, 30), dtype=np.uint8) for i in range(count)}
+
+
+def listed(count: int, **columns) -> Listed:
+    return Listed({name: encode(image) for name, image in greys(count).items()}, **columns)
+
+
+def filled(source: Listed, folder: Path, size: int = 16) -> Cache:
+    cache = Cache(source, Preparation(size), folder)
+    cache.fill()
+    return cache
+
+
+def images(cache: Cache) -> np.ndarray:
+    return np.asarray(CachedImages(cache, np.arange(len(cache.rows))))
+
+
+def expected(count: int, size: int = 16) -> np.ndarray:
+    return np.stack([Preparation(size).image(image) for image in greys(count).values()])
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(lib.data.cache, "CHUNK", 4)
+
+
+def test_cached_images_equal_prepared_ones_and_are_prepared_once(tmp_path):
+    source = listed(11)
+    for _ in range(2):
+        np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(11))
+    assert source.reads == [f"i{i}" for i in range(11)]
+
+
+def test_images_are_read_like_an_array(tmp_path):
+    cache, whole = filled(listed(9), tmp_path), expected(9)
+    stack, rows = CachedImages(cache, np.array([8, 3, 5, 0])), [8, 3, 5, 0]
+    assert (len(stack), stack.shape) == (4, (4, 16, 16))
+    for key in (2, slice(1, 3), [0, 3], np.array([3, 1]), slice(None)):
+        np.testing.assert_array_equal(stack[key], whole[rows][key])
+    np.testing.assert_array_equal(stack.of(np.array([1, 0])), whole[[3, 8]])
+    assert stack[:].dtype == np.uint8
+
+
+def test_other_images_sizes_orders_names_and_preparations_have_other_folders(tmp_path):
+    a, b = listed(3), listed(3, name="listed-2")
+    turned, fewer = Listed(dict(reversed(a.images.items()))), listed(2)
+    kinds = [Preparation(16), Preparation(8), Preparation(16, (0, 100)), Preparation(16, square="squash")]
+    folders = {Cache(a, kind, tmp_path).folder for kind in kinds}
+    folders |= {Cache(source, Preparation(16), tmp_path).folder for source in (b, turned, fewer)}
+    assert len(folders) == 7
+
+
+def test_an_unusable_image_is_black_and_has_a_problem_and_a_digest(tmp_path):
+    source = listed(3)
+    source.images["i1"] = b"<html>not found</html>"
+    cache = filled(source, tmp_path)
+    assert not images(cache)[1].any() and images(cache)[[0, 2]].any(axis=(1, 2)).all()
+    assert [bool(cache.rows[i]["problem"]) for i in range(3)] == [False, True, False]
+    assert len({cache.rows[i]["digest"] for i in range(3)}) == 3
+
+
+class Interrupted(Listed):
+    """Reading ends after six images, as if the network or the process had failed."""
+
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for number, item in enumerate(super().contents(ids)):
+            if number == 6:
+                raise KeyboardInterrupt
+            yield item
+
+
+def test_an_interrupted_cache_continues_where_it_stopped(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        filled(Interrupted(listed(11).images), tmp_path)
+    source = listed(11)
+    np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(11))
+    assert source.reads == [f"i{i}" for i in range(4, 11)]  # one chunk of four was done
+
+
+def test_a_source_that_ends_early_is_an_error_and_its_rows_are_kept(tmp_path):
+    source, whole = listed(6), listed(6)
+    source.contents = lambda ids: Listed.contents(source, ids[:5])
+    with pytest.raises(SourceError, match="ended before 1 of 6 images had arrived"):
+        filled(source, tmp_path)
+    filled(whole, tmp_path)
+    assert whole.reads == ["i5"]
+
+
+KILLED = """
+import os, signal, sys
+import lib.data.cache, tests.data.test_cache as own
+lib.data.cache.CHUNK = 4
+source, fsync, calls = own.listed(40), os.fsync, []
+def kill(number):
+    calls.append(number)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+os.fsync = kill
+own.filled(source, own.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("call", [1, 2, 7, 8])
+def test_a_killed_cache_is_completed_with_no_image_lost_or_wrong(tmp_path, call):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(call)], cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL
+    source = listed(40)
+    np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(40))
+    assert len(source.reads) == len(set(source.reads)) <= 40
+
+
+A_LINE = ["a cut line", "a broken line", "a row beyond the end", "a row before the start"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "of another shape", "no journal", *A_LINE])
+def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, damage):
+    cache = filled(listed(11), tmp_path)
+    pixels, journal = cache.folder / "pixels.npy", cache.folder / "rows.jsonl"
+    if damage == "truncated":
+        os.truncate(pixels, pixels.stat().st_size - 100)
+    elif damage == "gone":
+        pixels.unlink()
+    elif damage == "of another shape":
+        np.save(pixels, np.zeros((11, 8, 8), dtype=np.uint8))
+    elif damage == "a cut line":
+        journal.write_bytes(journal.read_bytes()[:-7])
+    elif damage == "a broken line":
+        journal.write_bytes(b"\0" * 9 + b"\n" + journal.read_bytes().split(b"\n", 1)[1])
+    elif damage == "a row beyond the end":
+        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": 11'))
+    elif damage == "a row before the start":
+        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": -1'))
+    else:
+        journal.unlink()
+    source = listed(11)
+    np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(11))
+    assert len(source.reads) == (1 if damage in A_LINE else 11)
+
+
+def _fill_slowly(folder: Path, out) -> None:
+    source = listed(12)
+    cache = Cache(source, Preparation(16), folder)
+    cache.fill()
+    out.put((len(source.reads), images(cache).tobytes()))
+
+
+def test_processes_that_start_at_once_share_one_cache(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    processes = [context.Process(target=_fill_slowly, args=(tmp_path, out)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    results = [out.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(reads for reads, _ in results) == 12
+    assert {content for _, content in results} == {expected(12).tobytes()}
+
+
+class Gated(Listed):
+    """Image i arrives once `through` is greater than i."""
+
+    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for item in super().contents(ids):
+            while int(item[0][1:]) >= self.through:
+                time.sleep(0.01)
+            if self.through > 100:
+                raise SourceError("the network is gone")
+            yield item
+
+
+def test_images_that_have_arrived_can_be_read_while_others_are_still_to_come(tmp_path):
+    source = Gated(listed(12).images)
+    source.through = 8
+    cache = Cache(source, Preparation(16), tmp_path)
+    cache.fill_in_background()
+    np.testing.assert_array_equal(cache.read(np.array([7, 2])), expected(12)[[7, 2]])
+    assert not (tmp_path / cache.folder / "rows.jsonl").read_bytes().count(b"\n") > 8
+    source.through = 12
+    np.testing.assert_array_equal(cache.read(np.arange(12)), expected(12))
+
+
+def test_a_background_failure_is_raised_by_whoever_waits_for_the_image(tmp_path):
+    source = Gated(listed(12).images)
+    source.through = 4
+    cache = Cache(source, Preparation(16), tmp_path)
+    cache.fill_in_background()
+    assert cache.read(np.array([3])).any()
+    source.through = 101
+    with pytest.raises(SourceError, match="the network is gone"):
+        cache.read(np.array([5]))
+    assert cache.read(np.array([3])).any()
+
+
+def test_too_small_a_disk_is_reported_before_anything_is_read(tmp_path):
+    source = listed(1)
+    source.records = pd.DataFrame({"id": [f"i{i}" for i in range(10**6)]})
+    with pytest.raises(
+        SourceError, match=r"1,000,000 images of 1000000 px need .* GB: free some space, or set IMGAE_DX_CACHE"
+    ):
+        Cache(source, Preparation(10**6), tmp_path).fill()
+    assert not source.reads
+
+
+@pytest.mark.parametrize("trouble", [PermissionError(13, "Permission denied"), ImageError(f"{PASSING[1]}: no gdcm")])
+def test_unreadable_images_are_tried_again_and_damaged_ones_are_not(tmp_path, monkeypatch, trouble):
+    def fail(content: bytes) -> Decoded:
+        if content == source.images["i1"]:
+            raise trouble
+        return decode(content)
+
+    source = listed(3)
+    source.images["i2"] = b"<html>not found</html>"
+    with monkeypatch.context() as patch:
+        patch.setattr(lib.data.cache, "decode", fail)
+        assert [bool(filled(source, tmp_path).rows[i]["problem"]) for i in range(3)] == [False, True, True]
+    source.reads.clear()
+    cache = filled(source, tmp_path)
+    assert source.reads == ["i1"]
+    assert [bool(cache.rows[i]["problem"]) for i in range(3)] == [False, False, True]
+    np.testing.assert_array_equal(images(cache)[:2], expected(2))
+
+
+def test_an_unusable_image_raises_while_images_arrive(tmp_path):
+    source = listed(12)
+    source.images["i6"] = b"<html>not found</html>"
+    for _ in range(2):  # from the source, and from the journal
+        cache = Cache(source, Preparation(16), tmp_path)
+        cache.fill_in_background()
+        with pytest.raises(SourceError, match=r"i6 cannot be used: is not an image: .* on_bad_image: skip"):
+            cache.read(np.array([6]))
+
+
+def test_a_full_disk_is_reported_and_finished_rows_are_kept(tmp_path, monkeypatch):
+    def full(number: int) -> None:
+        synced.append(number)
+        if len(synced) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    synced = []
+    with monkeypatch.context() as patch, pytest.raises(SourceError, match=r"No space left on device\): free some"):
+        patch.setattr(os, "fsync", full)
+        filled(listed(11), tmp_path)
+    source = listed(11)
+    np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(11))
+    assert source.reads == [f"i{i}" for i in range(4, 11)]
+
+
+def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceError, match=r"the cache .* cannot be used \(Not a directory\): .*IMGAE_DX_CACHE"):
+        filled(listed(1), tmp_path / "file")
+
+
+def test_the_journal_can_be_read_by_anyone(tmp_path):
+    cache = filled(listed(3), tmp_path)
+    lines = [json.loads(line) for line in (cache.folder / "rows.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == [0, 1, 2]
+    assert set(lines[0]) == {"row", "digest", "problem", "header", "bytes", "width", "height"}
+
+
+def test_the_journal_holds_the_sizes_of_file_and_image_as_far_as_they_are_known(tmp_path):
+    def read(image_id: str) -> bytes:
+        if image_id == "i2":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return source.images[image_id]
+
+    source = listed(4)
+    source.images["i1"] = b"<html>not found</html>"
+    source.contents = lambda ids: ((image_id, partial(read, image_id)) for image_id in ids)
+    rows = filled(source, tmp_path).rows
+    found = [(rows[i]["bytes"], rows[i]["width"], rows[i]["height"]) for i in range(4)]
+    whole = [(len(source.images[f"i{i}"]), 30, 20 + i) for i in range(4)]
+    assert found == [whole[0], (22, None, None), (None, None, None), whole[3]]

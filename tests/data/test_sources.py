@@ -1,0 +1,410 @@
+"""The sources: which records, images and masks they give, and what they refuse."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib.data import anatomy, phantom
+from lib.data.decoding import decode
+from lib.data.phantom import FINDINGS
+from lib.data.source import LEFT_OUT, Problem, SourceError
+from lib.data.sources import FolderSource, PhantomSource, open_source
+from lib.params import Params
+
+COLUMNS = {"id", "label", "finding", "split", "patient", "age", "sex", "view"}
+
+
+def grey(seed: int, height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def write(file: Path, image: np.ndarray) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file, quality=95)
+    return file
+
+
+def table_folder(folder: Path, rows: pd.DataFrame) -> Path:
+    """A folder with labels.csv and an image of its own behind each row."""
+    for seed, name in enumerate(rows["filename"]):
+        write(folder / "images" / name, grey(seed))
+    rows.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def two_rows(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"filename": ["a.png", "b.png"], "label": ["normal", "abnormal"]} | columns)
+
+
+def class_folders(folder: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        write(folder / name, grey(seed))
+    return folder
+
+
+def read(source, image_id: str) -> np.ndarray:
+    [(_, content)] = source.contents([image_id])
+    return decode(content()).pixels
+
+
+def row(source, image_id: str) -> dict:
+    return source.records.set_index("id").loc[image_id].to_dict()
+
+
+def test_a_table_with_every_column_keeps_every_column(tmp_path):
+    table = two_rows(
+        strict_label=["normal", ""],
+        finding=["", "Edema|Mass"],
+        split=["train", "test"],
+        patient_id=["007", "8"],
+        age=["61", ""],
+        sex=["F", "M"],
+        view=["PA", "AP"],
+    )
+    source = FolderSource(table_folder(tmp_path, table))
+    records = source.records
+    expected = table.rename(columns={"filename": "id", "patient_id": "patient"})
+    assert records.to_dict("records") == expected[records.columns].to_dict("records")
+    assert set(source.records) == COLUMNS | {"strict_label"}
+    assert not source.synthetic
+
+
+def test_a_table_with_names_and_labels_alone_is_enough(tmp_path):
+    source = FolderSource(table_folder(tmp_path, two_rows()))
+    assert set(source.records) == COLUMNS
+    assert row(source, "a.png")["label"] == "normal"
+    assert all(row(source, "a.png")[name] == "" for name in ("finding", "split", "patient", "age", "sex", "view"))
+
+
+@pytest.mark.parametrize("column", ["id", "file", "digest", "patient", "side", "ra"])
+def test_an_unknown_column_is_ignored(tmp_path, column):
+    table = two_rows(patient_id=["p", "q"], **{column: ["1", "2"]})
+    source = FolderSource(table_folder(tmp_path, table))
+    assert set(source.records) == COLUMNS
+    assert source.records["id"].tolist() == ["a.png", "b.png"]
+    assert source.records["patient"].tolist() == ["p", "q"]
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "None", "nan"])
+def test_a_word_that_pandas_takes_for_missing_stays_a_word(tmp_path, word):
+    source = FolderSource(table_folder(tmp_path, two_rows(patient_id=[word, "00010"])))
+    assert source.records["patient"].tolist() == [word, "00010"]
+
+
+def test_a_class_folder_gives_its_name_as_the_finding(tmp_path):
+    (tmp_path / "notes.txt").write_text("not an image")
+    source = FolderSource(class_folders(tmp_path, "NORMAL/a.png", "pneumonia/b.jpg", "pneumonia/c.JPEG"))
+    assert source.records["id"].tolist() == ["NORMAL/a.png", "pneumonia/b.jpg", "pneumonia/c.JPEG"]
+    assert source.records["label"].tolist() == ["normal", "abnormal", "abnormal"]
+    assert source.records["finding"].tolist() == ["", "pneumonia", "pneumonia"]
+    assert set(source.records["split"]) == {""}
+    assert set(source.records) == COLUMNS
+
+
+def test_class_folders_below_split_folders_give_the_official_split(tmp_path):
+    names = [
+        "train/NORMAL/a.png",
+        "Val/NORMAL/b.png",
+        "test/NORMAL/c.png",
+        "test/PNEUMONIA/d.png",
+        "valid/NORMAL/e.png",
+    ]
+    source = FolderSource(class_folders(tmp_path / "set", *(f"chest/{name}" for name in names)))
+    splits = [row(source, f"chest/{name}")["split"] for name in names]
+    assert splits == ["train", "val", "test", "test", "val"]
+    assert row(source, "chest/test/PNEUMONIA/d.png")["finding"] == "PNEUMONIA"
+
+
+def test_the_name_of_the_data_folder_is_not_taken_for_a_split(tmp_path):
+    source = FolderSource(class_folders(tmp_path / "test", "normal/a.png", "mass/b.png"))
+    assert set(source.records["split"]) == {""}
+
+
+def test_an_image_outside_of_the_class_folders_is_not_taken_for_abnormal(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png", "overview.png", "train/montage.png")
+    try:
+        labels = dict(FolderSource(folder).records[["id", "label"]].to_numpy())
+    except SourceError as error:
+        assert "overview.png" in str(error)  # refusing is as good as leaving out
+    else:
+        assert labels == {"normal/a.png": "normal", "mass/b.png": "abnormal"}
+
+
+def test_an_image_deeper_in_the_folder_of_normals_is_not_taken_for_abnormal(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "normal/patient-1/b.png", "mass/c.png")
+    try:
+        labels = dict(FolderSource(folder).records[["id", "label"]].to_numpy())
+    except SourceError as error:
+        assert "patient-1" in str(error)
+    else:
+        assert labels["normal/patient-1/b.png"] == "normal"
+
+
+def test_macos_resource_files_are_not_images(tmp_path):
+    class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (tmp_path / "__MACOSX" / "normal").mkdir(parents=True)
+    for file in (tmp_path / "__MACOSX" / "normal" / "._a.png", tmp_path / "normal" / "._a.png"):
+        file.write_bytes(b"\x00\x05\x16\x07")
+    assert FolderSource(tmp_path).records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+
+
+def test_hidden_files_and_folders_are_not_used_and_are_named(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    hidden = [
+        "mass/.ipynb_checkpoints/b-checkpoint.png",
+        "normal/.ipynb_checkpoints/a-checkpoint.png",
+        "normal/._a.png",
+    ]
+    source = FolderSource(class_folders(folder, *hidden))
+    assert source.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    assert {problem.image for problem in source.problems} == set(hidden)
+
+
+@pytest.mark.parametrize("names", [["mass/a.png", "edema/b.png"], ["normal/a.png"], []])
+def test_class_folders_without_normal_or_without_abnormal_images_are_refused(tmp_path, names):
+    with pytest.raises(SourceError, match=r"expected labels\.csv, or a folder `normal`") as error:
+        FolderSource(class_folders(tmp_path, *names))
+    assert f"has {len(names)} images in folders" in str(error.value)
+
+
+def test_an_image_outside_of_the_class_folders_does_not_stand_in_for_a_normal_one(tmp_path):
+    with pytest.raises(SourceError):
+        FolderSource(class_folders(tmp_path, "mass/a.png", "b.png"))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"data_dir .*/nowhere is not an existing folder: give the path"):
+        FolderSource(tmp_path / "nowhere")
+
+
+def test_a_missing_column_is_named_beside_those_found(tmp_path):
+    folder = table_folder(tmp_path, two_rows().rename(columns={"label": "class"}).assign(label="x"))
+    (folder / "labels.csv").write_text("filename,class\na.png,normal\n")
+    with pytest.raises(SourceError, match=r"labels\.csv has no column label; found filename, class"):
+        FolderSource(folder)
+
+
+def test_an_empty_table_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(SourceError, match=r"labels\.csv"):
+        FolderSource(tmp_path)
+
+
+def test_a_row_without_its_file_is_left_out_and_named(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "images" / "b.png").unlink()
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["a.png"]
+    assert source.problems == [Problem("b.png", "no file for this row", LEFT_OUT)]
+    (folder / "images" / "a.png").unlink()
+    with pytest.raises(SourceError, match=r"none of the 2 images in the table exists .*: add the files"):
+        FolderSource(folder)
+
+
+def test_a_file_without_a_row_is_named_and_not_used(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    write(folder / "images" / "more" / "c.png", grey(3))
+    source = FolderSource(folder)
+    assert len(source.records) == 2
+    assert source.problems == [Problem("more/c.png", "file without a row in labels.csv", "not used")]
+
+
+def test_a_repeated_row_counts_once_and_contradictory_rows_are_left_out(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    write(folder / "images" / "c.png", grey(3))
+    (folder / "labels.csv").write_text(
+        "filename,label\na.png,normal\nb.png,abnormal\na.png,normal\nb.png,normal\nc.png,normal\n"
+    )
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["a.png", "c.png"]
+    assert source.problems == [
+        Problem("b.png", "rows of labels.csv contradict each other", LEFT_OUT),
+        Problem("a.png", "row twice in labels.csv", "used once"),
+    ]
+
+
+@pytest.mark.parametrize("word", ["", "nan", "Normal", "maybe"])
+def test_an_unknown_label_is_named(tmp_path, word):
+    source = FolderSource(table_folder(tmp_path, two_rows(label=["normal", word], strict_label=["", "other_abnormal"])))
+    assert source.records["label"].tolist() == ["normal", word]
+    assert source.problems == [Problem("b.png", f"label is not one of normal, abnormal: {word!r}", "counted apart")]
+
+
+def test_a_file_of_another_kind_in_a_folder_of_a_class_is_named(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "mass" / "notes.txt").write_text("not an image")
+    assert FolderSource(folder).problems == [Problem("mass/notes.txt", "not an image by its name", "not used")]
+
+
+def test_about_yaml_describes_a_folder(tmp_path):
+    folder = class_folders(tmp_path / "ours", "normal/a.png", "mass/b.png")
+    assert FolderSource(folder).about["from"] == "folder ours"
+    assert FolderSource(folder).about["licence"].startswith("not stated")
+    (folder / "about.yaml").write_text("licence: CC BY 4.0\nlabels: two readers\n")
+    assert FolderSource(folder).about == {"from": "folder ours", "licence": "CC BY 4.0", "labels": "two readers"}
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_the_contents_are_the_files_bytes_in_the_order_asked_for(tmp_path, name):
+    folder = table_folder(tmp_path, two_rows().replace("a.png", name))
+    contents = list(FolderSource(folder).contents(["b.png", name]))
+    assert [image_id for image_id, _ in contents] == ["b.png", name]
+    assert contents[1][1]() == (folder / "images" / name).read_bytes()
+
+
+def test_the_name_depends_on_the_files_and_not_on_the_place(tmp_path):
+    folder = table_folder(tmp_path / "here", two_rows())
+    name = FolderSource(folder).name
+    shutil.copytree(folder, tmp_path / "copy")  # with its times
+    assert FolderSource(tmp_path / "copy").name == name
+    write(folder / "images" / "b.png", grey(99))
+    assert FolderSource(folder).name != name
+
+
+def test_a_mask_is_the_union_of_an_images_boxes(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,finding,x,y,w,h\nb.png,Mass,2,3,5,4\nb.png,Mass,4.6,5.2,10,3\n")
+    source = FolderSource(folder)
+    expected = np.zeros((20, 30), dtype=bool)
+    expected[3:7, 2:7] = True  # rows are y, columns are x
+    expected[5:8, 5:15] = True
+    mask = source.mask("b.png")
+    assert mask.dtype == bool
+    assert np.array_equal(mask, expected)
+    assert source.mask("a.png") is None
+
+
+def test_a_box_that_begins_outside_the_image_is_clipped(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,x,y,w,h\nb.png,-2,-3,10,8\nb.png,25,18,10,8\n")
+    expected = np.zeros((20, 30), dtype=bool)
+    expected[:5, :8] = expected[18:, 25:] = True
+    assert np.array_equal(FolderSource(folder).mask("b.png"), expected)
+
+
+def test_boxes_without_a_column_are_refused_by_name(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text("filename,x,y,width,h\nb.png,2,3,5,4\n")
+    with pytest.raises(SourceError, match=r"boxes\.csv has no column w; found filename, x, y, width, h"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize("number", ["", "nan", "inf", "wide"])
+def test_a_box_without_finite_numbers_is_refused_with_its_row(tmp_path, number):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text(f"filename,x,y,w,h\nb.png,1,2,3,4\nb.png,2,3,{number},4\n")
+    with pytest.raises(SourceError, match=r"boxes\.csv, row 3: .*expected numbers"):
+        FolderSource(folder)
+
+
+def test_a_table_with_a_column_twice_is_refused(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "labels.csv").write_text("filename,label,label\na.png,normal,abnormal\nb.png,abnormal,normal\n")
+    with pytest.raises(SourceError, match=r"labels\.csv has the column label twice"):
+        FolderSource(folder)
+
+
+def test_a_table_without_any_of_its_files_is_refused_with_the_first_path(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,label\nimages/a.png,normal\n")
+    with pytest.raises(SourceError, match=r"none of the 1 images .* \(the first would be .*/images/images/a\.png\)"):
+        FolderSource(tmp_path)
+
+
+def test_an_impossible_file_name_is_a_row_without_a_file(tmp_path):
+    folder, name = table_folder(tmp_path, two_rows()), "x" * 300
+    with (folder / "labels.csv").open("a") as table:
+        table.write(f"{name},normal\n")
+    assert FolderSource(folder).problems == [Problem(name, "no file for this row", LEFT_OUT)]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "just text"])
+def test_an_about_yaml_of_another_form_is_refused(tmp_path, text):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_text(text)
+    with pytest.raises(SourceError, match=r"about\.yaml is not YAML with lines `name: text`"):
+        FolderSource(folder)
+
+
+def test_without_boxes_no_image_has_a_mask(tmp_path):
+    source = FolderSource(class_folders(tmp_path, "normal/a.png", "mass/b.png"))
+    assert source.mask("normal/a.png") is source.mask("mass/b.png") is None
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> PhantomSource:
+    return PhantomSource(48, 32, seed=3)
+
+
+def test_a_quarter_of_the_phantoms_is_abnormal_and_all_findings_are_equally_frequent(phantoms):
+    records = phantoms.records
+    assert records["label"].value_counts().to_dict() == {"normal": 36, "abnormal": 12}
+    counts = records["finding"][records["label"] == "abnormal"].value_counts()
+    assert set(counts.index) == set(FINDINGS)
+    assert counts.max() - counts.min() <= 1
+    assert (records["finding"][records["label"] == "normal"] == "").all()
+    assert set(records) == COLUMNS
+    assert phantoms.synthetic
+
+
+def test_some_phantom_patients_have_two_images_and_none_is_both_normal_and_abnormal(phantoms):
+    by_patient = phantoms.records.groupby("patient")
+    assert by_patient.size().value_counts().to_dict() == {2: 12, 1: 24}
+    assert (by_patient["label"].nunique() == 1).all()
+    assert (by_patient[["age", "sex"]].nunique() == 1).all(axis=None)
+
+
+def test_a_phantom_has_a_mask_if_and_only_if_it_is_abnormal(phantoms):
+    for image_id, label in phantoms.records[["id", "label"]].head(24).to_numpy():
+        mask, image = phantoms.mask(image_id), read(phantoms, image_id)
+        assert (image.dtype, image.shape) == (np.uint8, (32, 32))
+        assert (mask is None) == (label == "normal")
+        if mask is not None:
+            assert (mask.dtype, mask.shape) == (bool, image.shape)
+            assert 0 < mask.mean() < 0.5
+
+
+def test_equal_names_of_phantoms_mean_equal_images(phantoms):
+    again, other, larger = PhantomSource(48, 32, seed=3), PhantomSource(48, 32, seed=4), PhantomSource(48, 40, seed=3)
+    assert again.name == phantoms.name
+    assert again.records.equals(phantoms.records)
+    for image_id in phantoms.records["id"][:8]:
+        assert np.array_equal(read(again, image_id), read(phantoms, image_id))
+        assert not np.array_equal(read(other, image_id), read(phantoms, image_id))
+    assert len({phantoms.name, other.name, larger.name}) == 3
+
+
+@pytest.mark.parametrize("module", [anatomy, phantom])
+def test_a_change_in_any_file_that_draws_phantoms_changes_their_name(tmp_path, monkeypatch, module):
+    before = PhantomSource(4, 32).name
+    changed = tmp_path / "changed.py"
+    changed.write_text(Path(module.__file__).read_text() + "# another formula\n")
+    monkeypatch.setattr(module, "__file__", str(changed))
+    assert PhantomSource(4, 32).name != before
+    imported = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+    assert {name for name in imported if name.startswith("lib.")} <= {anatomy.__name__, phantom.__name__}
+
+
+def test_the_settings_choose_the_source(tmp_path):
+    class_folders(tmp_path / "data", "normal/a.png", "mass/b.png")
+    folder = open_source(Params(source="folder", data_dir="data"), tmp_path)
+    assert folder.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    phantoms = open_source(Params(phantom_images=40, image_size=32, widths=[4]), tmp_path)
+    assert len(phantoms.records) == 40
+    assert read(phantoms, "phantom-000000").shape == (32, 32)
+
+
+def test_real_radiographs_are_read_with_their_boxes(xrays):
+    source = FolderSource(xrays / "adult")
+    boxes = pd.read_csv(xrays / "adult" / "boxes.csv")
+    assert len(source.records) == 2_300 + 392
+    assert "strict_label" in source.records
+    for image_id in boxes["filename"].unique()[:3]:
+        image, mask = read(source, image_id), source.mask(image_id)
+        assert min(image.shape) == 128
+        assert mask.shape == image.shape
+        area = (boxes["w"] * boxes["h"])[boxes["filename"] == image_id]
+        assert area.max() * 0.9 <= mask.sum() <= area.sum() * 1.1 + 40

@@ -1,0 +1,199 @@
+"""A resumed run equals an uninterrupted one, and the weights kept on the way are those of a shorter run."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toys import CPU, METHODS, PARTS, Toy, build, differences, each_method, read
+
+from lib.methods.checkpoint import CheckpointError, kept, load_checkpoint
+from lib.methods.method import to_unit
+
+# --- resume -----------------------------------------------------------------------------------------------------------
+
+
+@each_method
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_resumed_equals_uninterrupted_to_the_last_bit(name, precision, fit, tmp_path):
+    fit(build(name), epochs=4, precision=precision, checkpoint=tmp_path / "whole.pt")
+    fit(build(name), epochs=2, precision=precision, checkpoint=tmp_path / "parts.pt")
+    torch.manual_seed(99)
+    torch.rand(7)  # another process has drawn other numbers, and built other weights
+    resumed = METHODS[name]()
+    history = fit(resumed, epochs=4, precision=precision, checkpoint=tmp_path / "parts.pt")
+    whole, parts = read(tmp_path / "whole.pt"), read(tmp_path / "parts.pt")
+    assert not differences(parts, whole)
+    assert not differences(history, whole["history"])
+    assert not differences(dict(resumed.state_dict()), dict(whole["method"]))
+
+
+KILLED_IN_MID_EPOCH = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from lib.methods.ra import ReversedAutoencoder
+from lib.methods.training import train
+
+class Killed(ReversedAutoencoder):
+    batches = 0
+    def moves(self, images, epoch=0):
+        if epoch == 2 and self.training and len(images) == 4:
+            self.batches += 1
+            if self.batches == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().moves(images, epoch)
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+images = np.load(sys.argv[2])
+train(Killed(16, [4, 6], 5), images, images[:5], epochs=4, batch_size=4, learning_rate=1e-3, seed=0,
+      checkpoint=Path(sys.argv[1]), settings={"seed": 0, "widths": [4, 6]}, device=torch.device("cpu"),
+      precision=torch.float32)
+"""
+
+
+def test_a_process_killed_in_mid_epoch_resumes_to_the_weights_of_an_uninterrupted_one(fit, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-c", KILLED_IN_MID_EPOCH, tmp_path / "killed.pt", tmp_path / "images.npy"]
+    killed = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [row["epoch"] for row in read(tmp_path / "killed.pt")["history"]] == [0, 1]
+    fit(build("ra"), epochs=4, checkpoint=tmp_path / "killed.pt")
+    fit(build("ra"), epochs=4, checkpoint=tmp_path / "whole.pt")
+    assert not differences(read(tmp_path / "killed.pt"), read(tmp_path / "whole.pt"))
+
+
+@each_method
+def test_training_a_finished_run_again_changes_nothing(name, fit, tmp_path):
+    method, again = build(name), build(name, seed=1)
+    history = fit(method)
+    written = (tmp_path / "here.pt").stat().st_mtime_ns
+    assert fit(again) == history
+    assert (tmp_path / "here.pt").stat().st_mtime_ns == written
+    assert not differences(dict(again.state_dict()), dict(method.state_dict()))
+    assert again.training == method.training
+
+
+@each_method
+def test_a_checkpoint_holds_all_that_a_resume_needs_and_nothing_but_plain_data(name, fit, tmp_path):
+    method = build(name)
+    history = fit(method, settings={"seed": 0, "split": "abc", "widths": [4, 6]})
+    state = read(tmp_path / "here.pt")
+    assert state["settings"].items() >= {"seed": 0, "split": "abc", "widths": [4, 6]}.items()
+    assert state["history"] == history
+    assert state["method"].keys() == method.state_dict().keys()
+    assert list(state["optimizers"]) == list(state["scalers"]) == PARTS[name]
+    for part in PARTS[name]:
+        adam = state["optimizers"][part]["state"]
+        assert len(adam) == len(list(getattr(method, part).parameters()))
+        assert all(moments["step"] == 4 for moments in adam.values())  # two epochs of two batches
+    assert torch.equal(state["rng"]["cpu"], torch.get_rng_state())
+
+
+@each_method
+def test_a_loaded_checkpoint_reconstructs_as_the_trained_method(name, fit, images, tmp_path):
+    method, loaded = build(name), build(name, seed=1)
+    fit(method)
+    load_checkpoint(tmp_path / "here.pt", loaded, CPU)
+    batch = to_unit(images, CPU)
+    assert torch.equal(loaded.eval().reconstruct(batch), method.eval().reconstruct(batch))
+
+
+def test_other_settings_are_refused_by_name_with_both_values(fit):
+    fit(Toy(), settings={"seed": 0, "widths": [4, 6], "gone": 1})
+    with pytest.raises(CheckpointError) as refusal:
+        fit(Toy(), epochs=3, settings={"seed": 7, "widths": [4, 6], "new": "x"})
+    for part in ("seed: 0 saved, 7 now", "gone: 1 saved, None now", "new: None saved, 'x' now", "here.pt"):
+        assert part in str(refusal.value)
+    assert "widths" not in str(refusal.value)
+
+
+def test_fewer_epochs_than_the_checkpoint_has_are_refused(fit):
+    fit(Toy(), epochs=3)
+    with pytest.raises(CheckpointError, match=r"here\.pt has 3 epochs, but epochs=2"):
+        fit(Toy(), epochs=2)
+
+
+def test_a_refused_checkpoint_is_left_as_it_was(fit, tmp_path):
+    fit(Toy())
+    before = (tmp_path / "here.pt").read_bytes()
+    with pytest.raises(CheckpointError):
+        fit(Toy(), epochs=9, settings={"seed": 1})
+    assert (tmp_path / "here.pt").read_bytes() == before
+
+
+def test_a_resume_in_another_precision_is_refused(fit):
+    fit(Toy(), precision=torch.bfloat16)
+    with pytest.raises(CheckpointError, match=r"bfloat16.*float16"):
+        fit(Toy(), epochs=3, precision=torch.float16)
+
+
+# --- kept weights -----------------------------------------------------------------------------------------------------
+
+
+@each_method
+def test_weights_kept_after_n_epochs_equal_those_of_a_run_of_n_epochs(name, fit, tmp_path):
+    fit(build(name), epochs=3, keep_every=1)
+    files = kept(tmp_path / "here.pt", 3, 1)
+    assert list(files) == [1, 2, 3]
+    for epochs, file in files.items():
+        whole, loaded = build(name), build(name, seed=1)
+        fit(whole, epochs=epochs, checkpoint=tmp_path / f"whole{epochs}.pt")
+        load_checkpoint(file, loaded, CPU)
+        assert not differences(dict(loaded.state_dict()), dict(whole.state_dict())), epochs
+
+
+@each_method
+def test_keeping_weights_does_not_change_training(name, fit, tmp_path):
+    fit(build(name), checkpoint=tmp_path / "plain.pt")
+    fit(build(name), keep_every=1)
+    assert not differences(read(tmp_path / "here.pt"), read(tmp_path / "plain.pt"))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_resumed_run_keeps_the_same_files_as_an_uninterrupted_one(first, fit, tmp_path):
+    fit(build("ra"), epochs=3, keep_every=2, checkpoint=tmp_path / "whole" / "ra.pt")
+    for epochs in (first, 3):
+        fit(build("ra"), epochs=epochs, keep_every=2, checkpoint=tmp_path / "parts" / "ra.pt")
+    whole, parts = ({file.name: file for file in (tmp_path / run).iterdir()} for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys() == {"ra.pt", "ra.2.pt"}
+    for name, file in whole.items():
+        assert not differences(read(parts[name]), read(file)), name
+
+
+def test_the_weights_of_the_last_epoch_are_in_the_checkpoint(tmp_path):
+    checkpoint = tmp_path / "here.pt"
+    assert kept(checkpoint, 4, 0) == kept(checkpoint, 4, 4) == kept(checkpoint, 4, 9) == {4: checkpoint}
+
+
+def test_by_default_nothing_is_kept_beside_the_checkpoint(fit, tmp_path):
+    fit(Toy(), epochs=3)
+    assert [file.name for file in tmp_path.iterdir()] == ["here.pt"]
+
+
+def test_missing_kept_weights_are_named_and_no_others(fit, tmp_path):
+    fit(Toy(), epochs=6, keep_every=2)
+    (tmp_path / "here.4.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"choose_every=2 .*missing .*here\.4\.pt.*train again") as refusal:
+        kept(tmp_path / "here.pt", 6, 2)
+    assert "here.2.pt" not in str(refusal.value)
+
+
+def test_a_resume_without_its_kept_weights_is_refused_before_training(fit, tmp_path):
+    fit(Toy(), epochs=4, keep_every=2)
+    (tmp_path / "here.2.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"missing .*here\.2\.pt.*remove .*here\.pt.*train again"):
+        fit(Toy(), epochs=6, keep_every=2)
+    assert len(read(tmp_path / "here.pt")["history"]) == 4
+
+
+def test_missing_kept_weights_of_the_last_epoch_are_written_again(fit, tmp_path):
+    fit(Toy(), epochs=4, keep_every=2)
+    before = read(tmp_path / "here.4.pt")
+    (tmp_path / "here.4.pt").unlink()
+    fit(Toy(), epochs=6, keep_every=2)
+    assert not differences(read(tmp_path / "here.4.pt"), before)
