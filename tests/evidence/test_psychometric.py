@@ -1,12 +1,16 @@
-"""Promises of `lib.psychometric`: the rest of the film stays, size and contrast are as stated, pairs are counted."""
+"""Promises of `lib.evidence.psychometric`.
+
+The rest of the image stays, size and contrast are as stated, pairs are counted.
+"""
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lib.cache import Preparation
-from lib.phantom import FINDINGS, radiograph
-from lib.psychometric import detection, lesion_series
+from lib.data.cache import Preparation
+from lib.data.phantom import FINDINGS, radiograph
+from lib.evidence import psychometric
+from lib.evidence.psychometric import detected, detection, lesion_series
 
 PREPARATION = Preparation(64)
 PATIENTS = (900, 901, 905)
@@ -16,22 +20,22 @@ SEVERITIES, CONTRASTS = (0.1, 0.9), (0.02, 0.05, 0.1)
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_outside_the_lesion_nothing_changes_and_inside_it_the_mean_change_is_the_contrast(finding):
     series = lesion_series(finding, SEVERITIES, CONTRASTS, PATIENTS, PREPARATION, seed=3)
-    assert series.lesions.shape == (2, 3, 3, 64, 64) and series.lesions.dtype == series.films.dtype == np.uint8
-    change = (series.lesions.astype(float) - series.films) / 255
+    assert series.lesions.shape == (2, 3, 3, 64, 64) and series.lesions.dtype == series.images.dtype == np.uint8
+    change = (series.lesions.astype(float) - series.images) / 255
     for i, severity in enumerate(SEVERITIES):
         for j, patient in enumerate(PATIENTS):
             mask = radiograph(patient, finding=finding, severity=severity, size=64, seed=3).mask
             assert not change[i, :, j][:, ~mask].any()
-            for contrast, film, of in zip(CONTRASTS, series.lesions[i, :, j], change[i, :, j], strict=True):
-                found, cut = np.abs(of[mask]).mean(), (film[mask] == 255).any()
+            for contrast, image, of in zip(CONTRASTS, series.lesions[i, :, j], change[i, :, j], strict=True):
+                found, cut = np.abs(of[mask]).mean(), (image[mask] == 255).any()
                 assert found == pytest.approx(contrast, abs=0.002) or (cut and 0.9 * contrast < found < contrast)
 
 
-def test_the_normal_films_are_prepared_as_a_source_prepares_its_own():
-    films = lesion_series("nodule", [0.5], [0.05], PATIENTS, PREPARATION).films
-    for film, patient in zip(films, PATIENTS, strict=True):
+def test_the_normal_images_are_prepared_as_a_source_prepares_its_own():
+    images = lesion_series("nodule", [0.5], [0.05], PATIENTS, PREPARATION).images
+    for image, patient in zip(images, PATIENTS, strict=True):
         stored = np.round(radiograph(patient, size=64).image * 255).astype(np.uint8)
-        np.testing.assert_array_equal(film, PREPARATION.film(stored))
+        np.testing.assert_array_equal(image, PREPARATION.image(stored))
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
@@ -49,15 +53,15 @@ def test_a_nodule_has_the_diameter_that_is_stated_in_mm():
     assert diameter * 380 == pytest.approx(36, rel=0.12)  # mm; patients' sizes and the unsharp edge differ
 
 
-def test_the_same_arguments_give_the_same_bytes_and_another_seed_other_films():
+def test_the_same_arguments_give_the_same_bytes_and_another_seed_other_images():
     first, second, other = (
         lesion_series("opacity", [0.5], [0.05], PATIENTS, PREPARATION, seed=seed) for seed in (0, 0, 1)
     )
-    assert first.films.tobytes() == second.films.tobytes() and first.lesions.tobytes() == second.lesions.tobytes()
-    assert first.films.tobytes() != other.films.tobytes()
+    assert first.images.tobytes() == second.images.tobytes() and first.lesions.tobytes() == second.lesions.tobytes()
+    assert first.images.tobytes() != other.images.tobytes()
 
 
-def test_detection_counts_pairs_of_one_film_and_pairs_of_all_films():
+def test_detection_counts_pairs_of_one_image_and_pairs_of_all_images():
     random = np.random.default_rng(0)
     normal, lesion = random.integers(0, 9, 12), random.integers(0, 12, (2, 3, 12))
     share, area = detection(normal, lesion)
@@ -93,3 +97,15 @@ def test_scores_that_do_not_belong_together_are_refused():
         detection(np.zeros(0), np.zeros((2, 0)))
     with pytest.raises(ValueError, match="3 of 6 scores are not finite, expected numbers"):
         detection(np.zeros(3), np.full(3, np.nan))
+
+
+def test_every_finding_size_and_contrast_has_the_shares_of_its_own_series(monkeypatch):
+    monkeypatch.setattr(psychometric, "PATIENTS", PATIENTS)
+    table = detected({"grey": lambda images: images.mean(axis=(1, 2))}, PREPARATION, seed=3)
+    assert len(table) == 2 * len(FINDINGS) * len(psychometric.SEVERITIES) * len(psychometric.CONTRASTS)
+    series = lesion_series("nodule", psychometric.SEVERITIES, psychometric.CONTRASTS, PATIENTS, PREPARATION, seed=3)
+    means = series.images.mean(axis=(1, 2)), series.lesions.mean(axis=(3, 4))
+    for measure, shares in zip(("pairs", "AUROC"), detection(*means), strict=True):
+        rows = table[(table["finding"] == "nodule") & (table["measure"] == measure)]
+        np.testing.assert_allclose(rows.pivot(index="severity", columns="contrast", values="value"), shares)
+        np.testing.assert_allclose(rows.groupby("severity")["size"].first(), series.diameters)

@@ -1,6 +1,8 @@
-"""Promises of `lib.localisation`, against scikit-learn on pooled pixels and brute force over every threshold."""
+"""Promises of `lib.evidence.localisation`.
 
-import json
+Against scikit-learn on pooled pixels and brute force over every threshold.
+"""
+
 import tracemalloc
 
 import numpy as np
@@ -9,19 +11,19 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lib import localisation
-from lib.cache import Preparation
-from lib.dataset import load_masks
-from lib.localisation import (
+from lib.data.cache import Preparation
+from lib.data.dataset import load_masks
+from lib.data.sources import FolderSource
+from lib.evidence import localisation
+from lib.evidence.localisation import (
     PRIOR,
-    localisation_table,
     localise,
     location_prior,
     lungs_template,
     marked_and_normal,
     pixel_metrics,
 )
-from lib.sources import FolderSource
+from lib.evidence.results import Estimate, Localisation
 
 SIZE = 12
 
@@ -37,7 +39,7 @@ def pairs(n: int = 8, seed: int = 0, levels: int = 40) -> tuple[np.ndarray, np.n
     return (random.integers(0, levels, masks.shape) + 8 * masks).astype(np.float32), masks
 
 
-def films(n: int = 24, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def images(n: int = 24, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Two methods' maps, masks, and two images a patient."""
     random = np.random.default_rng(seed)
     maps, masks = pairs(n, seed)
@@ -79,10 +81,10 @@ def brute_force(maps: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
 def test_auroc_and_average_precision_are_scikit_learns_over_the_pooled_pixels(seed, levels):
     maps, masks = pairs(seed=seed, levels=levels)
     found = pixel_metrics(maps, masks)
-    assert found["auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+    assert found.auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
     expected = average_precision_score(masks.ravel(), maps.ravel())
-    assert found["average_precision"] == pytest.approx(expected, abs=1e-12)
-    assert found["prevalence"] == masks.mean()
+    assert found.average_precision == pytest.approx(expected, abs=1e-12)
+    assert found.prevalence == masks.mean()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -90,7 +92,7 @@ def test_auroc_and_average_precision_are_scikit_learns_over_the_pooled_pixels(se
 def test_region_overlap_and_the_best_dice_are_those_of_a_walk_over_every_threshold(seed, levels):
     maps, masks = pairs(seed=seed, levels=levels)
     found = pixel_metrics(maps, masks)
-    assert (found["aupro"], found["best_dice"]) == pytest.approx(brute_force(maps, masks), abs=1e-9)
+    assert (found.aupro, found.best_dice) == pytest.approx(brute_force(maps, masks), abs=1e-9)
 
 
 def test_a_small_region_counts_as_much_as_a_large_one_and_regions_end_at_their_image():
@@ -98,24 +100,25 @@ def test_a_small_region_counts_as_much_as_a_large_one_and_regions_end_at_their_i
     masks[0, :4, :4] = masks[0, 8, 8] = True
     found = np.zeros(masks.shape)
     found[0, :4, :4] = 1  # the large one alone; then every pixel at once
-    assert pixel_metrics(found, masks)["aupro"] == pytest.approx((1 + 0.15) / 2)
+    assert pixel_metrics(found, masks).aupro == pytest.approx((1 + 0.15) / 2)
     masks[1, :4, :4] = True  # touches the first image's along the axis of the images, which is no neighbourhood
-    assert pixel_metrics(found, masks)["aupro"] == pytest.approx((1 + 2 * 0.15) / 3)
+    assert pixel_metrics(found, masks).aupro == pytest.approx((1 + 2 * 0.15) / 3)
 
 
 def test_corners_connect_a_region():
     masks = np.eye(SIZE, dtype=bool)[None]
     half = masks & (np.arange(SIZE) < SIZE // 2)
-    assert pixel_metrics(half, masks)["aupro"] == pytest.approx(0.5 + 0.5 * 0.15)
+    assert pixel_metrics(half, masks).aupro == pytest.approx(0.5 + 0.5 * 0.15)
 
 
 def test_a_map_equal_to_the_mask_reaches_1_in_all_and_a_constant_map_has_the_values_promised():
     _, masks = pairs()
-    found = pixel_metrics(masks, masks)
+    found = pixel_metrics(masks, masks).model_dump(exclude={"margins"})
     assert found == pytest.approx(dict.fromkeys(found, 1.0) | {"prevalence": masks.mean()}, abs=1e-12)
     share = masks.mean()
     area = masks[masks.any(axis=(1, 2))].mean()
-    assert pixel_metrics(np.full(masks.shape, 0.25), masks) == pytest.approx(
+    constant = pixel_metrics(np.full(masks.shape, 0.25), masks)
+    assert constant.model_dump(exclude={"margins"}) == pytest.approx(
         {
             "auroc": 0.5,
             "average_precision": share,
@@ -128,19 +131,19 @@ def test_a_map_equal_to_the_mask_reaches_1_in_all_and_a_constant_map_has_the_val
 
 
 def test_a_constant_map_is_behind_the_prior_by_all_that_the_prior_knows():
-    _, masks, patients = films()
+    _, masks, patients = images()
     results = localise({"constant": np.full(masks.shape, 0.25)}, masks, patients, resamples=50)
-    for region in results["regions"].values():
-        margins = region["constant"]["margins"]
-        assert margins["auroc"]["value"] == 0.5 - region[PRIOR]["auroc"]
-        assert all(margin["low"] <= margin["value"] <= margin["high"] for margin in margins.values())
+    for region in results.regions.values():
+        margins = region["constant"].margins
+        assert margins["auroc"].value == 0.5 - region[PRIOR].auroc
+        assert all(margin.contains(margin.value) for margin in margins.values())
 
 
 def test_three_patients_have_figures_and_no_margin():
-    maps, masks, _ = films()
+    maps, masks, _ = images()
     results = localise({"a": maps["a"][:6]}, masks[:6], list("aabbcc"), resamples=50)
-    assert results["patients_marked"] == 3 and set(results["regions"]["whole film"]) == {"a"}
-    assert results["regions"]["whole film"]["a"]["margins"] is None
+    assert results.patients_marked == 3 and set(results.regions["whole image"]) == {"a"}
+    assert results.regions["whole image"]["a"].margins is None
 
 
 def test_the_pointing_game_is_about_images_with_a_lesion_and_tied_peaks_share():
@@ -148,14 +151,14 @@ def test_the_pointing_game_is_about_images_with_a_lesion_and_tied_peaks_share():
     masks[:3, 2:4, 2:4] = True
     maps[0, 2, 2] = maps[1, 9, 9] = maps[3, 5, 5] = 1  # hit, miss, normal
     maps[2, 3, 3] = maps[2, 9, 9] = 1  # one of two peaks
-    assert pixel_metrics(maps, masks)["pointing"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert pixel_metrics(maps, masks).pointing == pytest.approx((1 + 0 + 0.5) / 3)
 
 
 def test_inside_a_template_only_its_pixels_exist():
     maps, masks = pairs(40)
     inside = lungs_template(SIZE)
     found = pixel_metrics(maps, masks, inside)
-    assert found["auroc"] == pytest.approx(roc_auc_score(masks[:, inside].ravel(), maps[:, inside].ravel()))
+    assert found.auroc == pytest.approx(roc_auc_score(masks[:, inside].ravel(), maps[:, inside].ravel()))
     elsewhere = np.where(inside, maps, np.random.default_rng(5).random(maps.shape) * 100)
     assert pixel_metrics(elsewhere, masks, inside) == found
 
@@ -165,8 +168,9 @@ def test_normal_images_count_as_false_alarms_and_nowhere_else():
     loud = np.concatenate([maps, np.full((2, SIZE, SIZE), maps.max() + 1)])
     found = pixel_metrics(maps, masks)
     noisy = pixel_metrics(loud, np.concatenate([masks, np.zeros((2, SIZE, SIZE), dtype=bool)]))
-    assert noisy["pointing"] == found["pointing"]
-    assert all(noisy[name] < found[name] for name in ("auroc", "average_precision", "aupro", "best_dice"))
+    assert noisy.pointing == found.pointing
+    for name in ("auroc", "average_precision", "aupro", "best_dice"):
+        assert getattr(noisy, name) < getattr(found, name)
 
 
 @pytest.mark.parametrize("size", [32, 33, 64, 128])
@@ -196,16 +200,15 @@ def test_the_prior_is_the_mean_of_the_other_patients_lesions():
 
 
 def test_the_prior_given_as_a_map_has_margin_0_and_the_same_figures():
-    _, masks, patients = films()
+    _, masks, patients = images()
     results = localise({"same": location_prior(masks, patients)}, masks, patients, resamples=100)
-    for region in results["regions"].values():
-        assert region["same"] | {"margins": None} == region[PRIOR]
-        for margin in region["same"]["margins"].values():
-            assert margin == {"value": 0.0, "low": 0.0, "high": 0.0}
+    for region in results.regions.values():
+        assert region["same"].model_copy(update={"margins": None}) == region[PRIOR]
+        assert set(region["same"].margins.values()) == {Estimate(0.0, 0.0, 0.0)}
 
 
 def test_a_margin_is_the_difference_and_its_interval_is_of_patients_drawn_again():
-    maps, masks, patients = films()
+    maps, masks, patients = images()
     results = localise(maps, masks, patients, resamples=1000)
     prior, inside = location_prior(masks, patients), lungs_template(SIZE)
     names = np.unique(patients)
@@ -221,12 +224,12 @@ def test_a_margin_is_the_difference_and_its_interval_is_of_patients_drawn_again(
                 for metric in (average_precision_score, roc_auc_score)
             ]
         )
-    found = results["regions"]["lungs"]
+    found = results.regions["lungs"]
     for i, metric in enumerate(("average_precision", "auroc")):
-        margin = found["a"]["margins"][metric]
-        assert margin["value"] == found["a"][metric] - found[PRIOR][metric]
+        margin = found["a"].margins[metric]
+        assert margin.value == getattr(found["a"], metric) - getattr(found[PRIOR], metric)
         low, high = np.quantile(np.array(drawn)[:, i], [0.025, 0.975])
-        assert (margin["low"], margin["high"]) == pytest.approx((low, high), abs=0.3 * (high - low))
+        assert (margin.low, margin.high) == pytest.approx((low, high), abs=0.3 * (high - low))
 
 
 @pytest.mark.parametrize("levels", [40, 100_000])
@@ -234,51 +237,46 @@ def test_resamples_by_counts_equal_scikit_learn_with_weights(levels):
     maps, masks = pairs(40, levels=levels)
     patient, weights = np.arange(40) // 2, np.random.default_rng(3).integers(0, 4, (5, 20)).astype(float)
     flat, lesion = maps.reshape(40, -1), masks.reshape(40, -1)
-    made = localisation._replicates(flat, lesion, patient, weights)
+    replicates = localisation._replicates(flat, lesion, patient, weights)
     for i, weight in enumerate(weights):
         each = np.repeat(weight[patient], flat.shape[1])
         expected = roc_auc_score(lesion.ravel(), flat.ravel(), sample_weight=each)
-        assert made["auroc"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 1e-3)
+        assert replicates["auroc"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 1e-3)
         expected = average_precision_score(lesion.ravel(), flat.ravel(), sample_weight=each)
-        assert made["average_precision"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 3e-3)
+        assert replicates["average_precision"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 3e-3)
 
 
-def test_results_repeat_and_are_json_and_a_table_shows_each_line():
-    maps, masks, patients = films()
-    first, second = (localise(maps, masks, patients, resamples=50, seed=4) for _ in range(2))
-    assert first == second == json.loads(json.dumps(first))
-    assert (first["marked"], first["normal"], first["patients_marked"]) == (18, 6, 12)
-    table = localisation_table(first, "lungs")
-    assert list(table.index) == [PRIOR, "a", "b"]
-    assert table.loc[PRIOR, "average precision over the prior"] == "–"
-    assert table.loc["a", "AUROC over the prior"].startswith("+")
-    assert "best Dice (oracle)" in table
+def test_results_repeat_survive_json_and_say_how_many_images_they_are_of():
+    maps, masks, patients = images()
+    first, second = (localise(maps, masks, patients, resamples=50, seed=4, left_out={"why": 3}) for _ in range(2))
+    assert first == second == Localisation.model_validate_json(first.model_dump_json())
+    assert (first.marked, first.normal, first.patients_marked, first.left_out) == (18, 6, 12, {"why": 3})
+    assert list(first.regions["lungs"]) == [PRIOR, "a", "b"]
 
 
 def test_from_few_patients_there_is_no_prior_but_the_figures_stay():
-    maps, masks, patients = films()
+    maps, masks, patients = images()
     results = localise(maps, masks, np.array(["p"] * 12 + list(patients[12:])))
-    assert PRIOR not in results["regions"]["lungs"] and results["patients_marked"] < 10
-    assert results["regions"]["whole film"]["a"] == pixel_metrics(maps["a"], masks) | {"margins": None}
+    assert PRIOR not in results.regions["lungs"] and results.patients_marked < 10
+    assert results.regions["whole image"]["a"] == pixel_metrics(maps["a"], masks)
     one = localise({"a": maps["a"][1:2]}, masks[1:2], ["p"])
-    assert one["regions"]["whole film"]["a"]["margins"] is None
+    assert one.regions["whole image"]["a"].margins is None
     with pytest.raises(ValueError, match=r"1 patients with a lesion.*two or more"):
         location_prior(masks[1:2], ["p"])
 
 
-def test_a_template_without_a_lesion_pixel_has_no_figures_and_an_empty_table():
+def test_a_template_without_a_lesion_pixel_has_no_figures():
     masks = np.zeros((12, SIZE, SIZE), dtype=bool)
     masks[:, 0, 0] = True
     results = localise({"a": masks * 1.0}, masks, np.arange(12).astype(str), resamples=20)
-    assert results["regions"]["lungs"] is None
-    assert results["regions"]["whole film"]["a"]["auroc"] == 1
-    assert localisation_table(results, "lungs").empty
+    assert results.regions["lungs"] is None
+    assert results.regions["whole image"]["a"].auroc == 1
     with pytest.raises(ValueError, match=r"0 of .* pixels are of lesions"):
         pixel_metrics(masks * 1.0, masks, lungs_template(SIZE))
 
 
 def test_nothing_marked_is_no_result():
-    maps, masks, patients = films()
+    maps, masks, patients = images()
     assert localise(maps, np.zeros_like(masks), patients) is None
     assert localise(maps, np.zeros((len(masks), 0, 0), dtype=bool), patients) is None  # no image has a mask
 
@@ -305,7 +303,7 @@ def test_bad_maps_and_masks_are_refused_with_what_was_found():
 
 
 def test_integer_maps_are_maps():
-    maps, masks, patients = films()
+    maps, masks, patients = images()
     grey = maps["a"].astype(np.uint8)
     assert localise({"a": grey}, masks, patients, 20) == localise({"a": grey.astype(float)}, masks, patients, 20)
 
@@ -320,7 +318,7 @@ def test_boxed_abnormal_and_unmarked_normal_images_are_used_and_the_others_count
     assert left_out == {
         "not normal, and nothing marked": 2,
         "called normal, and a lesion marked": 1,
-        "marked where the film has no pixel": 1,
+        "marked where the image has no pixel": 1,
     }
     assert marked_and_normal(ids, labels, {})[0].tolist() == [0, 3]
     with pytest.raises(ValueError, match="7 images and 6 labels: expected a label for each"):
@@ -347,7 +345,7 @@ def test_a_box_outside_its_image_or_without_area_is_left_out_and_one_across_the_
     rows, masks, left_out = marked_and_normal(names, kinds, lesions)
     assert rows.tolist() == [0, 1, 5]
     assert masks.sum(axis=(1, 2)).tolist() == [16, 16, 0]
-    assert left_out == {"marked where the film has no pixel": 3}
+    assert left_out == {"marked where the image has no pixel": 3}
 
 
 def test_many_pixels_need_memory_for_a_few_maps_alone():
@@ -358,4 +356,4 @@ def test_many_pixels_need_memory_for_a_few_maps_alone():
     localise({"a": maps}, masks, np.arange(100).astype(str), resamples=50)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 6 * maps.nbytes  # of 2,000 such films: 786 MB, beside the maps' 131
+    assert peak < 6 * maps.nbytes  # of 2,000 such images: 786 MB, beside the maps' 131

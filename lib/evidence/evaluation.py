@@ -1,0 +1,256 @@
+"""Scores, labels and metadata -> the numbers that are reported, each with its interval (`lib.evidence.uncertainty`)."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.evidence.delong import delong
+from lib.evidence.metrics import METRICS, ranking
+from lib.evidence.results import Difference, Estimate, Evaluated, Evaluation, Finding, Stratum, Threshold
+from lib.evidence.uncertainty import LEVEL, Bootstrap, bootstrap, logit_interval
+
+FALSE_ALARM_RATE = 0.05  # share of normal validation images that the threshold may call abnormal
+FEWEST_IMAGES = 10  # of either class: a group with fewer gets no AUROC, because its interval would say nothing
+NO_LABEL = "no label"  # what an empty label is counted under
+UNKNOWN = "unknown"  # the stratum of images without a value
+STRATA = ("view", "sex", "age", "source")  # columns that divide the test images, if the table has them
+AGE_BANDS = {0: "under 18", 18: "18 to 39", 40: "40 to 59", 60: "60 to 79", 80: "80 and over"}  # from this year on
+
+
+def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_ALARM_RATE) -> float:
+    """Return the score that a new normal image exceeds with at most this probability; no test label is needed.
+
+    It is the lowest of n validation scores, (n,), that at most rate (n + 1) - 1 of them exceed, as conformal p-values
+    require (`lib.scores.conformal`). With fewer than 1 / rate - 1 images it is the highest, and the chance is larger.
+
+    Raises:
+        ValueError: There is no score, or one is not finite.
+
+    """
+    scores = np.sort(np.asarray(validation_scores))
+    if not scores.size or not np.isfinite(scores).all():
+        found = f"{scores.size} validation scores, {np.isfinite(scores).sum()} finite"
+        raise ValueError(f"{found}: expected some, all finite; score normal images that were not trained on")
+    above = int(false_alarm_rate * (len(scores) + 1) + 1e-9) - 1  # 0.29 * 100 is below 29
+    return float(scores[-1 - max(above, 0)])
+
+
+def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
+    """Return the share of `hits`, (n,) bool, with its `logit_interval`; the variance is that of a ratio, by patient."""
+    if not len(hits) or len(hits) != len(patients):
+        raise ValueError(f"{len(hits)} hits of {len(patients)} patients: expected one or more, and the patient of each")
+    patient, value = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1], float(np.mean(hits))
+    beyond = np.bincount(patient, weights=hits - value)
+    sd = np.sqrt(len(beyond) / (len(beyond) - 1) * (beyond**2).sum()) / len(hits) if len(beyond) > 1 else np.inf
+    return logit_interval(value, sd, len(beyond))
+
+
+def sensitivity_specificity(
+    scores: np.ndarray, is_abnormal: np.ndarray, patients: np.ndarray, threshold: float
+) -> tuple[Estimate, Estimate]:
+    """Return the shares of abnormal images above `threshold` and of normal images not above it; arrays are (n,).
+
+    The intervals are those of `share`; the threshold is taken as fixed.
+    """
+    if len(patients) != len(scores) or np.isnan(threshold):
+        found = f"{len(patients)} patients of {len(scores)} scores, threshold {threshold}"
+        raise ValueError(
+            f"{found}: expected a patient for each score, and a threshold that is a number (`threshold_at`)"
+        )
+    rank, above, patients = ranking(scores, is_abnormal), np.asarray(scores) > threshold, np.asarray(patients)
+    return share(above[rank.abnormal], patients[rank.abnormal]), share(~above[rank.normal], patients[rank.normal])
+
+
+def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> None:
+    """Raise a ValueError that says what `evaluate_scores` lacks in `table`."""
+    wanted = list(dict.fromkeys(["id", "side", "patient", "label", labels, "finding", *methods]))
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise ValueError(f"no column {missing} in the table; it has {list(table.columns)}: add it, or name another")
+    if not methods:
+        raise ValueError("methods is empty, expected the names of at least one column of scores")
+    if unknown := sorted(set(table["side"].astype(str)) - {"reference", "validation", "test"}):
+        raise ValueError(f"side is {unknown} in some rows, expected 'reference', 'validation' or 'test'")
+    nameless = table["id"][table["patient"].isna() | (table["patient"].astype(str) == "")]
+    if len(nameless):
+        raise ValueError(
+            f"no patient for {len(nameless)} images, first {nameless.iloc[0]!r}: give each one, if unknown its own"
+        )
+    validation = table["label"][table["side"] == "validation"]
+    ill = (validation == "abnormal").sum()
+    if validation.empty or ill:
+        found = f"{len(validation)} validation images, {ill} of them abnormal"
+        raise ValueError(f"{found}: the threshold needs some, all of them normal; split again")
+    for method in methods:
+        unscored = (table["side"] != "test") & table[method].where(table["side"] != "test").isna().all()
+        bad = table["id"][~np.isfinite(table[method].to_numpy(float)) & ~unscored]
+        if len(bad):
+            found = f"{len(bad)} scores of {method!r} are not finite, first {bad.iloc[0]!r}"
+            raise ValueError(f"{found}; expected a number for every image: score again, or leave the method out")
+
+
+def abnormal_groups(label: pd.Series, finding: pd.Series) -> dict[str, pd.Series]:
+    """Return the rows of each further kind of `label` that is large enough, and of each finding of abnormal images."""
+    kinds = label.value_counts().drop(["normal", "abnormal", NO_LABEL], errors="ignore")
+    names = finding.astype(object).where(finding.notna(), "").str.split("|").where(label == "abnormal", "")
+    groups = {str(kind): label == kind for kind, count in kinds.items() if count >= FEWEST_IMAGES}
+    for name in sorted({name for several in names for name in several} - {""}):
+        groups[name] = names.map(lambda several, name=name: name in several)
+    return groups
+
+
+def why_no_auroc(n_normal: int, n_abnormal: int) -> str | None:
+    """Return why a group is too small for an AUROC, or None."""
+    few = [f"{n} {kind}" for n, kind in ((n_normal, "normal"), (n_abnormal, "abnormal")) if n < FEWEST_IMAGES]
+    return f"{' and '.join(few)}: fewer than {FEWEST_IMAGES}" if few else None
+
+
+def strata(test: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, str], pd.Series]:
+    """Return the rows with each value of each column: ages in bands, "unknown" last where a value is missing."""
+    groups: dict[tuple[str, str], pd.Series] = {}
+    for column in columns:
+        values = test[column].astype(object).where(test[column].notna(), "").astype(str)
+        order = sorted(set(values) - {""})
+        if column == "age":
+            bands = pd.cut(pd.to_numeric(values, errors="coerce"), [*AGE_BANDS, np.inf], right=False, labels=False)
+            values, order = bands.map(dict(enumerate(AGE_BANDS.values()))).fillna(""), list(AGE_BANDS.values())
+        groups |= {(column, value): values == value for value in order}
+        groups[column, UNKNOWN] = ~values.isin(order)
+    return {name: rows for name, rows in groups.items() if rows.any()}
+
+
+class Sample(NamedTuple):
+    """The test images by one column of labels, and the methods that score them."""
+
+    test: pd.DataFrame  # one row for each image
+    label: pd.Series  # "normal", "abnormal", another kind, or "no label"
+    methods: list[str]  # columns of `test`
+    resamples: int
+    seed: int
+
+    def decided(self) -> pd.Series:
+        """Return which images are normal or abnormal."""
+        return self.label.isin(["normal", "abnormal"])
+
+    def resampled(self, rows: pd.Series, metrics: Sequence[str]) -> Bootstrap:
+        """Return the metrics of every method on these rows; all images that are not normal count as abnormal."""
+        test, is_abnormal = self.test[rows], (self.label[rows] != "normal").to_numpy()
+        scores = test[self.methods].to_numpy(float).T
+        return bootstrap(scores, is_abnormal, test["patient"].to_numpy(), self.resamples, self.seed, metrics)
+
+    def aurocs(self, rows: pd.Series) -> dict[str, Estimate]:
+        """Return the AUROC of every method on these rows."""
+        drawn = self.resampled(rows, ["auroc"])
+        return {method: drawn.estimate("auroc", i) for i, method in enumerate(self.methods)}
+
+    def findings(self) -> dict[str, dict[str, Finding]]:
+        """Return each method's findings, every one against all normal images."""
+        normal = self.label == "normal"
+        findings: dict[str, dict[str, Finding]] = {method: {} for method in self.methods}
+        for name, rows in abnormal_groups(self.label, self.test["finding"]).items():
+            n = int(rows.sum())
+            why = why_no_auroc(int(normal.sum()), n)
+            areas = None if why else self.aurocs(rows | normal)
+            for method in self.methods:
+                findings[method][name] = Finding(n=n, why=why, auroc=areas[method] if areas else None)
+        return findings
+
+    def strata(self) -> list[Stratum]:
+        """Return every stratum that holds a normal or an abnormal image."""
+        found = []
+        columns = [name for name in STRATA if name in self.test and name not in self.methods]
+        for (column, value), rows in strata(self.test, columns).items():
+            normal, abnormal = (int((rows & (self.label == kind)).sum()) for kind in ("normal", "abnormal"))
+            if not normal + abnormal:
+                continue
+            why = f"{column} not known" if value == UNKNOWN else why_no_auroc(normal, abnormal)
+            areas = None if why else self.aurocs(rows & self.decided())
+            found.append(
+                Stratum(column=column, value=value, n_normal=normal, n_abnormal=abnormal, why=why, auroc=areas)
+            )
+        return found
+
+
+def evaluate_scores(
+    table: pd.DataFrame,
+    methods: Sequence[str],
+    *,
+    labels: str = "label",
+    pairs: Sequence[tuple[str, str]] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Return everything that is reported about the `methods`, columns of `table`; higher scores mean more abnormal.
+
+    One row of `table` is an image: `id`, `side` (reference, validation or test), `patient`, `label`, `finding` (several
+    joined by "|"). The column `labels` says which test images are "normal" and "abnormal"; the others are counted in
+    `left_out`; those with a label of their own are also compared with the normal images, as a finding. The validation
+    images, all normal, give each threshold; a method with NaN outside the test side has none. The reference images are
+    not used. Differences are those of the `pairs`, by default of all pairs. There is a stratum for each value of the
+    columns `view`, `sex`, `age` and `source` that the table has, unless a method has that name. A finding or stratum
+    with fewer than 10 images of either class has no AUROC, but a reason.
+
+    Raises:
+        ValueError: The table lacks a column, patients, scores, or images of a class (`check_table`).
+
+    """
+    methods = list(methods)
+    check_table(table, methods, labels)
+    validation, test = (table[table["side"] == side] for side in ("validation", "test"))
+    label = test[labels].astype(object).where(test[labels].notna(), "").replace("", NO_LABEL)
+    counts = {str(name): int(count) for name, count in label.value_counts().items()}
+    if not {"normal", "abnormal"} <= counts.keys():
+        found = f"test images by {labels!r}: {counts}"
+        raise ValueError(f"{found}; expected some 'normal' and some 'abnormal': choose another column")
+    sample = Sample(test, label, methods, resamples, seed)
+    decided = sample.decided()
+    used, is_abnormal = test[decided], (label[decided] == "abnormal").to_numpy()
+    patients = used["patient"].to_numpy()
+    drawn, findings = sample.resampled(decided, list(METRICS)), sample.findings()
+    enough = min(len(set(patients[rows])) for rows in (is_abnormal, ~is_abnormal)) > 1
+    exact = delong(used[methods].to_numpy(float).T, is_abnormal, patients) if enough else None
+
+    def threshold(method: str) -> Threshold | None:
+        if validation[method].isna().any():
+            return None
+        value = threshold_at(validation[method])
+        sensitivity, specificity = sensitivity_specificity(used[method], is_abnormal, patients, value)
+        rate = FALSE_ALARM_RATE
+        return Threshold(value=value, false_alarm_rate=rate, sensitivity=sensitivity, specificity=specificity)
+
+    def evaluated(i: int, method: str) -> Evaluated:
+        return Evaluated(
+            auroc=drawn.estimate("auroc", i),
+            average_precision=drawn.estimate("average_precision", i),
+            fpr_at_95_tpr=drawn.estimate("fpr_at_95_tpr", i),
+            tpr_at_5_fpr=drawn.estimate("tpr_at_5_fpr", i),
+            threshold=threshold(method),
+            findings=findings[method],
+        )
+
+    def difference(first: str, second: str) -> Difference:
+        a, b = methods.index(first), methods.index(second)
+        return Difference(
+            first=first,
+            second=second,
+            auroc=drawn.estimate("auroc", a, b),
+            average_precision=drawn.estimate("average_precision", a, b),
+            p_value=drawn.p_value(a, b),
+            delong=exact and exact.difference(a, b),
+        )
+
+    return Evaluation(
+        labels=labels,
+        n_normal=counts["normal"],
+        n_abnormal=counts["abnormal"],
+        prevalence=float(is_abnormal.mean()),
+        left_out={name: n for name, n in counts.items() if name not in ("normal", "abnormal")},
+        patients=len(set(patients)),
+        level=LEVEL,
+        resamples=resamples,
+        methods={method: evaluated(i, method) for i, method in enumerate(methods)},
+        differences=[difference(*pair) for pair in (combinations(methods, 2) if pairs is None else pairs)],
+        strata=sample.strata(),
+    )

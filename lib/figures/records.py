@@ -1,0 +1,63 @@
+"""Records of a split, settings -> tables to read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from lib.data.dataset import Split
+from lib.params import Params
+
+
+def settings_table(params: Params, main: Iterable[str], machine: Mapping[str, object]) -> pd.DataFrame:
+    """Return what is known of the machine, the `main` settings, and those that differ from their defaults."""
+    defaults, main = Params(), set(main)
+    settings = {
+        name: value for name, value in params.model_dump().items() if name in main or value != getattr(defaults, name)
+    }
+    return pd.DataFrame({"value": {name: str(value) for name, value in {**machine, **settings}.items()}})
+
+
+def sides(split: Split) -> dict[str, pd.DataFrame]:
+    """Return the records of a split by side."""
+    return {"train": split.train, "validation": split.validation, "test": split.test}
+
+
+def split_table(split: Split) -> pd.DataFrame:
+    """Return what each side of a split holds: images, patients, and the 5th, 50th and 95th percentile of the ages."""
+    known: Mapping[str, Any] = split.manifest["known_patients"]
+    columns = {
+        side: {
+            "images": f"{len(records):,}",
+            "known patients": f"{known[side]:,}",
+            "images without a patient": f"{(records['patient'] == '').sum():,}",
+            "age: 5 % – median – 95 % (images)": _ages(records),
+        }
+        for side, records in sides(split).items()
+    }
+    return pd.DataFrame(columns)
+
+
+def _ages(records: pd.DataFrame) -> str:
+    known = pd.to_numeric(records["age"], errors="coerce").dropna()
+    if known.empty:
+        return "not known"
+    low, middle, high = known.quantile([0.05, 0.5, 0.95])
+    return f"{low:.0f} – {middle:.0f} – {high:.0f} ({len(known):,})"
+
+
+def counts_table(split: Split, columns: Iterable[str]) -> pd.DataFrame:
+    """Return how often each value of these columns of the records occurs on each side, the most frequent first."""
+    tables = {}
+    for column in columns:
+        counts = {
+            side: records[column].replace("", "not known").value_counts() for side, records in sides(split).items()
+        }
+        tables[column] = pd.DataFrame(counts).fillna(0).astype(int).sort_values("test", ascending=False)
+    return pd.concat(tables, names=["column", "value"])
+
+
+def manifest_table(split: Split) -> pd.DataFrame:
+    """Return what else the split says of itself, such as its hash and the patients that nobody can tell apart."""
+    facts = {name: value for name, value in split.manifest.items() if name not in ("sides", "images", "known_patients")}
+    return pd.DataFrame({"value": {name.replace("_", " "): str(value) for name, value in facts.items()}})

@@ -1,0 +1,50 @@
+"""Promises of `lib.figures.records`: the records of a split are counted by side, settings that count are shown."""
+
+import pandas as pd
+
+from lib.data.dataset import split_records
+from lib.figures.records import counts_table, manifest_table, settings_table, split_table
+from lib.params import Params
+
+
+def divided():
+    """80 images, each of its own patient but two; a quarter abnormal."""
+    names = [f"image-{i}" for i in range(80)]
+    kind = ["abnormal" if i % 4 == 3 else "normal" for i in range(80)]
+    table = {"id": names, "label": kind, "finding": "", "split": "", "patient": ["", "", *names[2:]], "digest": names}
+    table |= {"twin": names, "age": ["40"] * 40 + [""] * 40}
+    return split_records(pd.DataFrame(table), validation_fraction=0.2, seed=0)
+
+
+def test_every_value_is_counted_on_the_side_where_it_is():
+    split = divided()
+    table = counts_table(split, ["label", "age"])
+    assert table.loc[("label", "abnormal")].to_dict() == {
+        "train": 0,
+        "validation": 0,
+        "test": (split.test["label"] == "abnormal").sum(),
+    }
+    assert table.loc["age"].sum().to_dict() == {
+        side: len(records)
+        for side, records in (("train", split.train), ("validation", split.validation), ("test", split.test))
+    }
+    assert set(table.loc["age"].index) == {"40", "not known"}
+
+
+def test_a_side_has_its_images_and_the_ages_that_are_known():
+    split = divided()
+    table = split_table(split)
+    known = (split.train["age"] == "40").sum()
+    assert table.loc["age: 5 % – median – 95 % (images)", "train"] == f"40 – 40 – 40 ({known:,})"
+    assert table.loc["images"].to_list() == [str(len(side)) for side in (split.train, split.validation, split.test)]
+    assert split.hash in manifest_table(split).loc["hash", "value"]
+
+
+def test_settings_that_are_not_the_defaults_are_shown_beside_the_main_ones():
+    table = settings_table(Params(seed=3, batch_size=8), ["epochs"], {"run folder": "runs/x"})
+    assert table["value"].to_dict() == {
+        "run folder": "runs/x",
+        "batch_size": "8",
+        "epochs": str(Params().epochs),
+        "seed": "3",
+    }
