@@ -1,5 +1,6 @@
-"""A file is there whole or not at all, whatever is interrupted; and one process at a time makes it."""
+"""Files that exist whole or not at all, whatever is interrupted, and that one process at a time writes."""
 
+import hashlib
 import json
 import os
 import sys
@@ -13,9 +14,9 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes `path`'s place once all of it is on the disk; an error leaves the old one as it was.
+    """Open a new file that replaces `path` once all of it is on the disk; an error leaves the old file as it was.
 
-    It is written beside its target: a rename across file systems is a copy, and not atomic.
+    It is written beside its target, because a rename across file systems is a copy, and not atomic.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,14 +31,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON; NaN and infinity, which JSON has no word for, are refused."""
+    """Write `content` as readable JSON; ValueError for NaN and infinity, which JSON cannot hold."""
     with replacing(path) as file:
         file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
+def digest(file: Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
 @contextmanager
 def locked(path: Path, work: str) -> Iterator[None]:
-    """Hold the lock file `path`; where another process holds it, say that it does this `work`, and wait."""
+    """Hold the lock file `path`; if another process holds it, print "another process `work`", and wait."""
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)

@@ -34,7 +34,7 @@ def test_a_new_file_appears_with_its_folders(tmp_path):
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
-    path = tmp_path / "there.bin"
+    path = tmp_path / "target.bin"
     path.write_bytes(b"old")
     with replacing(path) as file:
         file.write(b"new")
@@ -45,7 +45,7 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
 
 @pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, interruption):
-    path = tmp_path / "there.bin"
+    path = tmp_path / "target.bin"
     path.write_bytes(b"old")
     with pytest.raises(interruption), replacing(path) as file:
         file.write(b"half of the n")
@@ -62,7 +62,7 @@ def test_an_interrupted_first_write_leaves_nothing(tmp_path):
 
 
 def test_a_process_killed_while_it_writes_leaves_the_old_file_which_can_be_replaced(tmp_path):
-    path = tmp_path / "there.bin"
+    path = tmp_path / "target.bin"
     path.write_bytes(b"old")
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, path], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -73,7 +73,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file_which_can_be_repla
 
 
 def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path):
-    path = tmp_path / "there.bin"
+    path = tmp_path / "target.bin"
     path.write_bytes(b"old")
     with path.open("rb") as reader:
         with replacing(path) as file:
@@ -83,13 +83,13 @@ def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path):
 
 def test_json_reads_back_as_it_was_written(tmp_path):
     content = {"seed": 0, "losses": [0.1, 1e-300], "Grüße": None}
-    write_json(tmp_path / "there.json", content)
-    assert json.loads((tmp_path / "there.json").read_text(encoding="utf-8")) == content
+    write_json(tmp_path / "target.json", content)
+    assert json.loads((tmp_path / "target.json").read_text(encoding="utf-8")) == content
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_json_refuses_what_it_has_no_word_for_and_keeps_the_old_file(tmp_path, number):
-    path = tmp_path / "there.json"
+    path = tmp_path / "target.json"
     write_json(path, {"auroc": 0.5})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"auroc": number})

@@ -1,4 +1,7 @@
-"""Promises of `lib.cli`: two commands from a params file to results, and what is refused before anything is written."""
+"""Promises of `lib.runs.cli`.
+
+Two commands from a params file to results, and what is refused before anything is written.
+"""
 
 import ast
 import json
@@ -12,22 +15,22 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, film, serving
+from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, image, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from lib import cli
-from lib.arms import ARMS
-from lib.claims import claims
-from lib.dataset import SplitError
-from lib.evaluation import shown
+from lib.data.dataset import SplitError
+from lib.data.registry import REGISTRY
+from lib.data.sources import SourceError
+from lib.evidence.claims import claims
+from lib.evidence.wording import estimate_text
+from lib.methods.checkpoint import CheckpointError
+from lib.methods.variants import VARIANTS
 from lib.params import ParameterError, Params
-from lib.registry import REGISTRY
-from lib.runs import RunError
-from lib.sources import SourceError
-from lib.training import CheckpointError
+from lib.runs import cli
+from lib.runs.run import Run, RunError
 
-LIB = Path(__file__).resolve().parents[1] / "lib"
+LIB = Path(__file__).resolve().parents[2] / "lib"
 TINY = {
     "phantom_images": 40,
     "image_size": 32,
@@ -87,6 +90,7 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             "candidates.parquet",
             "candidates.csv",
             "results.json",
+            "stages.json",
         ),
         *(
             f"reconstructions/{name}.{side}.npy"
@@ -104,63 +108,59 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
         ),
         *(
             f"tables/{name}.csv"
-            for name in ("results", "findings", "strata", "rows", "differences", "promise", "budget")
+            for name in ("results", "findings", "strata", "all-scores", "differences", "promise", "budget")
         ),
-        *("tables/audit.csv", "tables/localisation-whole-film.csv", "tables/localisation-lungs.csv"),
+        *("tables/audit.csv", "tables/localisation-whole-image.csv", "tables/localisation-lungs.csv"),
         *("figures/unet-cases.png", "figures/ra-cases.png"),
     }
     assert status(finished)["status"] == "ok"
 
 
 def test_the_reported_figure_is_that_of_the_saved_scores(finished):
-    results = json.loads((finished / "results.json").read_text())
-    table = pd.read_parquet(finished / "scores.parquet").query("side == 'test'")
+    run = Run.open(finished)
+    results, table = run.results(), run.scores().query("side == 'test'")
     for name in Params().methods:
         expected = roc_auc_score(table["label"] == "abnormal", table[name])
-        assert results["evaluation"]["methods"][name]["auroc"]["value"] == pytest.approx(expected)
+        assert results.evaluation.methods[name].auroc.value == pytest.approx(expected)
     counts = table["label"].value_counts()
-    assert (results["localisation"]["marked"], results["localisation"]["normal"]) == (
-        counts["abnormal"],
-        counts["normal"],
-    )
-    assert results["synthetic"]
+    assert (results.localisation.marked, results.localisation.normal) == (counts["abnormal"], counts["normal"])
+    assert results.synthetic
 
 
 def test_every_run_is_audited_by_the_methods_that_it_reports(finished):
-    results = json.loads((finished / "results.json").read_text())
+    results = Run.open(finished).results()
     checks = pd.read_csv(finished / "tables/audit.csv").set_index(["check", "what"])
-    evaluation, whole = results["evaluation"], next(row for row in results["audit"]["rows"] if row["what"] == "whole")
-    assert (whole["normal"], whole["abnormal"]) == (evaluation["n_normal"], evaluation["n_abnormal"])
-    assert set(whole["methods"]) == set(results["audit"]["verdicts"]) == set(evaluation["methods"])
-    assert set(evaluation["methods"]) <= set(checks) and ("film", "lungs replaced") in checks.index
-    for name, verdict in results["audit"]["verdicts"].items():
-        assert name in verdict["sentence"]
+    evaluation, whole = results.evaluation, next(check for check in results.audit.checks if check.what == "whole")
+    assert (whole.normal, whole.abnormal) == (evaluation.n_normal, evaluation.n_abnormal)
+    assert set(whole.methods) == set(results.audit.verdicts) == set(evaluation.methods)
+    assert set(evaluation.methods) <= set(checks) and ("masked image", "lungs replaced") in checks.index
+    for name, verdict in results.audit.verdicts.items():
+        assert name in verdict.sentence
 
 
 def test_every_run_says_what_it_may_claim_and_what_it_may_not(finished):
-    results = json.loads((finished / "results.json").read_text())
-    assert results["claims"] == claims(results)
-    assert {"synthetic", "seeds", "device"} <= {claim["rule"] for claim in results["claims"]["may_not"]}
-    assert results["test_images"]["ages"][0] >= 0
+    results = Run.open(finished).results()
+    assert results.claims == claims(results)
+    assert {"synthetic", "seeds", "device"} <= {claim.rule for claim in results.claims.may_not}
+    assert results.test_images.ages[0] >= 0
 
 
 def test_a_table_of_the_run_is_its_results_as_csv(finished):
-    results = json.loads((finished / "results.json").read_text())
     table = pd.read_csv(finished / "tables/results.csv", index_col="method")
-    for name, one in results["evaluation"]["methods"].items():
-        assert table.loc[name, "AUROC [95 % interval]"] == shown(one["auroc"])
+    for name, evaluated in Run.open(finished).results().evaluation.methods.items():
+        assert table.loc[name, "AUROC [95 % interval]"] == estimate_text(evaluated.auroc)
 
 
 def test_both_methods_have_spent_the_same_number_of_images(finished):
-    methods = json.loads((finished / "results.json").read_text())["methods"]
-    assert len({entry["budget"]["images_seen"] for entry in methods.values()}) == 1
-    assert methods["ra"]["budget"]["steps"] == 2 * methods["unet"]["budget"]["steps"]
+    budgets = {name: trained.budget for name, trained in Run.open(finished).results().methods.items()}
+    assert len({budget.images_seen for budget in budgets.values()}) == 1
+    assert budgets["ra"].steps == 2 * budgets["unet"].steps
 
 
 def test_evaluating_again_gives_the_same_again(finished, capsys):
-    before = json.loads((finished / "results.json").read_text())
-    cli.evaluate([str(finished)])
-    assert json.loads((finished / "results.json").read_text()) == before
+    before = (finished / "results.json").read_bytes()
+    cli.evaluate([str(finished), "--force"])
+    assert (finished / "results.json").read_bytes() == before
     assert "synthetic images: a smoke test, not evidence" in capsys.readouterr().out
 
 
@@ -183,9 +183,9 @@ def test_a_folder_with_names_and_labels_alone_goes_all_the_way(tmp_path):
     folder_of_images(tmp_path / "data")
     cli.train([str(params_file(tmp_path, source="folder", data_dir="data", methods=["unet"]))])
     assert cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
-    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
-    assert not results["synthetic"]
-    assert "unverified" in results["patient_separation"]
+    results = Run.open(tmp_path / "runs" / "tiny").results()
+    assert not results.synthetic
+    assert "unverified" in results.patient_separation
 
 
 def test_no_label_of_the_test_side_is_seen_between_the_split_and_the_evaluation(tmp_path):
@@ -237,7 +237,7 @@ def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_data", interrupted)
+    monkeypatch.setattr(cli, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cli.train([str(params_file(tmp_path))])
     assert status(tmp_path / "runs" / "tiny")["status"] == "failed"
@@ -339,12 +339,12 @@ def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monke
 # Names of methods
 
 
-@pytest.mark.parametrize("file", sorted(LIB.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(LIB.rglob("*.py")), ids=lambda file: file.stem)
 def test_nothing_in_lib_branches_on_a_methods_name(file):
     """No comparison, match or look-up with a method's name in it."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Compare | ast.MatchValue | ast.Subscript):
-            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & set(ARMS)
+            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & set(VARIANTS)
             annotation = isinstance(node, ast.Subscript) and "Literal" in ast.unparse(node)
             assert not words or annotation, f"{file.name}:{node.lineno} {ast.unparse(node)}"
 
@@ -353,8 +353,8 @@ def test_what_a_user_can_mend_is_said_in_one_line_without_a_traceback(tmp_path, 
     file = params_file(tmp_path)
     monkeypatch.setattr("sys.argv", ["imgae-train", str(file), "--set", "epocs=3"])
     assert cli.train_command() == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("epocs=3: there is no such parameter; did you mean epochs?")
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and printed.startswith("epocs=3: there is no such parameter; did you mean epochs?")
 
 
 # Shards
@@ -367,32 +367,32 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("shards")
     file = params_file(base, methods=["ra"])
     assert cli.train([str(file)]) == cli.evaluate([str(base / "runs" / "tiny")]) == 0
-    assert cli.shards([str(file), "--to", str(base / "films")]) == 0
-    return base / "runs" / "tiny", base / "films"
+    assert cli.shards([str(file), "--to", str(base / "images")]) == 0
+    return base / "runs" / "tiny", base / "images"
 
 
 def test_a_run_on_shards_is_the_run_on_the_source_that_they_were_written_from(shards, tmp_path):
-    direct, films = shards
-    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(films))
+    direct, images = shards
+    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(images))
     assert cli.train([str(file)]) == cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
     runs = (direct, tmp_path / "runs" / "tiny")
     manifests = [json.loads((run / "split.json").read_text()) for run in runs]
     assert manifests[0] == manifests[1]
     tables = [pd.read_parquet(run / "scores.parquet") for run in runs]
     pd.testing.assert_frame_equal(tables[0], tables[1][tables[0].columns], check_exact=True)
-    results = [json.loads((run / "results.json").read_text())["localisation"] for run in runs]
-    assert results[0] == results[1] is not None
+    located = [Run.open(run).results().localisation for run in runs]
+    assert located[0] == located[1] is not None
 
 
 KILLED = """
 import os, signal, sys, torch
-import lib.cache, lib.stream
-from lib import cli
-from lib.arms import ARMS
+import lib.data.cache, lib.data.stream
+from lib.runs import cli
+from lib.methods.variants import VARIANTS
 
 torch.set_num_threads(1)  # as here: sums of other parts would differ in the last bit
 
-lib.cache.CHUNK, seen, contents = 8, [], lib.stream.StreamSource.contents
+lib.data.cache.CHUNK, seen, contents = 8, [], lib.data.stream.StreamSource.contents
 
 def counted(self, ids):
     for image_id, read in contents(self, ids):
@@ -403,16 +403,16 @@ def counted(self, ids):
         if len(seen) == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-lib.stream.StreamSource.contents = counted
+lib.data.stream.StreamSource.contents = counted
 cli.train([sys.argv[1]])
 """
 
 
-def test_a_run_on_shards_that_is_killed_goes_on_with_no_film_lost_or_doubled(shards, tmp_path, monkeypatch):
-    direct, films = shards
+def test_a_run_on_shards_that_is_killed_goes_on_with_no_image_lost_or_doubled(shards, tmp_path, monkeypatch):
+    direct, images = shards
     monkeypatch.setenv("IMGAE_DX_CACHE", str(tmp_path / "cache"))
-    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(films))
-    log, ended = tmp_path / "films.txt", []
+    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=str(images))
+    log, ended = tmp_path / "images.txt", []
     for after in (20, 1000):  # killed in the first run's third chunk; the second run ends by itself
         call = [sys.executable, "-c", KILLED, str(file), str(log), str(after)]
         ended.append(subprocess.run(call, cwd=LIB.parent, capture_output=True).returncode)
@@ -428,9 +428,9 @@ def test_shards_are_written_without_what_cannot_be_used_and_that_is_said(tmp_pat
     data = folder_of_images(tmp_path / "data")
     (data / "images" / "7.png").write_bytes(b"")
     file = params_file(tmp_path, source="folder", data_dir=str(data), on_bad_image="skip")
-    assert cli.shards([str(file), "--to", str(tmp_path / "films")]) == 0
+    assert cli.shards([str(file), "--to", str(tmp_path / "images")]) == 0
     assert "1 images: is empty: left out" in capsys.readouterr().out
-    index = json.loads((tmp_path / "films" / "shards.json").read_text())
+    index = json.loads((tmp_path / "images" / "shards.json").read_text())
     assert index["images"] == 39
 
 
@@ -438,7 +438,7 @@ def test_the_address_that_is_given_for_written_shards_leads_there_from_anywhere(
     pytest.importorskip("datasets")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert cli.shards([str(params_file(tmp_path)), "--to", "films"]) == 0
+    assert cli.shards([str(params_file(tmp_path)), "--to", "images"]) == 0
     address = capsys.readouterr().out.split("data_dir: ")[1].strip()
     file = params_file(tmp_path, "reader", source="stream", data_dir=address, methods=["unet"])
     assert cli.train([str(file)]) == 0
@@ -452,16 +452,16 @@ def test_a_data_set_of_kaggle_goes_from_its_archive_to_results(tmp_path, monkeyp
     classes = ["Normal"] * 28 + ["Lung Opacity"] * 8 + ["No Lung Opacity / Not Normal"] * 4
     rows = [f"p{i},{'1,2,9,9' if name == 'Lung Opacity' else ',,,'},0,{name},51,F,AP" for i, name in enumerate(classes)]
     table = "\n".join(["patientId,x,y,width,height,Target,class,age,sex,position", *rows])
-    files = {f"Training/Images/p{i}.png": film(i) for i in range(40)}
+    files = {f"Training/Images/p{i}.png": image(i) for i in range(40)}
     with serving(tmp_path / "kaggle", monkeypatch) as server:
         packed = archive({"stage2_train_metadata.csv": table.encode(), **files})
         server.archives[REGISTRY["rsna"].handle] = packed
         assert cli.train([str(params_file(tmp_path, source="rsna", labels="strict", methods=["unet"]))]) == 0
         assert cli.evaluate([str(tmp_path / "runs" / "tiny")]) == 0
         assert len(server.transfers()) == 1
-    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
-    evaluation = results["evaluation"]
-    assert (evaluation["n_abnormal"], evaluation["left_out"]) == (8, {"other_abnormal": 4})
-    assert results["patient_separation"].startswith("unverified")
-    assert results["problems"] == {"other number of images than expected: used": 2}
-    assert results["localisation"]["marked"] == 8
+    results = Run.open(tmp_path / "runs" / "tiny").results()
+    evaluation = results.evaluation
+    assert (evaluation.n_abnormal, evaluation.left_out) == (8, {"other_abnormal": 4})
+    assert results.patient_separation.startswith("unverified")
+    assert results.problems == {"unexpected number of images: used": 2}
+    assert results.localisation.marked == 8

@@ -1,4 +1,7 @@
-"""Promises of `lib.keeping`: a copy is whole or is never taken, and what is wrong with its disk ends no training."""
+"""Promises of `lib.runs.keeping`.
+
+A copy is whole or is never taken, and what is wrong with its disk ends no training.
+"""
 
 import os
 import resource
@@ -7,23 +10,25 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import torch
 
-from lib import keeping
-from lib.figures import Drawing
-from lib.keeping import Keeper, KeepingError
-from lib.runs import Run
-from lib.training import kept
-from lib.unet import UNetAutoencoder
-from tests.test_runs import divided, images, params
+from lib.figures.images import Drawing
+from lib.methods.checkpoint import kept
+from lib.methods.unet import UNetAutoencoder
+from lib.methods.variants import VARIANTS
+from lib.runs import keeping
+from lib.runs.keeping import Keeper, KeepingError
+from lib.runs.run import Run
+from lib.runs.tracking import Off
+from lib.runs.train import train
+from tests.runs.small import divided, params, prepared
 
 KILLED_WHILE_COPYING = """
 import os, shutil, signal, sys
 from pathlib import Path
-from lib.keeping import Keeper
+from lib.runs.keeping import Keeper
 
 def half(source, target):
     target.write(source.read(500))
@@ -79,7 +84,7 @@ def test_a_new_machine_gets_the_newest_checkpoints_and_the_results_lie_under_the
     write(run / "checkpoints/unet.pt", b"2" * 1000)
     write(run / "checkpoints/unet.5.pt", b"5")
     write(run / "figures/roc.png", b"a picture")
-    write(run / "reconstructions/unet.npy", b"large, and made anew")
+    write(run / "reconstructions/unet.npy", b"large, and can be computed again")
     keeper.keep_all()
     assert taken(tmp_path) == b"2" * 1000 and taken(tmp_path, "unet.5.pt") == b"5"
     assert (tmp_path / "drive/a/figures/roc.png").read_bytes() == b"a picture"
@@ -113,7 +118,7 @@ def test_a_copy_that_was_cut_is_never_taken_but_the_one_before_it_is(run, tmp_pa
     newest, _ = copies(tmp_path)
     newest.write_bytes(damage(newest.read_bytes()))
     assert taken(tmp_path) == b"1" * 1000
-    assert capsys.readouterr().err == f"{newest} had been cut short, and is deleted\n"
+    assert capsys.readouterr().err == f"{newest} was cut short and has been deleted\n"
     assert len(copies(tmp_path)) == 1
 
 
@@ -130,10 +135,10 @@ def test_a_full_disk_is_named_once_and_when_there_is_room_again_the_copy_is_made
     with room(500):
         keeper.keep_checkpoints()
         keeper.keep_checkpoints()
-    said = capsys.readouterr().err
-    assert said == (
+    printed = capsys.readouterr().err
+    assert printed == (
         f"unet.pt cannot be kept in {tmp_path / 'drive/a'} (File too large): "
-        "training goes on, and after the next epoch it is tried again\n"
+        "training continues, and the copy is tried again after each epoch\n"
     )
     assert taken(tmp_path) is None
     keeper.keep_checkpoints()
@@ -144,9 +149,9 @@ def test_a_disk_that_has_gone_away_is_named_and_its_folders_are_not_made_on_anot
     keeper = Keeper(tmp_path / "drive", run)
     (tmp_path / "drive").rename(tmp_path / "unplugged")
     keeper.keep_all()
-    said = capsys.readouterr()
-    assert "(the folder is gone)" in said.err and f"fetch what is in {run} before this machine" in said.err
-    assert not said.out and not (tmp_path / "drive").exists()
+    printed = capsys.readouterr()
+    assert "(the folder is gone)" in printed.err and f"copy {run} yourself before this machine" in printed.err
+    assert not printed.out and not (tmp_path / "drive").exists()
 
 
 @pytest.mark.parametrize("place", ["machine", "machine/a", "machine/a/b"])
@@ -207,41 +212,35 @@ def interrupted(at):
     return Interrupted([4])
 
 
-def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_same_weights(tmp_path):
-    split = divided()
-    sides, given = images(split), params(run_dir="a", keep_in="drive", epochs=4)
-    unet = partial(UNetAutoencoder, [4])
-
-    def train(kind, base, given):
-        run = Run.start(given, base)
-        torch.manual_seed(0)
-        method = kind()
-        history = run.train("unet", method, split, sides)
-        return run, method.state_dict(), history
-
-    _, wanted, history = train(unet, tmp_path / "whole", params(run_dir="a", epochs=4))
-    with pytest.raises(Disconnected):
-        train(lambda: interrupted(2), tmp_path, given)
+def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_same_weights(tmp_path, monkeypatch):
+    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=4)
+    whole = train(Run.start(params(run_dir="a", epochs=4), tmp_path / "whole"), "unet", images, Off())
+    with monkeypatch.context() as patch, pytest.raises(Disconnected):
+        patch.setitem(VARIANTS, "unet", lambda params: interrupted(2))
+        train(Run.start(settings, tmp_path), "unet", images, Off())
     shutil.rmtree(tmp_path / "a")
-    run, weights, resumed = train(unet, tmp_path, given)
+    run = Run.start(settings, tmp_path)
+    resumed = train(run, "unet", images, Off())
     run.finish()
-    assert [row["network/total"] for row in resumed] == [row["network/total"] for row in history]
-    assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
+    assert [row["network/total"] for row in resumed.history] == [row["network/total"] for row in whole.history]
+    wanted = whole.method.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in resumed.method.state_dict().items())
     assert (tmp_path / "drive/a/status.json").read_text() == (tmp_path / "a/status.json").read_text()
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_from_where_it_can(epoch, tmp_path):
-    split = divided()
-    given = params(run_dir="a", keep_in="drive", epochs=6, choose_every=2)
-    with pytest.raises(Disconnected):
-        run = Run.start(given, tmp_path)
-        run.train("unet", interrupted(epoch), split, images(split))
+def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_from_where_it_can(
+    epoch, tmp_path, monkeypatch
+):
+    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=6, choose_every=2)
+    with monkeypatch.context() as patch, pytest.raises(Disconnected):
+        patch.setitem(VARIANTS, "unet", lambda params: interrupted(epoch))
+        train(Run.start(settings, tmp_path), "unet", images, Off())
     shutil.rmtree(tmp_path / "a")
     [newest] = tmp_path.glob("drive/a/checkpoints/unet.2.pt.*")
     newest.write_bytes(newest.read_bytes()[:100])
-    run = Run.start(given, tmp_path)
-    assert len(run.train("unet", UNetAutoencoder([4]), split, images(split))) == 6
+    run = Run.start(settings, tmp_path)
+    assert len(train(run, "unet", images, Off()).history) == 6
     assert list(kept(run.checkpoint("unet"), 6, 2)) == [2, 4, 6]
 
 
@@ -249,33 +248,31 @@ def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_
 def test_between_whichever_copies_the_machine_is_lost_all_weights_to_choose_from_are_there_at_the_end(
     copies_made, tmp_path, monkeypatch
 ):
-    split = divided()
-    given = params(run_dir="a", keep_in="drive", epochs=4, choose_every=1)
-    copy, made = keeping._copy, []
+    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=4, choose_every=1)
+    copy, copied = keeping._copy, []
 
-    def lost(source, target, digest):
-        if len(made) == copies_made:
+    def lost(source, target, content):
+        if len(copied) == copies_made:
             raise Disconnected
-        copy(source, target, digest)
-        made.append(source)
+        copy(source, target, content)
+        copied.append(source)
 
-    def train():
-        run = Run.start(given, tmp_path)
-        run.train("unet", UNetAutoencoder([4]), split, images(split))
+    def weights():
+        run = Run.start(settings, tmp_path)
+        train(run, "unet", images, Off())
         return kept(run.checkpoint("unet"), 4, 1)
 
     monkeypatch.setattr(keeping, "_copy", lost)
     with pytest.raises(Disconnected):
-        train()
+        weights()
     shutil.rmtree(tmp_path / "a")
     monkeypatch.setattr(keeping, "_copy", copy)
-    assert list(train()) == [1, 2, 3, 4]
+    assert list(weights()) == [1, 2, 3, 4]
 
 
 def test_a_disk_that_is_full_while_a_run_trains_does_not_end_it(tmp_path, capsys):
-    split = divided()
     run = Run.start(params(run_dir="a", keep_in="drive", epochs=2), tmp_path)
     shutil.rmtree(tmp_path / "drive")
-    assert len(run.train("unet", UNetAutoencoder([4]), split, images(split))) == 2
+    assert len(train(run, "unet", prepared(divided()), Off()).history) == 2
     run.finish()
     assert capsys.readouterr().err.count("cannot be kept") == 2  # while it trains, and at its end

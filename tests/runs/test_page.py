@@ -1,4 +1,7 @@
-"""Promises of `lib.page`: an executed notebook becomes one page that opens, whole and readable, without network."""
+"""Promises of `lib.runs.page`.
+
+An executed notebook becomes one page that opens, whole and readable, without network.
+"""
 
 import base64
 from html.parser import HTMLParser
@@ -13,10 +16,10 @@ from nbformat import NotebookNode, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from lib.figures import Drawing
-from lib.page import write_report
+from lib.figures.images import Drawing
 from lib.params import Params
-from lib.runs import Run
+from lib.runs.page import write_report
+from lib.runs.run import Run
 
 PROSE = r"""# Does it find anything?
 
@@ -83,7 +86,7 @@ def chart() -> Drawing:
     return figure
 
 
-def films(noise: float) -> Drawing:
+def images(noise: float) -> Drawing:
     figure = Drawing(figsize=(6, 3))
     for ax, title in zip(figure.subplots(1, 2), ("input", "ra"), strict=True):
         ax.imshow(np.random.default_rng(0).random((64, 64)) * noise, cmap="gray", vmin=0, vmax=1)
@@ -105,45 +108,45 @@ def test_a_number_and_its_interval_stay_on_one_line_of_a_table_and_the_text_arou
 
 
 def test_the_page_shows_the_chapters_and_what_they_printed_without_the_librarys_cells(tmp_path):
-    made = page(
+    report = page(
         tmp_path,
         new_markdown_cell(PROSE),
         code("of_the_library = 1", new_output("stream", text="hidden words"), tags=("library",)),
         code("of_a_chapter = 2", new_output("stream", text="shown words")),
     )
-    assert "shown words" in made.open and "Limits" in made.open
+    assert "shown words" in report.open and "Limits" in report.open
     for hidden in ("of_the_library", "hidden words"):
-        assert hidden not in made.open + made.folded
+        assert hidden not in report.open + report.folded
 
 
 def test_code_and_logs_are_folded_and_of_a_progress_bar_only_the_end_is_left(tmp_path):
     log = new_output("stream", name="stderr", text="ra:  10%\rra:  50%\rra: 100%\ndone\n")
-    made = page(tmp_path, code("x = 1", log))
-    assert "x = 1" in made.folded and "x = 1" not in made.open
-    assert "ra: 100%\ndone" in made.folded
-    assert "50%" not in made.open + made.folded
-    assert all("open" not in attributes for attributes in made.all("details"))
+    report = page(tmp_path, code("x = 1", log))
+    assert "x = 1" in report.folded and "x = 1" not in report.open
+    assert "ra: 100%\ndone" in report.folded
+    assert "50%" not in report.open + report.folded
+    assert all("open" not in attributes for attributes in report.all("details"))
 
 
 def test_nothing_is_fetched_and_no_script_runs(tmp_path, run):
     run.save_figure(chart(), "roc")
-    made = page(tmp_path, new_markdown_cell(PROSE), code("x", shown(chart()), shown(films(1))))
-    fetched = [attributes.get("src") or "" for attributes in made.all("img", "iframe", "source", "image")]
+    report = page(tmp_path, new_markdown_cell(PROSE), code("x", shown(chart()), shown(images(1))))
+    fetched = [attributes.get("src") or "" for attributes in report.all("img", "iframe", "source", "image")]
     assert fetched and all(source.startswith("data:") for source in fetched)
-    assert not made.all("script", "link", "iframe")
-    assert "@import" not in made.open and "url(http" not in (tmp_path / "report.html").read_text()
-    assert "Open in Colab" in made.open  # the badge's words, for its picture lies elsewhere
+    assert not report.all("script", "link", "iframe")
+    assert "@import" not in report.open and "url(http" not in (tmp_path / "report.html").read_text()
+    assert "Open in Colab" in report.open  # the badge's words, for its picture lies elsewhere
 
 
 def test_every_link_within_the_page_arrives_and_no_id_stands_twice(tmp_path, run):
     run.save_figure(figure := chart(), "a")
     run.save_figure(other := chart(), "b")
     twice = new_markdown_cell("## Limits\n\nAgain.")
-    made = page(tmp_path, new_markdown_cell(PROSE), twice, code("x", shown(figure), shown(other)))
-    ids = [attributes["id"] for _, attributes in made.tags if attributes.get("id")]
-    names = {attributes["name"] for attributes in made.all("a") if "name" in attributes}
-    links = [attributes["href"] for attributes in made.all("a") if (attributes.get("href") or "").startswith("#")]
-    assert len(made.all("svg")) == 2 and len(ids) == len(set(ids))
+    report = page(tmp_path, new_markdown_cell(PROSE), twice, code("x", shown(figure), shown(other)))
+    ids = [attributes["id"] for _, attributes in report.tags if attributes.get("id")]
+    names = {attributes["name"] for attributes in report.all("a") if "name" in attributes}
+    links = [attributes["href"] for attributes in report.all("a") if (attributes.get("href") or "").startswith("#")]
+    assert len(report.all("svg")) == 2 and len(ids) == len(set(ids))
     assert len(links) >= 7 and {link.removeprefix("#") for link in links} <= {*ids, *names}
 
 
@@ -156,30 +159,30 @@ def test_the_contents_list_chapters_and_sections_in_order(tmp_path):
 
 
 def test_equations_are_mathml_without_what_browsers_have_dropped(tmp_path):
-    made = page(tmp_path, new_markdown_cell(PROSE))
-    assert [attributes["display"] for attributes in made.all("math")].count("block") == 1
-    assert len(made.all("mfrac")) == 1 and {"ℒ", "ℝ"} <= set(made.open) and "$" not in made.open
-    assert not [attributes for attributes in made.all("mi") if attributes.get("mathvariant", "normal") != "normal"]
+    report = page(tmp_path, new_markdown_cell(PROSE))
+    assert [attributes["display"] for attributes in report.all("math")].count("block") == 1
+    assert len(report.all("mfrac")) == 1 and {"ℒ", "ℝ"} <= set(report.open) and "$" not in report.open
+    assert not [attributes for attributes in report.all("mi") if attributes.get("mathvariant", "normal") != "normal"]
 
 
 def test_a_formula_that_is_not_tex_stays_as_it_is_written(tmp_path):
     assert r"\left( x" in page(tmp_path, new_markdown_cell(r"Broken: $\left( x$.")).open
 
 
-def test_a_chart_is_drawn_in_vectors_and_films_keep_every_grey_level_if_that_is_small(tmp_path, run):
-    smooth = films(0)
+def test_a_chart_is_drawn_in_vectors_and_images_keep_every_grey_level_if_that_is_small(tmp_path, run):
+    smooth = images(0)
     run.save_figure(line := chart(), "line")
-    run.save_figure(smooth, "films")
-    made = page(tmp_path, code("x", shown(line), shown(smooth)))
-    [vector], [picture] = made.all("svg"), made.all("img")
+    run.save_figure(smooth, "images")
+    report = page(tmp_path, code("x", shown(line), shown(smooth)))
+    [vector], [picture] = report.all("svg"), report.all("img")
     assert vector["role"] == "img" and vector["aria-label"]
     kind, data = picture["src"].split(",")
     png, webp = Image.open(BytesIO(smooth._repr_png_()[0])), Image.open(BytesIO(base64.b64decode(data)))
     assert kind == "data:image/webp;base64" and np.array_equal(png.convert("RGB"), webp.convert("RGB"))
 
 
-def test_noisy_films_take_less_room_than_their_png_and_stay_close_to_it(tmp_path):
-    figure = films(1)
+def test_noisy_images_take_less_room_than_their_png_and_stay_close_to_it(tmp_path):
+    figure = images(1)
     [picture] = page(tmp_path, code("x", shown(figure))).all("img")
     png, webp = figure._repr_png_()[0], base64.b64decode(picture["src"].split(",")[1])
     assert len(webp) < len(png)
@@ -189,7 +192,7 @@ def test_noisy_films_take_less_room_than_their_png_and_stay_close_to_it(tmp_path
 
 def test_a_figure_is_described_by_its_titles_its_axes_and_its_legend(tmp_path, run):
     run.save_figure(line := chart(), "line")
-    made = page(tmp_path, code("x", shown(line), shown(films(1))))
-    [vector], [picture] = made.all("svg"), made.all("img")
+    report = page(tmp_path, code("x", shown(line), shown(images(1))))
+    [vector], [picture] = report.all("svg"), report.all("img")
     assert vector["aria-label"] == "unet ranks better than ra: found over false alarms: unet 0.71"
     assert picture["alt"] == "2 pictures: input; ra"

@@ -19,10 +19,10 @@ from pygments.formatters import HtmlFormatter
 
 from lib.files import replacing
 
-QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real films, which are full of noise
+QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real images, which are full of noise
 CONTENTS = "<!-- contents -->"
 CELL = re.compile(r"(?<=<td>)[^<]+")  # of a table
-INTERVAL = re.compile(r"\d \[[^\]]*\]")  # and the end of its number, which stay on one line
+INTERVAL = re.compile(r"\d \[[^\]]*\]")  # with the last digit before it: the two stay on one line
 STYLE = """
 :root { --ink: #1c2024; --soft: #5d6770; --line: #d9dee3; --paper: #fff; --shade: #f6f8fa; --link: #0b5cad; }
 * { box-sizing: border-box; }
@@ -107,13 +107,13 @@ TEMPLATE = """\
 def write_report(notebook: Path, report: Path) -> None:
     """Write an executed notebook as one HTML page, without the library's cells.
 
-    A figure that `Run.save_figure` left beside the notebook as SVG is taken in that form unless its PNG is smaller.
+    A figure that `Run.save_figure` has also written as SVG is shown in that form, unless its PNG is smaller.
     """
     book = nbformat.read(notebook, as_version=4)
     book.cells = [cell for cell in book.cells if "library" not in cell.metadata.get("tags", [])]
     for output in [output for cell in book.cells for output in cell.get("outputs", [])]:
         if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # of a progress bar, its last state
+            output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # a progress bar's last state
         elif "image/png" in output.get("data", {}):
             output.data = {"text/html": _figure(output, notebook.parent / "figures")}
     exporter = _Exporter(raw_template=TEMPLATE, template_name="basic")
@@ -122,12 +122,14 @@ def write_report(notebook: Path, report: Path) -> None:
     style = HtmlFormatter().get_style_defs(".highlight") + STYLE
     page, _ = exporter.from_notebook_node(book, {"title": title, "style": style, "contents": CONTENTS})
     with replacing(report) as out:
-        page = CELL.sub(lambda cell: INTERVAL.sub(lambda one: one[0].replace(" ", "\N{NO-BREAK SPACE}"), cell[0]), page)
+        page = CELL.sub(
+            lambda cell: INTERVAL.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell[0]), page
+        )
         out.write(page.replace(CONTENTS, exporter.contents()).encode())
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's, that remembers the headings."""
+    """nbconvert's exporter, which also collects the headings."""
 
     def __init__(self, **settings: object) -> None:
         self.headings: dict[str, tuple[int, str]] = {}  # by id: level and what it says, in HTML
@@ -135,7 +137,7 @@ class _Exporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Context, source: str) -> str:
-        """Markdown -> HTML, in place of nbconvert's filter of that name."""
+        """Return Markdown as HTML, in place of nbconvert's filter of that name."""
         attachments = context.get("cell", {}).get("attachments", {})
         return MarkdownWithMath(renderer=_Renderer(self.headings, attachments)).render(source)
 
@@ -150,7 +152,7 @@ class _Exporter(HTMLExporter):
 
 
 class _Renderer(IPythonRenderer):
-    """nbconvert's, with MathML where it leaves TeX to a script, and the words of a picture that lies elsewhere."""
+    """nbconvert's renderer, with MathML for TeX, and the text of an image that lies elsewhere in its place."""
 
     def __init__(self, headings: dict[str, tuple[int, str]], attachments: dict[str, dict[str, str]]) -> None:
         super().__init__(escape=False, attachments=attachments)
@@ -177,10 +179,10 @@ class _Renderer(IPythonRenderer):
 
 
 def _mathml(tex: str, display: Literal["block", "inline"]) -> str:
-    """Return TeX as MathML that needs no `mathvariant`, which browsers have dropped; as it is where it is not TeX."""
+    """Return TeX as MathML without `mathvariant`, which browsers have dropped; as it is if it is no TeX."""
     try:
         mathml = re.sub("(<mi>log</mi>)(?=<m)", r"\1<mspace width='0.17em'/>", convert(tex, display=display))
-    except Exception:  # the converter's errors have no common base; a report is worth more than a formula
+    except Exception:  # the converter's errors share no base class, and a formula must not cost the report
         return f"<code>{escape(tex)}</code>"
     return re.sub(r'<mi mathvariant="(script|double-struck|bold)">([A-Za-z])<', _letter, mathml)
 
@@ -188,19 +190,19 @@ def _mathml(tex: str, display: Literal["block", "inline"]) -> str:
 def _letter(found: re.Match[str]) -> str:
     name = f"{found[1].upper()} {'CAPITAL' if found[2].isupper() else 'SMALL'} {found[2].upper()}"
     try:
-        return f"<mi>{unicodedata.lookup(name)}<"  # ℒ, ℝ and some more had their place before the rest of the alphabet
+        return f"<mi>{unicodedata.lookup(name)}<"  # ℒ, ℝ and a few others are older than their alphabets
     except KeyError:
         return f"<mi>{unicodedata.lookup(f'MATHEMATICAL {name}')}<"
 
 
 def _figure(output: nbformat.NotebookNode, figures: Path) -> str:
-    """Return a PNG output in its smallest form as HTML, with the text that stands for it."""
+    """Return a PNG output as HTML, in its smallest form, with its alternative text."""
     png, about = base64.b64decode(output.data["image/png"]), output.metadata.get("image/png", {})
     alt, vector = escape(about.get("alt", "")), figures / f"{about.get('figure', '')}.svg"
     if vector.is_file() and vector.stat().st_size < len(png):
         svg = vector.read_text(encoding="utf-8")
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{vector.stem}-", svg)  # another figure has the same ids
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{vector.stem}-", svg)  # other figures have the same ids
         return svg.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
     image = Image.open(BytesIO(png)).convert("RGB")
     forms = []

@@ -1,0 +1,24 @@
+"""The run folder and the stages that fill it: prepare, train, score, locate, evaluate, audit, draw.
+
+In come settings; out goes a folder with checkpoints, scores, results, figures and tables. Nothing is computed here: the
+stages call `methods`, `scores`, `evidence` and `figures`. Open `run.py` first, then the stages in the order of this
+list.
+
+keeping       copies of a run's files in a folder that outlives the machine
+run           the run folder: paths, status, settings that may not change, whole files
+tracking      experiment trackers behind one contract: none, Weights & Biases; the end of a run
+freshness     what each stage has read and written, so that none runs again needlessly
+prepare       a source's images -> checked, prepared, divided
+timing        how long the stages will take on this machine
+train         prepared images -> a trained method; `load` returns one that is trained already
+candidates    every score that could have been chosen, as files
+score         images and trained methods -> scores, without a label
+comparison    a run's scores with those of the finished runs beside it
+evaluate      locate, evaluate, audit: scores, maps and labels -> results
+draw          scores and results -> the figures of the comparison
+report        results -> the summary in plain text
+page          an executed notebook -> one HTML page that opens without network
+results_page  studies -> docs/RESULTS.md: every table of research/results
+study         `imgae-study`: keep runs, combine those with different seeds into a study, write the page of all studies
+cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the stages
+"""

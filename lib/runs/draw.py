@@ -1,0 +1,47 @@
+"""The last stage: scores and results -> the figures of the comparison."""
+
+from matplotlib.figure import Figure
+
+from lib.evidence.curves import curve_bands, false_alarm_rates, score_groups
+from lib.evidence.results import required
+from lib.figures.charts import curves, false_alarms, forest, score_distributions
+from lib.figures.images import cases
+from lib.runs.comparison import Comparison
+from lib.runs.freshness import Record, lesion_hashes, reconstruction_hashes, results_hash, split_hashes
+from lib.runs.prepare import Prepared
+from lib.runs.run import Run
+from lib.runs.score import Scored
+
+
+def draw(
+    run: Run, prepared: Prepared, scored: Scored, comparison: Comparison, *, again: bool = True
+) -> dict[str, Figure]:
+    """Draw and save the comparison's curves, distributions, forests and false alarms, and each method's cases.
+
+    Return the figures by name, or {} if the stage is skipped.
+    """
+    params, lesions, table, results = run.params, prepared.lesions, comparison.table, run.results()
+    images = split_hashes(prepared.split) | lesion_hashes(lesions) | reconstruction_hashes(run)
+    record = Record(run, "draw", images, comparison.hashes(), results_hash(results, "evaluation"))
+    if not again and record.current():
+        return {}
+    evaluation = required(results.evaluation, "evaluation")
+    roc, precision_recall = curves(evaluation, curve_bands(table, evaluation, params.seed))
+    figures = {
+        "roc": roc,
+        "precision-recall": precision_recall,
+        "scores": score_distributions(evaluation, score_groups(table, evaluation)),
+        "findings": forest(evaluation, "findings"),
+        "strata": forest(evaluation, "strata"),
+        "false-alarms": false_alarms(false_alarm_rates(table, list(evaluation.methods), params.label_column)),
+    }
+    test = table[table["side"] == "test"].reset_index(drop=True)
+    for name in scored.reconstructed:
+        figures[f"{name}-cases"] = cases(
+            prepared.images.test, scored.reconstructed, test, name, params.label_column, lesions
+        )
+    for name, figure in figures.items():
+        run.save_figure(figure, name)
+    saved = sorted(run.folder.glob("figures/*.*"))
+    record.close(results, *(f"figures/{file.name}" for file in saved if file.stem in figures))
+    return figures

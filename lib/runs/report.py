@@ -1,0 +1,53 @@
+"""Results -> text for people: the answers and claims of a run as Markdown, and a summary in plain text."""
+
+from typing import Literal
+
+from lib.evidence.results import Results, required
+from lib.evidence.wording import difference_text, estimate_text
+from lib.figures.tables import results_table
+
+SYNTHETIC = "synthetic images: a smoke test, not evidence"
+
+
+def claimed(results: Results, kind: Literal["may", "may_not"]) -> str:
+    """Return what the run "may" or "may_not" say, as a Markdown list with a line for each claim."""
+    claims = required(results.claims, "claims")
+    return "\n".join(f"- … {claim.says}." for claim in {"may": claims.may, "may_not": claims.may_not}[kind])
+
+
+def answers(results: Results) -> str:
+    """Return which method points more reliably, by how much, and whether something simpler explains it, as Markdown.
+
+    If something simpler does explain it, that comes first. Raises ValueError for a run that has not been evaluated and
+    audited.
+    """
+    evaluation = required(results.evaluation, "evaluation")
+    verdicts = required(results.audit, "audit").verdicts.values()
+    images = f"{evaluation.n_normal} normal and {evaluation.n_abnormal} abnormal test images"
+    ranked = [f"{name} reached AUROC {estimate_text(score.auroc)}" for name, score in evaluation.methods.items()]
+    differences = [f"{difference_text(difference)}." for difference in evaluation.differences]
+    paragraphs = [
+        f"**Which?** On {images} (labels: {evaluation.labels}) {'; '.join(ranked)}.",
+        f"**By how much?** {' '.join(differences) or 'The run has only one method.'}",
+    ]
+    simpler = f"**Could something simpler explain it?** {' '.join(verdict.sentence for verdict in verdicts)}"
+    paragraphs.insert(0 if any(verdict.explained for verdict in verdicts) else len(paragraphs), simpler)
+    return "\n\n".join([f"**{SYNTHETIC}.**", *paragraphs] if results.synthetic else paragraphs)
+
+
+def summary(results: Results) -> str:
+    """Return the result as plain text: simpler explanations, the table, the differences, the claims.
+
+    Raises ValueError for a run that has not been evaluated.
+    """
+    evaluation = required(results.evaluation, "evaluation")
+    verdicts = results.audit.verdicts.values() if results.audit else ()
+    explained = [verdict.sentence for verdict in verdicts if verdict.explained]
+    differences = [difference_text(difference) for difference in evaluation.differences]
+    parts = [explained, [results_table(evaluation).to_string()], differences]
+    if results.claims:
+        parts.append(["This run may say that", claimed(results, "may")])
+        parts.append(["This run may not say that", claimed(results, "may_not")])
+    if results.synthetic:
+        parts.append([SYNTHETIC])
+    return "\n\n".join("\n".join(part) for part in parts if part)

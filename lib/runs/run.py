@@ -1,0 +1,182 @@
+"""The run folder: all files of a run, written so that an interruption loses nothing that was finished.
+
+`status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
+per epoch and method), `checkpoints/`, `reconstructions/`, `scores.parquet` (one row per image), `candidates.parquet`
+and `candidates.csv` (every score of every kept epoch), `results.json`, `stages.json` (what each stage has read and
+written), `figures/` (PNG; charts also as SVG), `tables/*.csv`; a runner adds the executed `notebook.ipynb` and
+`report.html`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lib.data.dataset import Split
+from lib.evidence.results import VERSION, Results
+from lib.files import replacing, write_json
+from lib.params import Params
+from lib.runs.keeping import Keeper
+
+
+class RunError(ValueError):
+    """A run folder is not what it should be."""
+
+
+class Run:
+    """One run's folder: its paths, its status, and its files, each written and read whole."""
+
+    def __init__(self, params: Params, folder: Path) -> None:
+        self.params, self.folder = params, folder
+        self._finished = False
+
+    @classmethod
+    def start(cls, params: Params, base: Path) -> "Run":
+        """Create or reopen the folder of these settings, a relative one under `base`, and mark it as running.
+
+        Raises RunError if the folder holds weights that were trained under other settings.
+        """
+        folder, params = params.folder(base), params.with_paths_under(base)
+        run = cls(params, folder)
+        run.refuse_other_settings()
+        if run.keeper:
+            run.keeper.take()
+        write_json(run.folder / "params.json", params.model_dump())
+        run.mark("running")
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Open a folder that a run has left; RunError if it is none."""
+        file = folder / "params.json"
+        if not file.is_file():
+            raise RunError(f"{folder} is not a run folder: it has no params.json")
+        return cls(Params(**json.loads(file.read_text())), folder.resolve())
+
+    def refuse_other_settings(self) -> None:
+        """Raise RunError if the folder holds weights that were trained under other settings than the run's."""
+        if not any((self.folder / "checkpoints").glob("*.pt")):
+            return
+        saved, now = json.loads((self.folder / "params.json").read_text()), self.params.training_settings()
+        pairs = [f"{key}: {saved.get(key)!r} saved, {now[key]!r} now" for key in now if saved.get(key) != now[key]]
+        if saved["epochs"] > self.params.epochs:
+            pairs.append(f"epochs: {saved['epochs']} saved, {self.params.epochs} now; the number can only rise")
+        if pairs:
+            raise RunError(
+                f"{self.folder} was trained under other settings ({', '.join(pairs)}): "
+                "choose another run_dir, or remove it"
+            )
+
+    def mark(self, status: str, why: str = "") -> None:
+        """Write the run's status: running, ok or failed."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "status.json", {"status": status, "why": why, "at": now})
+
+    def status(self) -> str:
+        """Read the run's status."""
+        return json.loads((self.folder / "status.json").read_text())["status"]
+
+    def finish(self) -> None:
+        """Mark the run as ok and keep its files; a figure that is saved later is kept at once."""
+        self.mark("ok")
+        self._finished = True
+        self.keep()
+
+    @cached_property
+    def keeper(self) -> Keeper | None:
+        """The keeper of copies in the folder `keep_in`; None without one."""
+        return Keeper(Path(self.params.keep_in), self.folder) if self.params.keep_in else None
+
+    def keep(self) -> None:
+        """Copy new and changed files to `keep_in`, if it is set."""
+        if self.keeper:
+            self.keeper.keep_all()
+
+    def checkpoint(self, method: str) -> Path:
+        """Return the file of a method's weights."""
+        return self.folder / "checkpoints" / f"{method}.pt"
+
+    def write_split(self, split: Split) -> None:
+        """Write split.json and problems.csv; RunError if the folder holds weights that saw another split."""
+        file = self.folder / "split.json"
+        saved = json.loads(file.read_text())["hash"] if file.is_file() else split.hash
+        if saved != split.hash and any((self.folder / "checkpoints").glob("*.pt")):
+            raise RunError(
+                f"{self.folder} was trained on split {saved}, but the images now give split {split.hash}: train again "
+                "in another run_dir, or restore the images"
+            )
+        write_json(file, split.manifest)
+        with replacing(self.folder / "problems.csv") as out:
+            split.problems.to_csv(out, index=False)
+
+    def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Replace a method's rows of metrics.jsonl, and copy its checkpoints to `keep_in`."""
+        rows = [row for row in self._metrics() if row["method"] != method]
+        rows += [{"method": method, **row} for row in history]
+        with replacing(self.folder / "metrics.jsonl") as out:
+            out.writelines((json.dumps(row) + "\n").encode() for row in rows)
+        if self.keeper:
+            self.keeper.keep_checkpoints()
+
+    def history(self, method: str) -> list[dict[str, float]]:
+        """Return a method's rows of metrics.jsonl, one per epoch."""
+        rows = [row for row in self._metrics() if row["method"] == method]
+        return [{key: value for key, value in row.items() if key != "method"} for row in rows]
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        file = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def write_scores(self, table: pd.DataFrame) -> None:
+        """Write scores.parquet."""
+        with replacing(self.folder / "scores.parquet") as out:
+            table.to_parquet(out, index=False)
+
+    def scores(self) -> pd.DataFrame:
+        """Read scores.parquet, one row per image: its record, its side, and every score."""
+        return pd.read_parquet(self._scored("scores.parquet"))
+
+    def write_results(self, results: Results) -> Results:
+        """Write results.json, and return the results."""
+        write_json(self.folder / "results.json", results.model_dump(mode="json"))
+        return results
+
+    def results(self) -> Results:
+        """Read results.json; RunError if there is none, or if an older version has written it."""
+        file = self._scored("results.json")
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            raise RunError(
+                f"{file} was written by an older version: run `imgae-evaluate {self.folder}` to write it again"
+            )
+        return Results.model_validate(content)
+
+    def _scored(self, name: str) -> Path:
+        if not (file := self.folder / name).is_file():
+            raise RunError(f"{self.folder} has no {name} yet: score it first (imgae-evaluate {self.folder})")
+        return file
+
+    def save_figure(self, figure: Figure, name: str) -> Figure:
+        """Write figures/<name>.png, and .svg for a chart without images; return the figure, to be shown."""
+        figure.set_label(name)  # by which the report finds the file
+        file = self.folder / "figures" / f"{name}.png"
+        with replacing(file) as out:
+            figure.savefig(out, format="png", dpi=150, bbox_inches="tight")
+        if not any(ax.images for ax in figure.axes):  # as vectors, images would become larger and no sharper
+            same = rc_context({"svg.fonttype": "none", "svg.hashsalt": name})  # text as text; the same bytes every time
+            with replacing(file.with_suffix(".svg")) as out, same:
+                figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+        if self._finished:
+            self.keep()
+        return figure
+
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
+        """Write tables/<name>.csv."""
+        with replacing(self.folder / "tables" / f"{name}.csv") as out:
+            table.to_csv(out)

@@ -1,0 +1,123 @@
+"""The third stage: images and trained methods -> scores without a label, the chosen scores, and the training budget."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.data.source import problem_counts
+from lib.evidence.results import Budget, Choice, Results, Trained
+from lib.methods.checkpoint import History, kept, load_checkpoint
+from lib.methods.method import Method
+from lib.methods.training import choose_device
+from lib.runs.candidates import write_candidates
+from lib.runs.freshness import Record, split_hashes, weight_hashes
+from lib.runs.prepare import Prepared
+from lib.runs.run import Run, RunError
+from lib.scores.copying import KINDS, copied_share
+from lib.scores.lesions import with_lesions
+from lib.scores.references import reference_scores
+from lib.scores.scoring import Version
+from lib.scores.selection import BySide, feature_distances, select, version
+
+LESIONS = ("opacity",)  # what is painted for model selection: the finding of the primary comparison
+
+
+class Scored(NamedTuple):
+    """The scores and reconstructions of a run's images."""
+
+    table: pd.DataFrame
+    """One row per image of the two validation halves and the test side: its record and its scores."""
+    reconstructed: dict[str, np.ndarray]
+    """The test side by method, (n, size, size) float32 in [0, 1]."""
+    results: Results
+
+
+def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again: bool = True) -> Scored:
+    """Score the images by every trained method and every reference, without a label; write the scores as files.
+
+    A method, or a reference that reconstructs, has three scores: the primary one, the one chosen among all kept epochs
+    and scores, and the combined one (`lib.scores.selection`). Other references have one.
+    """
+    params, split, folder = run.params, prepared.split, run.folder / "reconstructions"
+    files = {name: folder / f"{name}.{params.epochs}.test.npy" for name in trained}
+    record = Record(run, "score", weight_hashes(run), split_hashes(split), {"run": run.folder.name})
+    if not again and record.current():
+        return Scored(run.scores(), _opened(files), run.results())
+    run.write_split(split)
+    device = choose_device(params.device)
+    images, records = prepared.by_side()
+    images["lesions"] = with_lesions(images["reference"][:], params.seed, LESIONS)[0]
+    backbone, distances = feature_distances(params, trained, device)
+    references = reference_scores(params.references, prepared.images.train, images, records, backbone, params.seed)
+    versions = {name: _versions(run, name, method, device) for name, method in trained.items()}
+    versions |= {name: {0: fitted} for name, fitted in references.fitted.items()}
+    selected = select(versions, images, distances, folder)
+    columns = {
+        name if form == "primary" else f"{name}, {form}": by_side
+        for name, selection in selected.items()
+        for form, by_side in selection.columns.items()
+    }
+    table = score_table(records, columns | references.scores)
+    results = Results(
+        split=split.hash,
+        image_size=params.image_size,
+        synthetic=prepared.source.synthetic,
+        score="mean absolute residual",
+        patient_separation=split.manifest["patient_separation"],
+        problems=problem_counts(split.problems),
+        columns=[*columns, *references.scores],
+        methods={n: Trained(run=run.folder.name, budget=budget(m, run.history(n))) for n, m in trained.items()},
+        references=[*references.fitted, *references.scores],
+        left_out=references.left_out,
+        localisation=None,
+        choices={name: Choice(**selection.choice) for name, selection in selected.items()},
+        copied={
+            name: {kind: copied_share(method, images["reference"][:32], kind).share for kind in KINDS}
+            for name, method in trained.items()
+        },
+    )
+    run.write_scores(table)
+    write_candidates(selected, table, list(records), run.folder)
+    names = [str(file.relative_to(run.folder)) for file in files.values()]
+    results = record.close(results, "scores.parquet", "candidates.parquet", "candidates.csv", *names)
+    return Scored(table, _opened(files), results)
+
+
+def budget(method: Method, history: History) -> Budget:
+    """Return what training the method has spent."""
+    last = history[-1]
+    return Budget(
+        parameters=sum(weight.numel() for weight in method.parameters()),
+        images_seen=int(last["images_seen"]),
+        steps=int(last["steps"]),
+        multiply_adds=int(last["multiply_adds"]),
+        seconds=round(last["seconds"], 1),
+    )
+
+
+def score_table(records: Mapping[str, pd.DataFrame], columns: Mapping[str, BySide]) -> pd.DataFrame:
+    """Return one row per record with its scores, one side after the other; an unknown patient is the image's own."""
+    table = pd.concat([of_side.assign(side=side) for side, of_side in records.items()], ignore_index=True)
+    table["patient"] = table["patient"].where(table["patient"] != "", "image " + table["id"])
+    if taken := sorted(set(columns) & set(table)):
+        raise RunError(f"the scores {taken} have the names of columns of the records: rename those columns")
+    return table.assign(**{n: np.concatenate([by_side[side] for side in records]) for n, by_side in columns.items()})
+
+
+def _opened(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    return {name: np.load(file, mmap_mode="r") for name, file in files.items()}
+
+
+def _versions(run: Run, name: str, method: Method, device: torch.device) -> dict[int, Version]:
+    """Return the method after each number of epochs whose weights were kept."""
+    versions = {}
+    for epochs, file in kept(run.checkpoint(name), run.params.epochs, run.params.choose_every).items():
+        earlier = copy.deepcopy(method)
+        load_checkpoint(file, earlier, device)
+        versions[epochs] = version(earlier, f"{name}: epoch {epochs}")
+    return versions

@@ -1,0 +1,66 @@
+"""How long a run's stages will take on this machine: each kind of work is timed once and extrapolated."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lib.evidence.uncertainty import bootstrap
+from lib.methods.method import to_unit
+from lib.methods.training import choose_device, expected_seconds
+from lib.methods.variants import VARIANTS
+from lib.params import Params
+from lib.runs.prepare import Prepared
+from lib.scores.maps import anomaly_maps, describe
+from lib.scores.selection import feature_distances
+
+TIMED = 16  # images
+
+
+class Work(NamedTuple):
+    """What a stage does, and its estimated seconds."""
+
+    what: str
+    seconds: float
+
+
+def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
+    """Estimate the long work of a run, by stage: "train NAME" for each method, then score, evaluate, audit.
+
+    To time it, a copy of each method trains on a few batches of noise, 16 images are scored, 100 resamples are drawn.
+    """
+    device, split = choose_device(params.device), prepared.split
+    batches = len(split.train) // params.batch_size
+    work = {}
+    for name in params.methods:
+        method = VARIANTS[name](params)
+        seconds = expected_seconds(method, params.image_size, params.batch_size, batches, params.epochs, device)
+        work[f"train {name}"] = Work(f"training of {name}", seconds)
+
+    images = to_unit(prepared.images.validation[:TIMED], torch.device("cpu"))
+    _, distances = feature_distances(params, {}, device)
+    with torch.no_grad():
+        described = describe(images, distances)
+        maps = quickest(lambda: anomaly_maps(described, describe(images, distances), distances)) / len(images)
+    scored = len(split.test) + 2 * len(split.validation)  # reference half thrice: moments, itself, painted
+    kept = -(-params.epochs // params.choose_every) if params.choose_every else 1
+    times = len(params.methods) * kept + 2  # references that reconstruct
+    work["score"] = Work(f"scoring of {scored:,} images, {times} times", maps * scored * times)
+
+    tested = np.arange(len(split.test))
+    resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * params.resamples / 100
+    scores, checks = 5 * len(params.methods) + len(params.references), 40 * len(params.methods)
+    work["evaluate"] = Work(f"{params.resamples:,} resamples of every score", resampled * scores)
+    work["audit"] = Work(f"{params.resamples:,} resamples of every check", resampled * checks)
+    return work
+
+
+def quickest(work: Callable[[], object]) -> float:
+    """Return the seconds that the faster of two calls takes."""
+    starts = [time.perf_counter()]
+    for _ in range(2):
+        work()
+        starts.append(time.perf_counter())
+    return float(min(np.diff(starts)))

@@ -1,0 +1,68 @@
+"""The second stage: prepared images -> a trained method; `load` reads one that is trained already."""
+
+from typing import NamedTuple
+
+import torch
+
+from lib.methods import training
+from lib.methods.checkpoint import History, load_checkpoint
+from lib.methods.method import Method
+from lib.methods.training import choose_device, choose_precision
+from lib.methods.variants import VARIANTS
+from lib.runs.prepare import Prepared
+from lib.runs.run import Run, RunError
+from lib.runs.tracking import Tracker
+
+
+class TrainedMethod(NamedTuple):
+    """A method with trained weights, and one row of numbers for each of its epochs."""
+
+    method: Method
+    history: History
+
+
+def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedMethod:
+    """Train the method of that name as the run's settings say, resuming from its checkpoint if there is one.
+
+    Its initial weights depend on the seed alone, not on what was trained before.
+    """
+    params, images = run.params, prepared.images
+    run.write_split(prepared.split)
+    torch.manual_seed(params.seed)
+    method, device = VARIANTS[name](params), choose_device(params.device)
+
+    def log(history: History) -> None:
+        run.log(name, history)
+        tracker.log(name, history)
+
+    history = training.train(
+        method,
+        images.train,
+        images.validation,
+        epochs=params.epochs,
+        batch_size=params.batch_size,
+        learning_rate=params.learning_rate,
+        seed=params.seed,
+        checkpoint=run.checkpoint(name),
+        settings=params.training_settings() | {"split": prepared.split.hash},
+        device=device,
+        precision=choose_precision(params.precision, device),
+        keep_every=params.choose_every,
+        log=log,
+        name=name,
+    )
+    tracker.figures(run.folder / "figures")
+    return TrainedMethod(method, history)
+
+
+def load(run: Run, name: str) -> TrainedMethod:
+    """Return a method that the run has trained to its end; RunError if it has not been."""
+    file, epochs, method = run.checkpoint(name), run.params.epochs, VARIANTS[name](run.params)
+    if not file.is_file():
+        raise RunError(f"{run.folder} has no trained {name}: {file} is not there; train it first")
+    history = load_checkpoint(file, method, choose_device(run.params.device))["history"]
+    if len(history) < epochs:
+        raise RunError(f"{file} has {len(history)} of {epochs} epochs: train it to its end; training resumes")
+    if run.history(name) != history:  # the checkpoint was restored from a copy
+        run.log(name, history)
+    return TrainedMethod(method, history)

@@ -1,0 +1,99 @@
+"""Small runs for the tests: settings, records, a split, images of noise, and finished runs with scores by chance."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.cache import Preparation
+from lib.data.dataset import Data, Sides, Split, split_records
+from lib.data.source import problems_table
+from lib.evidence.results import Budget, Results, Trained
+from lib.params import Params
+from lib.runs.prepare import Prepared
+from lib.runs.run import Run
+from lib.runs.score import score_table
+
+SMALL = {
+    "methods": ["unet"],
+    "source": "folder",
+    "data_dir": "data",
+    "image_size": 16,
+    "widths": [4],
+    "batch_size": 8,
+    "epochs": 1,
+    "ra_warmup_epochs": 0,
+    "precision": "float32",
+    "device": "cpu",
+    "resamples": 100,
+}
+HISTORY = [{"epoch": 0, "network/total": 0.5, "seconds": 1.25}, {"epoch": 1, "network/total": 0.1 + 0.2, "seconds": 2}]
+SIZE = 16
+
+
+class NoSource:
+    """What stands for a source whose images are drawn below."""
+
+    name, synthetic, about = "noise", False, {}
+    records, problems = pd.DataFrame(), []
+
+    def contents(self, ids):
+        raise NotImplementedError
+
+    def mask(self, image_id):
+        return None
+
+
+def params(**changes) -> Params:
+    return Params(**SMALL | changes)
+
+
+def records(**columns) -> pd.DataFrame:
+    names = [f"image-{i}" for i in range(80)]
+    kind = ["abnormal" if i % 4 == 3 else "normal" for i in range(80)]
+    table = {"id": names, "label": kind, "finding": "", "split": "", "patient": names, "digest": names, "twin": names}
+    return pd.DataFrame(table | columns)
+
+
+def divided(seed: int = 0, **columns) -> Split:
+    return split_records(records(**columns), validation_fraction=0.2, seed=seed)
+
+
+def prepared(split: Split) -> Prepared:
+    rng = np.random.default_rng(0)
+    sides = (split.train, split.validation, split.test)
+    images = Sides(*(rng.integers(0, 256, (len(side), SIZE, SIZE), dtype=np.uint8) for side in sides))
+    data = Data(pd.concat(sides), images.train, problems_table([]))
+    return Prepared(NoSource(), data, split, images, Preparation(SIZE))
+
+
+def finished(base: Path, name: str, methods: list[str], split: Split | None = None, seen: int = 640, **changes) -> Run:
+    """A run that is scored, by chance: each method's scores depend on the run's name."""
+    split = split or divided()
+    run = Run.start(params(methods=methods, run_dir=name, **changes), base)
+    rng = np.random.default_rng(sum(map(ord, name)))
+    _, sides = prepared(split).by_side()
+    budget = Budget(parameters=10, images_seen=seen, steps=20, multiply_adds=30, seconds=1.5)
+    run.write_split(split)
+    run.write_scores(
+        score_table(sides, {method: {side: rng.random(len(of)) for side, of in sides.items()} for method in methods})
+    )
+    run.write_results(
+        Results(
+            split=split.hash,
+            image_size=run.params.image_size,
+            synthetic=False,
+            score="mean absolute residual",
+            patient_separation=split.manifest["patient_separation"],
+            problems={},
+            columns=methods,
+            methods={method: Trained(run=run.folder.name, budget=budget) for method in methods},
+            references=[],
+            left_out={},
+            localisation=None,
+            choices={},
+            copied={},
+        )
+    )
+    run.finish()
+    return run

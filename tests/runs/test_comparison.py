@@ -1,0 +1,162 @@
+"""Promises of `lib.runs.comparison`: which runs stand beside each other, and that other terms are not compared."""
+
+import os
+import shutil
+
+import pandas as pd
+import pytest
+
+from lib.runs.comparison import comparable
+from lib.runs.evaluate import evaluate
+from lib.runs.run import Run
+from tests.runs.small import divided, finished
+
+
+def older(run: Run, seconds: float) -> None:
+    """Let the run's results have been written so long ago."""
+    file = run.folder / "results.json"
+    os.utime(file, (file.stat().st_mtime - seconds,) * 2)
+
+
+def test_the_second_run_finds_the_first(tmp_path):
+    first, second = finished(tmp_path, "runs/u", ["unet"]), finished(tmp_path, "runs/r", ["ra"])
+    before = (second.folder / "results.json").read_bytes()
+    comparison = comparable(second)
+    table, found = comparison.table, comparison.found
+    assert found[["method", "run", "used"]].to_dict("records") == [
+        {"method": "ra", "run": "r", "used": True},
+        {"method": "unet", "run": "u", "used": True},
+    ]
+    theirs = pd.read_parquet(first.folder / "scores.parquet").set_index("id")["unet"]
+    assert table.set_index("id")["unet"].equals(theirs.loc[table["id"]])
+    assert list(comparison.methods) == ["unet", "ra"]  # a difference has one sign, whichever ran last
+    assert comparison.methods["unet"].run == "u"
+    assert set(comparison.columns) == {"unet", "ra"}
+    assert (second.folder / "results.json").read_bytes() == before  # nothing is written before it is evaluated
+    evaluation = evaluate(second, comparison).evaluation
+    assert evaluation.differences[0].second == "ra"
+
+
+@pytest.mark.parametrize("difference", ["split", "image_size", "images_seen", "unfinished", "elsewhere"])
+def test_a_run_on_other_terms_is_not_compared(tmp_path, difference):
+    changes = {
+        "split": {"split": divided(seed=1)},
+        "image_size": {"image_size": 32},
+        "images_seen": {"seen": 320},
+    }.get(difference, {})
+    other = finished(tmp_path, "else/u" if difference == "elsewhere" else "runs/u", ["unet"], **changes)
+    if difference == "unfinished":
+        (other.folder / "results.json").unlink()
+    table, found, *_ = comparable(finished(tmp_path, "runs/r", ["ra"]))
+    assert found["method"].tolist() == ["ra"]
+    assert "unet" not in table
+
+
+def test_of_two_runs_with_one_method_the_newest_is_used(tmp_path):
+    new, old = finished(tmp_path, "a-new", ["unet"]), finished(tmp_path, "b-old", ["unet"])
+    older(old, 60)
+    table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
+    assert found[["method", "run", "used"]][found["method"] == "unet"].to_dict("records") == [
+        {"method": "unet", "run": "a-new", "used": True},
+        {"method": "unet", "run": "b-old", "used": False},
+    ]
+    assert table["unet"].tolist() == pd.read_parquet(new.folder / "scores.parquet")["unet"].tolist()
+
+
+def test_ones_own_method_is_never_replaced_by_a_newer_one(tmp_path):
+    run = finished(tmp_path, "mine", ["ra"])
+    finished(tmp_path, "newer", ["ra"])
+    table, found, *_ = comparable(run)
+    assert table["ra"].tolist() == pd.read_parquet(run.folder / "scores.parquet")["ra"].tolist()
+    assert found["used"].tolist() == [True, False]
+
+
+def test_a_method_that_a_run_has_only_copied_is_not_handed_on(tmp_path):
+    original = finished(tmp_path, "u", ["unet"])
+    copier = finished(tmp_path, "r", ["ra"])
+    evaluate(copier, comparable(copier))
+    assert list(copier.results().methods) == ["unet", "ra"]
+    shutil.rmtree(original.folder)
+    table, found, *_ = comparable(finished(tmp_path, "other", ["ra"]))
+    assert "unet" not in table
+    assert found["method"].tolist() == ["ra", "ra"]
+
+
+def test_comparing_again_gives_the_same_again(tmp_path):
+    finished(tmp_path, "u", ["unet"])
+    run = finished(tmp_path, "r", ["ra"])
+    table, found, *_ = comparable(run)
+    evaluate(run, comparable(run))
+    again, found_again, *_ = comparable(run)
+    pd.testing.assert_frame_equal(again, table)
+    pd.testing.assert_frame_equal(found_again, found)
+
+
+def test_comparing_again_finds_a_run_that_has_come_since(tmp_path):
+    older(finished(tmp_path, "old", ["unet"]), 60)
+    run = finished(tmp_path, "r", ["ra"])
+    evaluate(run, comparable(run))
+    finished(tmp_path, "new", ["unet"])
+    found = comparable(run).found
+    assert found[found["used"]]["run"].tolist() == ["r", "new"]
+
+
+def test_a_run_without_methods_compares_runs_of_one_budget_only(tmp_path):
+    older(finished(tmp_path, "u", ["unet"], seen=320), 60)
+    finished(tmp_path, "r", ["ra"], seen=640)
+    run = finished(tmp_path, "compare", [])
+    assert len({trained.budget.images_seen for trained in comparable(run).methods.values()}) == 1
+
+
+def test_a_run_without_methods_compares_two_equal_ones(tmp_path):
+    finished(tmp_path, "u", ["unet"])
+    finished(tmp_path, "r", ["ra"])
+    run = finished(tmp_path, "compare", [])
+    assert set(evaluate(run, comparable(run)).evaluation.methods) == {"unet", "ra"}
+
+
+def test_a_foreign_results_file_beside_is_named_and_passed_over(tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "results.json").write_text('{"accuracy": 1}')
+    found = comparable(finished(tmp_path, "r", ["ra"])).found
+    assert found[["run", "used"]].to_numpy().tolist() == [["r", True], ["foreign", False]]
+    assert found["remark"][1].startswith("cannot be read: ")
+
+
+def test_a_run_without_its_scores_is_named_and_passed_over(tmp_path):
+    (finished(tmp_path, "u", ["unet"]).folder / "scores.parquet").unlink()
+    table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
+    assert "unet" not in table
+    assert found["remark"][1].startswith("cannot be read: ") and "has no scores.parquet" in found["remark"][1]
+
+
+def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
+    other = finished(tmp_path, "u", ["unet"])
+    other.mark("failed", "out of memory")
+    table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
+    assert "unet" not in table
+    assert found[["run", "used", "remark"]].to_numpy().tolist() == [
+        ["r", True, ""],
+        ["u", False, "its status is failed"],
+    ]
+
+
+def test_a_run_whose_results_an_older_version_has_written_is_named_with_what_to_do(tmp_path):
+    (finished(tmp_path, "u", ["unet"]).folder / "results.json").write_text('{"version": 1}')
+    remark = comparable(finished(tmp_path, "r", ["ra"])).found["remark"][1]
+    assert "was written by an older version: run `imgae-evaluate" in remark
+
+
+def test_what_a_comparison_rests_on_changes_with_the_scores_of_the_run_beside_it_alone(tmp_path):
+    finished(tmp_path, "runs/u", ["unet"])
+    run = finished(tmp_path, "runs/r", ["ra"])
+    before = comparable(run).hashes()
+    assert comparable(run).hashes() == before
+    shutil.rmtree(tmp_path / "runs/u")
+    finished(tmp_path, "runs/u2", ["unet"])
+    after = comparable(run).hashes()
+    assert before["scores of ra in r"] == after["scores of ra in r"]
+    assert {key for key in {**before, **after} if before.get(key) != after.get(key)} == {
+        "scores of unet in u",
+        "scores of unet in u2",
+    }

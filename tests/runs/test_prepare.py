@@ -1,0 +1,44 @@
+"""Promises of `lib.runs.prepare`: images and records go together, and lesions are read only when somebody asks."""
+
+import numpy as np
+import pytest
+
+from lib.data.dataset import reference_half
+from lib.runs import prepare as module
+from lib.runs.prepare import Prepared, prepare
+from tests.runs.small import params
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Prepared:
+    settings = params(source="phantom", data_dir="", phantom_images=40, image_size=32)
+    return prepare(settings, tmp_path_factory.mktemp("project"))
+
+
+def test_images_that_are_scored_stand_beside_their_records(prepared):
+    images, records = prepared.by_side()
+    assert list(images) == list(records) == ["reference", "validation", "test"]
+    place = {image_id: row for row, image_id in enumerate(prepared.data.records["id"])}
+    for side, table in records.items():
+        expected = prepared.data.images[[place[image_id] for image_id in table["id"]]]
+        np.testing.assert_array_equal(images[side][:], expected)
+
+
+def test_the_two_halves_of_validation_are_all_of_it_and_have_no_image_in_common(prepared):
+    _, records = prepared.by_side()
+    half = reference_half(prepared.split.validation)
+    assert list(records["reference"]["id"]) == list(prepared.split.validation["id"][half])
+    assert set(records["reference"]["id"]) ^ set(records["validation"]["id"]) == set(prepared.split.validation["id"])
+
+
+def test_lesions_are_those_of_the_test_images_and_are_read_once_when_asked_for(tmp_path, monkeypatch):
+    asked = []
+    load = module.load_masks
+    monkeypatch.setattr(module, "load_masks", lambda *words: (asked.append(1), load(*words))[1])
+    prepared = prepare(params(source="phantom", data_dir="", phantom_images=40, image_size=32), tmp_path)
+    assert not asked
+    assert prepared.lesions is prepared.lesions
+    assert len(asked) == 1
+    test = prepared.split.test
+    assert set(prepared.lesions) == set(test["id"][test["label"] == "abnormal"])
+    assert all(mask.shape == (32, 32) and mask.dtype == bool for mask in prepared.lesions.values())

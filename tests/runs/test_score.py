@@ -1,0 +1,50 @@
+"""Promises of `lib.runs.score`: every image has every score, and results say what other runs need to compare."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.data.dataset import reference_half
+from lib.runs.run import Run, RunError
+from lib.runs.score import score, score_table
+from lib.runs.tracking import Off
+from lib.runs.train import train
+from tests.runs.small import divided, finished, params, prepared
+
+
+def test_scores_have_one_row_an_image_beside_its_record(tmp_path):
+    split = divided(patient=["" if i % 2 else f"p{i}" for i in range(80)])
+    table = finished(tmp_path, "a", ["unet", "ra"], split).scores()
+    half = reference_half(split.validation)
+    halves = {"reference": split.validation["id"][half], "validation": split.validation["id"][~half]}
+    for side, ids in (halves | {"test": split.test["id"]}).items():
+        assert table["id"][table["side"] == side].tolist() == ids.tolist()
+    assert (table["patient"] != "").all()
+    unknown = table["patient"][table["patient"].str.startswith("image ")]
+    assert unknown.is_unique  # no patient in common is claimed
+    assert np.isfinite(table[["unet", "ra"]].to_numpy()).all()
+
+
+def test_a_score_that_is_named_as_a_column_of_the_records_is_refused():
+    with pytest.raises(RunError, match=r"scores \['finding'\] have the names of columns of the records"):
+        score_table({"test": divided().test}, {"finding": {"test": np.zeros(1)}})
+
+
+def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare(tmp_path):
+    images = prepared(divided())
+    run = Run.start(params(run_dir="a", references=["mean-grey", "knn"], backbone="none"), tmp_path)
+    method, history = train(run, "unet", images, Off())
+    scored = score(run, images, {"unet": method})
+    results = scored.results
+    assert results == run.results()
+    assert (results.split, results.image_size, results.synthetic) == (divided().hash, 16, False)
+    assert results.methods["unet"].run == "a"
+    assert results.methods["unet"].budget.images_seen == history[-1]["images_seen"]
+    assert results.columns == ["unet", "unet, chosen", "unet, combined", "mean-grey"]
+    assert "no backbone" in results.left_out["knn"]
+    pd.testing.assert_frame_equal(run.scores(), scored.table)
+    assert np.isfinite(scored.table[results.columns].to_numpy(float)).all()
+    residual = np.abs(images.images.test[:] / 255 - scored.reconstructed["unet"]).mean(axis=(1, 2))
+    np.testing.assert_allclose(scored.table.query("side == 'test'")["unet"], residual, rtol=1e-5)
+    assert set(results.choices) == {"unet"} and set(results.copied["unet"]) == {"square", "shuffle"}
+    assert len(pd.read_csv(run.folder / "candidates.csv")) > 3

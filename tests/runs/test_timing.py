@@ -1,0 +1,28 @@
+"""Promises of `lib.runs.timing`: what is timed once is extrapolated to all images, resamples and methods."""
+
+import pytest
+from small import divided, params, prepared
+
+from lib.runs import timing
+from lib.runs.timing import expected_work
+
+
+def test_the_work_of_a_run_is_what_was_timed_times_how_often_it_is_done(monkeypatch):
+    def one_second(work) -> float:
+        work()
+        return 1.0
+
+    monkeypatch.setattr(timing, "quickest", one_second)
+    monkeypatch.setattr(timing, "expected_seconds", lambda *_: 7.0)
+    settings = params(
+        methods=["unet", "ra"], epochs=4, choose_every=2, references=["pca"], backbone="none", resamples=300
+    )
+    images = prepared(divided())
+    work = expected_work(settings, images)
+    assert list(work) == ["train unet", "train ra", "score", "evaluate", "audit"]
+    assert work["train ra"] == ("training of ra", 7.0)
+    scored = len(images.split.test) + 2 * len(images.split.validation)
+    timed = min(16, len(images.split.validation))
+    assert work["score"].seconds == pytest.approx(scored * (2 * 2 + 2) / timed)  # two kept epochs of either method
+    assert work["evaluate"].seconds == pytest.approx(3 * (5 * 2 + 1))
+    assert work["audit"].seconds == pytest.approx(3 * 40 * 2)
