@@ -1,0 +1,251 @@
+"""Runs of one set with different seeds, taken together: the contents of a study, and its statistics.
+
+Every run scores the same test images. The AUROC of a score is the mean over the seeds that have it; a bootstrap over
+patients, which takes that mean in each resample, gives its interval. A difference uses the seeds that both scores have.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.evidence.evaluation import FALSE_ALARM_RATE, threshold_at
+from lib.evidence.results import Budget, Choice, Estimate, Localisation, Promise, Record
+from lib.evidence.uncertainty import Bootstrap, bootstrap, over_seeds
+from lib.params import Params
+from lib.scores.conformal import achieved_rate
+
+Metric = Literal["auroc", "average_precision"]
+
+
+class SeedMean(Record):
+    """The mean over seeds of a metric, or of a difference of it, and where its variance comes from."""
+
+    estimate: Estimate
+    """The mean; its interval holds for other patients and these seeds."""
+    drawn: tuple[float, float] | None
+    """The interval that also takes the seeds as draws; None for a single seed."""
+    sample_sd: float
+    """Standard deviation of the mean, from the patients."""
+    seed_sd: float | None
+    """Standard deviation of the mean, from the seeds; None for a single seed."""
+    seeds: dict[int, float]
+    """Each seed's own value."""
+
+    def over(self, seeds: Sequence[int]) -> float:
+        """Return the mean over some of the seeds."""
+        return float(np.mean([self.seeds[seed] for seed in seeds]))
+
+
+class MeanScore(Record):
+    """The metrics of one score."""
+
+    auroc: SeedMean
+    average_precision: SeedMean
+
+
+class MeanDifference(Record):
+    """AUROC of score `first` minus that of score `second`, on the same resamples of the same patients."""
+
+    first: str
+    second: str
+    auroc: SeedMean
+
+    @property
+    def order(self) -> int:
+        """1 if `first` ranks above `second`, -1 if below, 0 if the 95 % interval contains zero."""
+        return (self.auroc.estimate.low > 0) - (self.auroc.estimate.high < 0)
+
+
+class MeanEvaluation(Record):
+    """Everything that is reported under one column of labels."""
+
+    labels: str
+    n_normal: int
+    n_abnormal: int
+    scores: dict[str, MeanScore]
+    """By name: a method's for its primary score, "ra, chosen", "ra, combined", a reference's."""
+    differences: list[MeanDifference]
+
+    def among(self, pairs: Sequence[tuple[str, str]]) -> list[MeanDifference]:
+        """Return the differences of these pairs of scores, in this order, leaving out those that were not computed."""
+        found = {(difference.first, difference.second): difference for difference in self.differences}
+        return [found[pair] for pair in pairs if pair in found]
+
+
+class Selected(Record):
+    """What model selection chose for a method and seed without labels, and how good that is by the test labels."""
+
+    choice: Choice
+    oracle: float
+    """AUROC of the best candidate that the test labels could have picked."""
+    agreement: float | None
+    """Spearman correlation of the criterion with AUROC over the candidates; None if either is constant."""
+
+
+class Study(Record):
+    """What runs of one set with different seeds have found together."""
+
+    version: Literal[2] = 2
+    settings: Params
+    """Of the first run."""
+    runs: dict[str, dict[str, Any]]
+    """The settings in which each run differs from the first, by the run's folder."""
+    seeds: list[int]
+    splits: dict[int, str]
+    """The split's hash, by seed."""
+    resamples: int
+    patient_separation: str
+    budgets: dict[str, Budget]
+    """By method, for the seed that took the fewest seconds; other work shared the machine."""
+    left_out: dict[str, str]
+    """What could not be scored, and why."""
+    evaluations: list[MeanEvaluation]
+    """One for each column of labels; the first is the one that counts."""
+    candidates: dict[str, dict[str, float]]
+    """Mean AUROC of every candidate score of a method's last epoch, by method and "map, pooling"."""
+    selection: dict[str, dict[int, Selected]]
+    """By method and seed."""
+    copied: dict[str, dict[int, dict[str, float]]]
+    """The share of a pasted change that is reconstructed, by method, seed and kind of change."""
+    false_alarms: dict[int, Promise]
+    """By seed; seeds with too few validation images to promise anything are missing."""
+    localisation: dict[str, Localisation]
+    """By run, of runs on images with marked lesions."""
+
+    @property
+    def evaluation(self) -> MeanEvaluation:
+        """The evaluation by the labels that count."""
+        return self.evaluations[0]
+
+    def oracle(self, method: str) -> float:
+        """Return the mean over the seeds of the best AUROC that the test labels could have picked for a method."""
+        return float(np.mean([selected.oracle for selected in self.selection[method].values()]))
+
+
+class SeedScores(NamedTuple):
+    """The scores of the runs of one seed, in memory."""
+
+    table: pd.DataFrame
+    """One row for each image of the validation and the test side: id, side, patient, labels, scores."""
+    columns: list[str]
+    """The scores among the table's columns."""
+    candidates: pd.DataFrame
+    """One row for each method, epoch and candidate score: `separation` (the criterion), `auroc`, and `own`.
+
+    `own` says whether the method could choose the score: it looks through no other method's encoder.
+    """
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """The test images, by id."""
+        return self.table[self.table["side"] == "test"].set_index("id")
+
+
+def seed_mean(drawn: Mapping[int, Bootstrap], metric: Metric, minus: Mapping[int, Bootstrap] | None = None) -> SeedMean:
+    """Return the mean over the seeds of a score's metric, or, with `minus`, of its difference from another score."""
+    seeds = [seed for seed in drawn if minus is None or seed in minus]
+    values = np.array([drawn[seed].values[metric][0] for seed in seeds])
+    replicates = np.array([drawn[seed].replicates[metric][0] for seed in seeds])
+    if minus is not None:
+        values -= [minus[seed].values[metric][0] for seed in seeds]
+        replicates -= [minus[seed].replicates[metric][0] for seed in seeds]
+    split = over_seeds(values, replicates, drawn[seeds[0]].patients, None if minus else metric)
+    return SeedMean(
+        estimate=split.fixed,
+        drawn=None if split.drawn is None else (round(split.drawn.low, 4), round(split.drawn.high, 4)),
+        sample_sd=split.sample_sd,
+        seed_sd=split.seed_sd,
+        seeds={seed: round(float(value), 4) for seed, value in zip(seeds, values, strict=True)},
+    )
+
+
+def evaluate_seeds(
+    seeds: Mapping[int, SeedScores], labels: str, pairs: Sequence[tuple[str, str]], resamples: int = 2000
+) -> MeanEvaluation:
+    """Evaluate every score of every seed by one column of labels, and the difference of each pair that has scores.
+
+    The test images must be the same for all seeds. Images that are neither "normal" nor "abnormal" are left out.
+    """
+    tests = {seed: scored.test for seed, scored in seeds.items()}
+    first = next(iter(tests.values()))
+    known = first[first[labels].isin(["normal", "abnormal"])]
+    is_abnormal, patients = (known[labels] == "abnormal").to_numpy(), known["patient"].to_numpy()
+    drawn: dict[str, dict[int, Bootstrap]] = {}
+    for column in dict.fromkeys(column for scored in seeds.values() for column in scored.columns):
+        drawn[column] = {
+            seed: bootstrap(tests[seed].loc[known.index, [column]].to_numpy(float).T, is_abnormal, patients, resamples)
+            for seed, scored in seeds.items()
+            if column in scored.columns
+        }
+    return MeanEvaluation(
+        labels=labels,
+        n_normal=int((~is_abnormal).sum()),
+        n_abnormal=int(is_abnormal.sum()),
+        scores={
+            name: MeanScore(auroc=seed_mean(of, "auroc"), average_precision=seed_mean(of, "average_precision"))
+            for name, of in drawn.items()
+        },
+        differences=[
+            MeanDifference(first=a, second=b, auroc=seed_mean(drawn[a], "auroc", drawn[b]))
+            for a, b in pairs
+            if {a, b} <= drawn.keys() and drawn[a].keys() & drawn[b].keys()
+        ],
+    )
+
+
+def false_alarms(scored: SeedScores, labels: str) -> Promise | None:
+    """Return the share of normal test images above the threshold that promises 5 %, by score, and what chance allows.
+
+    None for fewer than 19 validation images, which cannot promise 5 %. Scores that they lack are left out.
+    """
+    validation, test = scored.table[scored.table["side"] == "validation"], scored.test
+    if FALSE_ALARM_RATE * (len(validation) + 1) < 1:
+        return None
+    normal = test[test[labels] == "normal"]
+    chance = achieved_rate(len(validation), FALSE_ALARM_RATE, len(normal))
+    rates = {
+        column: float((normal[column] > threshold_at(validation[column])).mean())
+        for column in scored.columns
+        if validation[column].notna().all()
+    }
+    return Promise(promised=FALSE_ALARM_RATE, low=chance.low, high=chance.high, rates=rates)
+
+
+def selected(candidates: pd.DataFrame, choices: Mapping[str, Choice]) -> dict[str, Selected]:
+    """Return what was chosen, by method, with its oracle and the criterion's agreement with AUROC."""
+    found = {}
+    for method, own in candidates[candidates["own"]].groupby("method", sort=False):
+        ranked = own[["separation", "auroc"]]
+        found[method] = Selected(
+            choice=choices[method],
+            oracle=round(own["auroc"].max(), 4),
+            agreement=round(ranked.corr("spearman").iloc[0, 1], 4) if ranked.nunique().min() > 1 else None,
+        )
+    return found
+
+
+def mean_candidates(seeds: Sequence[SeedScores]) -> dict[str, dict[str, float]]:
+    """Return the AUROC of each candidate score of the last epoch, the mean over the seeds, by method and score."""
+    by_seed = [scored.candidates for scored in seeds]
+    last = pd.concat([one[one["epoch"] == one.groupby("method")["epoch"].transform("max")] for one in by_seed])
+    return {
+        method: of.groupby("score", sort=False)["auroc"].mean().round(4).to_dict()
+        for method, of in last.groupby("method", sort=False)
+    }
+
+
+def auroc_by_map(study: Study) -> pd.DataFrame:
+    """Return the mean AUROC over the poolings: a row per anomaly map, a column per method, NaN where there is none."""
+    grid = pd.DataFrame(study.candidates)
+    return grid.groupby(grid.index.str.partition(",").get_level_values(0), sort=False).mean()
+
+
+def variance_shares(grid: pd.DataFrame) -> tuple[float, float]:
+    """Return the shares of a table's variance between its columns and between its rows (two-way ANOVA).
+
+    Rows with NaN are left out. The remaining share is interaction (which row suits which column) and chance.
+    """
+    values = grid.dropna().to_numpy()
+    return float(values.mean(axis=0).var() / values.var()), float(values.mean(axis=1).var() / values.var())

@@ -1,0 +1,280 @@
+"""Studies -> docs/RESULTS.md: all tables of research/results, what was run, and the commands that reproduce them.
+
+Every number comes from the studies and, for the audit and for localisation, from what is kept of a study's first run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import pandas as pd
+
+from lib.evidence.results import Results
+from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
+from lib.evidence.wording import percent
+from lib.figures import studies as tables
+from lib.figures.studies import FORMS, forms
+from lib.figures.tables import budgets_table
+
+PRIMARY = ("adult", "strict_label", "unet", "ra")
+"""The comparison that was fixed before any result: the set, the labels, and two methods, by their mean residual."""
+MAIN, SECONDS, LARGE = "", "seconds", "128"
+TITLES = {MAIN: "Equal numbers of images seen", SECONDS: "Equal seconds", LARGE: "Images of 128 px"}
+"""A study's title, by what follows the set in its file's name."""
+INTRODUCTION = """\
+# Results
+
+This page holds all tables of [`research/results`](../research/results). It is written by
+
+    imgae-study docs/RESULTS.md research/results/*.json
+
+**Sets.** *adult* is the evidence. `strict_label` holds readings by radiologists; `label` was mined from reports and
+shows the effect of label noise. *pediatric* is a quick start and no evidence, because the originals of its normal
+images are larger and sharper. The heading of a column names the set, the labels, and the number of normal / abnormal
+test images.
+
+**Intervals.** An AUROC is the mean over the seeds of a score. Its 95 % interval comes from {resamples:,}
+bootstrap resamples of patients and holds for these seeds; *seeds as draws* also counts the variation between seeds.
+Differences are paired: the same resamples, and the seeds that both scores have. *Not told apart* means that the
+interval contains zero.
+
+**Scores.** Each method has three. `ra` is the mean absolute residual at the last epoch. `ra, chosen` is the epoch and
+the score that best separate normal validation images from copies with painted opacities, which needs no label.
+`ra, combined` joins several such scores as conformal p-values. References need no training loop.
+"""
+REVERSAL = """\
+**Does the reversal matter?** `si-vae` is RA without its reversed loss; `vae` also lacks its game. `ae-16` and `ae-4`
+are plain autoencoders with 16 and 4 latent numbers.
+"""
+COMMANDS = """\
+## How to reproduce them
+
+The loops train and evaluate each run and keep the scores of every image. The last command of a set computes its file
+from the kept scores, without images and without training.
+"""
+
+LOOP = """\
+    for seed in {seeds}; do
+        imgae-train params/{file}.yaml --set data_dir=PATH seed=$seed run_dir=runs/{file}-$seed
+        imgae-evaluate runs/{file}-$seed
+        imgae-study research/results/published runs/{file}-$seed
+    done"""
+
+
+class Group:
+    """The studies with one title, by their set, and the names of their methods, ablations and references."""
+
+    def __init__(self, studies: Mapping[str, Study]) -> None:
+        self.studies = studies
+        self.evaluations = tables.evaluations(studies)
+        trained = dict.fromkeys(chain(*(study.budgets for study in studies.values())))
+        complete = {
+            name
+            for study in studies.values()
+            for name in study.budgets
+            if list(study.evaluation.scores[name].auroc.seeds) == study.seeds
+        }
+        self.methods = [name for name in trained if name in complete]
+        """Run with every seed."""
+        self.ablations = [name for name in trained if name not in complete]
+        """Run with some of the seeds."""
+        names = dict.fromkeys(chain(*(evaluation.scores for evaluation in self.evaluations.values())))
+        self.references = [name for name in names if base(name) not in trained]
+
+    def pairs(self, first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the compared pairs of a score of the `first` and one of the `second`, the primary comparison first."""
+        found = dict.fromkeys((d.first, d.second) for one in self.evaluations.values() for d in one.differences)
+        wanted = [pair for pair in found if base(pair[0]) in first and base(pair[1]) in second]
+        return sorted(wanted, key=lambda pair: pair != PRIMARY[2:])
+
+
+def base(name: str) -> str:
+    """Return the method that a score's name begins with."""
+    return name.partition(",")[0]
+
+
+def markdown(table: pd.DataFrame, bold: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a table as Markdown, the cells of these rows and columns in bold."""
+    cells = table.copy()
+    for place in bold:
+        cells.loc[place] = f"**{cells.loc[place]}**"
+    lines = [[str(table.index.name), *table.columns], ["---"] * (table.shape[1] + 1)]
+    lines += [[f"`{row}`", *values] for row, values in zip(cells.index, cells.to_numpy(), strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def verdicts(differences: Sequence[MeanDifference]) -> str:
+    """Return a sentence for each difference, as a list."""
+    return "".join(f"- {tables.verdict(difference)}\n" for difference in differences) or "Not run.\n"
+
+
+def primary(group: Group) -> Iterator[str]:
+    """Yield the primary comparison."""
+    name, labels, first, second = PRIMARY
+    study = group.studies[name]
+    evaluation = next(one for one in study.evaluations if one.labels == labels)
+    yield "## The primary comparison\n"
+    yield (
+        f"Fixed before any result: the {name} images of {study.settings.image_size} px, with {evaluation.n_normal} "
+        f"normal and {evaluation.n_abnormal} abnormal ones in the test; the labels,\n`{labels}`; the methods, "
+        f"`{first}` and `{second}`; and their score, the mean absolute residual.\n"
+    )
+    yield verdicts(evaluation.among([(first, second)]))
+    yield markdown(tables.seeds_table(evaluation, [first, second], [(first, second)]))
+
+
+def runs(study: Study) -> dict[str, list[str]]:
+    """Return the seeds of a study's runs by the params file that they are of."""
+    found: dict[str, list[str]] = {}
+    for run in study.runs:
+        found.setdefault(run.rpartition("-")[0], []).append(run.rpartition("-")[2])
+    return found
+
+
+def described(group: Group) -> str:
+    """Return a list of what was run."""
+    lines = ""
+    for name, study in group.studies.items():
+        files = (f"`params/{file}.yaml` (seeds {', '.join(seeds)})" for file, seeds in runs(study).items())
+        lines += f"- *{name}*: {study.settings.image_size} px, {', '.join(files)}. "
+        lines += f"Patient separation: {study.patient_separation}.\n"
+    return lines
+
+
+def scores(group: Group, is_main: bool) -> Iterator[str]:
+    """Yield the AUROC of methods, ablations and references."""
+    table = tables.score_table(group.studies, forms(group.methods))
+    column = next((title for title in table if title.startswith(", ".join(PRIMARY[:2]))), "")
+    yield "### Methods\n" + ("\nThe primary comparison is in bold.\n" if is_main else "")
+    yield markdown(table, [(row, column) for row in PRIMARY[2:]] if is_main else [])
+    for form in FORMS if group.ablations else ():
+        yield f"### Ablations, {form}\n"
+        yield markdown(tables.score_table(group.studies, forms(group.ablations, [form])))
+    yield "### References\n"
+    yield markdown(tables.score_table(group.studies, group.references))
+
+
+def differences(group: Group) -> Iterator[str]:
+    """Yield the differences of methods and ablations from each other and from a reference."""
+    for what, others in {"each other": group.methods, "a reference": group.references}.items():
+        if pairs := group.pairs(group.methods, others):
+            yield f"### Differences of methods from {what}\n"
+            yield markdown(tables.difference_table(group.studies, pairs))
+        for form in FORMS if group.ablations else ():
+            names = forms(group.ablations, [form])
+            pairs = [pair for pair in group.pairs(group.ablations, others) if pair[0] in names]
+            yield f"### Differences of ablations from {'RA' if others is group.methods else what}, {form}\n"
+            yield markdown(tables.difference_table(group.studies, pairs))
+
+
+def questions(group: Group) -> Iterator[str]:
+    """Yield the answers to the four questions of chapter 7, by rule, for each set by the labels that count."""
+    yield "## Four questions\n"
+    for name, study in group.studies.items():
+        evaluation, grid = study.evaluation, auroc_by_map(study)
+        methods, maps = (percent(share) for share in variance_shares(grid))
+        yield f"### {name}, {evaluation.labels}\n"
+        yield (
+            f"**Score or training?** Of the variance of AUROC over methods and maps, {methods} lies between methods "
+            f"and {maps} between maps.\nThe rest is which map suits which method, and chance. Each number is the mean "
+            "over poolings and seeds; nothing is picked.\n"
+        )
+        yield markdown(tables.map_table(grid, group.methods))
+        yield "The cost of choosing a score without labels, and the agreement of the criterion with AUROC, by seed:\n"
+        yield markdown(tables.selection_table(study))
+        small = [method for method in group.ablations if not method.startswith("unet")]
+        yield REVERSAL
+        yield verdicts(evaluation.among([(method, "ra") for method in small]))
+        yield "**Does a U-Net that cannot copy beat RA?** The plain `unet` can copy.\n"
+        yield verdicts(evaluation.among([(method, "ra") for method in study.budgets if method.startswith("unet")]))
+        yield from frozen(evaluation, group.pairs(list(study.budgets), ["knn"]))
+
+
+def frozen(evaluation: MeanEvaluation, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield how the scores of trained methods compare with nearest neighbours in frozen features."""
+    found = sorted(evaluation.among(pairs), key=lambda difference: -difference.auroc.estimate.value)
+    above, even, below = ([f"`{one.first}`" for one in found if one.order == order] for order in (1, 0, -1))
+    yield (
+        f"**Does any of them beat frozen features?** {len(found)} scores of trained methods are compared with nearest "
+        f"neighbours\nin frozen features. Above: {len(above)} ({'; '.join(above) or 'none'}). Below: {len(below)}. "
+        f"Not told apart: {len(even)}. The highest three:\n"
+    )
+    yield verdicts(found[:3])
+
+
+def details(group: Group, first_runs: Mapping[str, Results]) -> Iterator[str]:
+    """Yield what the seeds add, copying, false alarms, the audit and localisation."""
+    yield "## What the seeds add\n\nBy the labels that count. The standard deviations (SD) are of the mean.\n"
+    for name, study in group.studies.items():
+        yield f"### Seeds, {name}, {study.evaluation.labels}\n"
+        yield markdown(tables.seeds_table(study.evaluation, forms(group.methods), []))
+        yield markdown(tables.seeds_table(study.evaluation, [], group.pairs(group.methods, group.methods)))
+    yield "## Copying\n\nThe share of a white square, and of a shuffled patch, that is reconstructed, by seed.\n"
+    yield markdown(tables.copied_table(group.studies))
+    yield "## False alarms\n\nNormal test images above the threshold that promises 5 %, by seed.\n"
+    for name, study in group.studies.items():
+        rates = chain(*(promise.rates.values() for promise in study.false_alarms.values()))
+        yield f"Over all scores and seeds of *{name}*: {tables.percents(rates)}.\n"
+    for names in (forms(group.methods), *(forms(group.ablations, [form]) for form in FORMS), group.references):
+        yield markdown(tables.false_alarm_table(group.studies, names))
+    yield "## What else could explain it\n\nEach set's first run. The strongest cues were picked with test labels.\n"
+    for name, results in first_runs.items():
+        if results.audit:
+            yield f"### Audit, {name}, {results.audit.labels}\n"
+            yield "".join(f"- {verdict.sentence}\n" for verdict in results.audit.verdicts.values())
+            yield markdown(tables.audit_extract(results.audit))
+    yield "## Where it looks\n\nHow much better the maps find lesions than a map of where other patients have theirs.\n"
+    for name, results in first_runs.items():
+        if located := results.localisation:
+            yield f"First {name} run: {located.marked} images with marked lesions and {located.normal} normal ones.\n"
+            yield markdown(tables.margins_table(located))
+
+
+def sizes(group: Group, main: Group) -> Iterator[str]:
+    """Yield the scores of larger images beside those of the main studies, of the same seeds."""
+    for name, study in group.studies.items():
+        names = [one for one in study.evaluation.scores if "," not in one or base(one) in group.methods]
+        yield f"### {name} by image size, {study.evaluation.labels}, seed {', '.join(map(str, study.seeds))}\n"
+        yield markdown(tables.size_table(study, main.studies[name], names))
+
+
+def commands(studies: Mapping[str, Study]) -> Iterator[str]:
+    """Yield the commands that make each study again."""
+    yield COMMANDS
+    trained: set[str] = set()
+    for name, study in studies.items():
+        yield f"### Commands, {name}\n"
+        kept = []
+        for file, seeds in runs(study).items():
+            kept.append(
+                f"research/results/published/{file}-" + (seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}")
+            )
+            if file not in trained:
+                yield LOOP.format(seeds=" ".join(seeds), file=file)
+            trained.add(file)
+        yield f"    imgae-study research/results/{name}.json {' '.join(kept)}\n"
+
+
+def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str:
+    """Return the page of the studies, by their files' names, and of the results of the first run of each main study."""
+    order = sorted(studies, key=lambda name: (list(TITLES).index(name.partition("-")[2]), name))
+    groups: dict[str, Group] = {}
+    for asked in TITLES:
+        named = {name.partition("-")[0]: studies[name] for name in order if name.partition("-")[2] == asked}
+        groups |= {asked: Group(named)} if named else {}
+    main = groups[MAIN]
+    parts = [INTRODUCTION.format(resamples=studies[order[0]].resamples), *primary(main)]
+    for asked, group in groups.items():
+        parts += [f"## {TITLES[asked]}\n\n{described(group)}", *scores(group, asked == MAIN), *differences(group)]
+        if asked == MAIN:
+            parts += [*questions(group), *details(group, {name: first_runs[name] for name in group.studies})]
+        if asked == SECONDS:
+            for name, study in group.studies.items():
+                pairs = group.pairs(group.methods, [*group.methods, "knn"])
+                parts += [f"*{name}*, {study.evaluation.labels}:\n", verdicts(study.evaluation.among(pairs))]
+        if asked == LARGE:
+            parts += sizes(group, main)
+    parts.append(
+        "## Cost\n\nOn one CPU core, for the seed that took the fewest seconds; other work shared the machine.\n"
+    )
+    parts += chain(*((f"### Cost, {name}\n", markdown(budgets_table(studies[name].budgets))) for name in order))
+    return "\n".join([*parts, *commands({name: studies[name] for name in order})])

@@ -1,0 +1,240 @@
+"""Keep a run's scores, combine runs with different seeds into a study, and write the page of all studies.
+
+imgae-study research/results/published runs/adult-0 runs/adult-1 ...                      keeps these runs
+imgae-study research/results/adult.json research/results/published/adult-{0,1,2,3,4} ...  combines them into a study
+imgae-study docs/RESULTS.md research/results/*.json                                       writes the page of all studies
+imgae-study docs/results.schema.json                                                      writes the files' JSON schema
+
+A kept run holds the scores of every image, its settings and its results. From these a study can be computed again
+without images and without training. Runs of one seed count as one: each method is taken from the first run that has it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
+
+from lib.evidence.results import Budget, Choice, Results
+from lib.evidence.study import SeedScores, Study, evaluate_seeds, false_alarms, mean_candidates, selected
+from lib.figures.studies import FORMS
+from lib.files import replacing, write_json
+from lib.params import ParameterError, Params
+from lib.runs.candidates import read_candidates
+from lib.runs.results_page import PRIMARY, TITLES, page
+from lib.runs.run import Run, RunError
+
+RESAMPLES = 2000
+WIDTH = 260  # of a line in a study's JSON file, in characters
+T = TypeVar("T")
+
+
+class StudyError(ValueError):
+    """Runs that cannot be combined, or a file that is not a study."""
+
+
+class SeedRuns(NamedTuple):
+    """The runs of one seed taken as one: each method is that of the first run that has it."""
+
+    split: str
+    choices: dict[str, Choice]
+    copied: dict[str, dict[str, float]]
+    budgets: dict[str, Budget]
+    scores: SeedScores
+
+
+def candidates_of(run: Run, labels: pd.Series) -> pd.DataFrame:
+    """Return one row per candidate score of a run, with its AUROC, which a kept run already holds."""
+    kept = pd.read_csv(run.folder / "candidates.csv")
+    return kept if "auroc" in kept else read_candidates(run.folder, labels)
+
+
+def portable(run: Run) -> Params:
+    """Return a run's settings without absolute paths."""
+    return run.params.model_copy(
+        update={"data_dir": Path(run.params.data_dir).name, "run_dir": run.folder.name, "keep_in": ""}
+    )
+
+
+def keep(run: Run, folder: Path) -> None:
+    """Write to `folder` the files of a run that a study needs, with only the images and columns that it reads."""
+    results, table = run.results(), run.scores()
+    labels = [column for column in ("label", "strict_label") if column in table]
+    columns = [column for column in results.columns if column in table]  # the others belong to runs beside it
+    table = table.loc[table["side"] != "reference", ["id", "side", "patient", *labels, *columns]]
+    test = table[table["side"] == "test"].set_index("id")
+    with replacing(folder / "scores.parquet") as file:
+        table.to_parquet(file, index=False)
+    with replacing(folder / "candidates.csv") as file:
+        candidates_of(run, test[run.params.label_column]).to_csv(file, index=False)
+    write_json(folder / "params.json", portable(run).model_dump())
+    less = results.model_copy(update={"all_scores": None, "other_labels": []})  # a study computes them again
+    write_json(folder / "results.json", less.model_dump(mode="json"))
+
+
+def together(runs: Sequence[Run], results: Sequence[Results]) -> SeedRuns:
+    """Put the scores of the runs of one seed side by side."""
+    if len({one.split for one in results}) > 1:
+        names = ", ".join(run.folder.name for run in runs)
+        raise StudyError(f"{names} have one seed and different splits: train them on the same images")
+    tables = [run.scores().set_index(["id", "side"]) for run in runs]
+    table = tables[0]
+    for other in tables[1:]:
+        table = table.join(other[other.columns.difference(table.columns)], validate="one_to_one")
+    table = table.reset_index()
+    columns = [column for column in dict.fromkeys(chain(*(one.columns for one in results))) if column in table]
+    labels = table[table["side"] == "test"].set_index("id")[runs[0].params.label_column]
+    candidates = pd.concat([candidates_of(run, labels).assign(run=place) for place, run in enumerate(runs)])
+    candidates = candidates[candidates["run"] == candidates.groupby("method")["run"].transform("min")]
+    return SeedRuns(
+        split=results[0].split,
+        choices=first_of([one.choices for one in results]),
+        copied=first_of([one.copied for one in results]),
+        budgets=first_of([{name: of.budget for name, of in one.methods.items()} for one in results]),
+        scores=SeedScores(table, columns, candidates),
+    )
+
+
+def first_of(mappings: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    """Merge mappings; where several have a key, the first counts."""
+    return {key: next(of[key] for of in mappings if key in of) for key in dict.fromkeys(chain(*mappings))}
+
+
+def by_name(by_seed: Mapping[int, Mapping[str, T]]) -> dict[str, dict[int, T]]:
+    """Turn entries by seed and name into entries by name and seed."""
+    names = dict.fromkeys(chain(*by_seed.values()))
+    return {name: {seed: of[name] for seed, of in by_seed.items() if name in of} for name in names}
+
+
+def combine(folders: Sequence[Path]) -> Study:
+    """Evaluate the scores of all these runs together, and describe the runs."""
+    runs = [Run.open(folder) for folder in folders]
+    results = {run.folder.name: run.results() for run in runs}
+    by_seed: dict[int, SeedRuns] = {}
+    for seed in dict.fromkeys(run.params.seed for run in runs):
+        of_seed = [run for run in runs if run.params.seed == seed]
+        by_seed[seed] = together(of_seed, [results[run.folder.name] for run in of_seed])
+    scores = {seed: one.scores for seed, one in by_seed.items()}
+    test, *others = (one.test for one in scores.values())
+    if any(set(other.index) != set(test.index) for other in others):
+        raise StudyError("the runs have different test images: give runs on a set with an official test side")
+    settings, label_column = [portable(run) for run in runs], runs[0].params.label_column
+    differing = [one.model_dump(exclude={"data_dir", "run_dir", "seed"}) for one in settings]
+    budgets = by_name({seed: one.budgets for seed, one in by_seed.items()})
+    promises = {seed: false_alarms(one, label_column) for seed, one in scores.items()}
+    methods = list(dict.fromkeys(method for one in settings for method in one.methods))
+    first = results[runs[0].folder.name]
+    return Study(
+        settings=settings[0],
+        runs={
+            name: {key: value for key, value in own.items() if value != differing[0][key]}
+            for name, own in zip(results, differing, strict=True)
+        },
+        seeds=list(by_seed),
+        splits={seed: one.split for seed, one in by_seed.items()},
+        resamples=RESAMPLES,
+        patient_separation=first.patient_separation,
+        budgets={name: min(budgets[name].values(), key=lambda budget: budget.seconds) for name in methods},
+        left_out=first.left_out,
+        evaluations=[
+            evaluate_seeds(scores, labels, compared(methods), RESAMPLES)
+            for labels in ("strict_label", "label")
+            if labels in test
+        ],
+        candidates=mean_candidates(list(scores.values())),
+        selection=by_name({seed: selected(one.scores.candidates, one.choices) for seed, one in by_seed.items()}),
+        copied=by_name({seed: one.copied for seed, one in by_seed.items()}),
+        false_alarms={seed: promise for seed, promise in promises.items() if promise},
+        localisation={name: one.localisation for name, one in results.items() if one.localisation},
+    )
+
+
+def compared(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of scores whose difference is reported: methods against RA and against nearest neighbours."""
+    pairs = [("unet", "unet-denoising")]
+    pairs += [(f"{method}{form}", f"ra{form}") for form in FORMS.values() for method in methods]
+    pairs += [(f"{method}{form}", "knn") for form in FORMS.values() for method in methods]
+    return [(first, second) for first, second in pairs if first != second]
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file; raise StudyError if it is not a study, or has another version."""
+    try:
+        return Study.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first, count = error.errors()[0], error.error_count()
+        found = f"{count} errors, first {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StudyError(
+            f"{path} is not a study of this version: compute it again with imgae-study ({found})"
+        ) from None
+
+
+def laid_out(content: Any, indent: str = "") -> str:
+    """Return content as JSON with lines as long as `WIDTH` allows, so that a diff of two versions is readable."""
+    line = json.dumps(content, allow_nan=False)
+    if len(indent + line) <= WIDTH or not isinstance(content, dict | list):
+        return line
+    deeper = f"{indent} "
+    if isinstance(content, dict):
+        entries = [f"{deeper}{json.dumps(key)}: {laid_out(value, deeper)}" for key, value in content.items()]
+    else:
+        entries = [f"{deeper}{laid_out(value, deeper)}" for value in content]
+    return f"{line[0]}\n{f',{chr(10)}'.join(entries)}\n{indent}{line[-1]}"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a run's `results.json` and of a study's file."""
+    _, definitions = models_json_schema([(Results, "validation"), (Study, "validation")])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A run's results.json, or a study of research/results",
+        "anyOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in (Results, Study)],
+        **definitions,
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Keep, combine, or write a page or the schema, as the target's name says; errors are printed as a message."""
+    parser = argparse.ArgumentParser("imgae-study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("target", type=Path, help="a folder, FILE.json, FILE.md or FILE.schema.json, see above")
+    parser.add_argument("sources", type=Path, nargs="*", help="folders of evaluated or kept runs; for a page, studies")
+    options = parser.parse_args(arguments)
+    target: Path = options.target
+    if bool(options.sources) == target.name.endswith(".schema.json"):
+        parser.error(
+            f"{target}: a schema takes no sources; a folder or a study takes run folders, a page takes studies"
+        )
+    try:
+        if target.name.endswith(".schema.json"):
+            write_text(target, f"{json.dumps(schema(), indent=1)}\n")
+        elif target.suffix == ".json":
+            write_text(target, f"{laid_out(combine(options.sources).model_dump(mode='json'))}\n")
+        elif target.suffix == ".md":
+            studies = {path.stem: read_study(path) for path in options.sources}
+            if PRIMARY[0] not in studies:
+                raise StudyError(f"{PRIMARY[0]} is not among the studies: the page begins with its primary comparison")
+            if unknown := [name for name in studies if name.partition("-")[2] not in TITLES]:
+                raise StudyError(f"the page has no title for {unknown}: name the files SET{' or SET-'.join(TITLES)}")
+            kept = {
+                path.stem: path.parent / "published" / next(iter(studies[path.stem].runs)) for path in options.sources
+            }
+            write_text(target, page(studies, {name: Run.open(folder).results() for name, folder in kept.items()}))
+        else:
+            for folder in options.sources:
+                keep(Run.open(folder), target / folder.name)
+    except (StudyError, RunError, ParameterError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
