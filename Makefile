@@ -29,7 +29,7 @@ notebook: .venv/ready
 	$(BIN)/python build_notebook.py
 
 pair: .venv/ready
-	$(BIN)/python research/pair.py research/[0-9][0-9]_*.py
+	$(BIN)/python -m lib.notebook.pair research/[0-9][0-9]_*.py
 
 bench: .venv/ready
 	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

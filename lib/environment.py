@@ -1,7 +1,7 @@
-"""What a kernel has of what the notebook needs: versions beside the tested ones; what is missing is installed.
+"""The packages that the notebook needs: compare the installed versions with the tested ones, install missing packages.
 
-It stands on Python alone, as it runs before anything else is known to be there. The lowest versions are those of
-`pyproject.toml`, the newest that were tested those of `constraints.txt`; the notebook holds both files.
+It imports only the standard library, because it runs before anything else is known to be installed. `pyproject.toml`
+has the lowest versions, `constraints.txt` the newest tested ones; the notebook carries both files.
 """
 
 import importlib
@@ -16,13 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-KEPT = ("torch", "numpy", "pandas")  # what else a machine holds was built for these
-# those that build, run or show the notebook
+KEPT = ("torch", "numpy", "pandas")  # never installed: the other packages of a machine were built for these
+# needed to build, run or show the notebook, but not imported by it
 TOOLS = {"ipykernel", "ipywidgets", "jupytext", "latex2mathml", "nbconvert", "papermill"}
 
 
 class EnvironmentProblem(RuntimeError):
-    """A package that the notebook needs is not there and cannot be installed."""
+    """A package that the notebook needs is missing and cannot be installed."""
 
 
 class Package(NamedTuple):
@@ -31,23 +31,23 @@ class Package(NamedTuple):
     name: str
     least: str  # version
     tested: str  # newest version that was tested
-    found: str  # version, or "" if it is not there
+    found: str  # version, or "" if it is not installed
 
     @property
     def missing(self) -> bool:
-        """Whether it has to be installed: it is not there, or too old."""
+        """Whether it has to be installed: it is absent, or too old."""
         return not self.found or _number(self.found) < _number(self.least)
 
     @property
     def remark(self) -> str:
-        """How it stands to the tested range."""
+        """How its version compares with the tested range."""
         if self.missing:
             return "older than wanted" if self.found else "missing"
         return "newer than tested" if _number(self.found) > _number(self.tested) else ""
 
 
 def needed(extra: str = "") -> list[Package]:
-    """Return what a kernel needs, or what it needs more for an `extra` of pyproject.toml, such as "dicom"."""
+    """Return the packages that the notebook needs, or those of an `extra` of pyproject.toml, such as "dicom"."""
     folder = Path(__file__).parents[1]
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (folder / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -58,36 +58,38 @@ def needed(extra: str = "") -> list[Package]:
 
 
 def prepare() -> None:
-    """Print the versions that are not those last tested, install what is missing, say what hardware there is."""
+    """Install missing packages; print the versions that differ from the tested ones, and the hardware."""
     before = needed()
     install(before)
     packages = needed()
     differing = [package for package in packages if package.found != package.tested]
     print(f"Python {sys.version.split()[0]}; {len(packages)} packages, {len(packages) - len(differing)} as last tested")
     rows = [("", "found", "wanted", "tested up to", "")] if differing else []
-    rows += [(one.name, one.found, f">={one.least}", one.tested, one.remark) for one in differing]
+    rows += [
+        (package.name, package.found, f">={package.least}", package.tested, package.remark) for package in differing
+    ]
     for row in rows:
         print("{:14}{:16}{:10}{:14}{}".format(*row).rstrip())
     print(hardware())
 
 
 def prepare_for(extras: Iterable[str]) -> None:
-    """Install what is missing of these extras of pyproject.toml."""
+    """Install the missing packages of these extras of pyproject.toml."""
     install([package for extra in extras for package in needed(extra)])
 
 
 def install(packages: Iterable[Package]) -> None:
-    """Install those that are missing, without a change to torch, numpy and pandas; print what came.
+    """Install the missing packages, and print which; torch, numpy and pandas keep their versions.
 
     Raises:
-        EnvironmentProblem: One of those three is missing, another needs other versions of them, or pip cannot get it.
+        EnvironmentProblem: One of those three is missing, a package needs another version of them, or pip fails.
 
     """
     missing = [package for package in packages if package.missing]
     if absent := [package.name for package in missing if package.name in KEPT and not package.found]:
         raise EnvironmentProblem(
-            f"missing: {', '.join(absent)}, and this notebook does not install torch, numpy or pandas: on Colab take a "
-            f"standard runtime, elsewhere run `pip install {' '.join(absent)}` and start anew"
+            f"missing: {', '.join(absent)}, and this notebook does not install torch, numpy or pandas: on Colab choose "
+            f"a standard runtime, elsewhere run `pip install {' '.join(absent)}` and restart the kernel"
         )
     missing = [package for package in missing if package.name not in KEPT]
     if not missing:
@@ -97,35 +99,36 @@ def install(packages: Iterable[Package]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "constraints.txt"
         pins.write_text("".join(f"{name}=={found}\n" for name, found in kept.items()), encoding="utf-8")
-        ranges = [f"{one.name}>={one.least},<={one.tested}" for one in missing]
+        ranges = [f"{package.name}>={package.least},<={package.tested}" for package in missing]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--constraint", str(pins), *ranges]
         done = subprocess.run(command, capture_output=True, text=True)
     importlib.invalidate_caches()
     if done.returncode:
         shown = ", ".join(f"{name} {found}" for name, found in kept.items())
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
         if re.search(r"ResolutionImpossible|conflict", done.stderr):
             raise EnvironmentProblem(
-                f"{names} cannot be installed: other versions of {shown} would be needed, and those stay as they are, "
-                f"since all else here was built for them; take a newer runtime, or settings that do without ({said[0]})"
+                f"{names} cannot be installed without other versions of {shown}, which must not change, because all "
+                f"other packages were built for them: use a newer runtime, or settings that do without ({errors[0]})"
             )
         raise EnvironmentProblem(
-            f"{names} cannot be installed ({said[0]}): connect to the internet and run again, or run "
-            f"`pip install {' '.join(package.name for package in missing)}` where there is one"
+            f"{names} cannot be installed ({errors[0]}): connect to the internet and run again, or run "
+            f"`pip install {' '.join(package.name for package in missing)}` yourself"
         )
     print("installed " + ", ".join(f"{package.name} {_found(package.name)}" for package in missing))
 
 
 def hardware() -> str:
-    """Return what there is to train on, and what may be expected of it."""
-    import torch  # here: where it is missing, that is said first
+    """Return a line on the GPU or the CPU that a run would train on."""
+    import torch  # here, because `install` reports a missing torch first
 
-    later = "chapter 2 says how long training takes"
+    later = "chapter 2 estimates the time of training"
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return f"GPU: {card.name}, {card.total_memory / 2**30:.0f} GiB; {later}"
     advice = "; for a GPU choose Runtime > Change runtime type" if on_colab() else ""
-    return f"CPU, {torch.get_num_threads()} threads, no GPU: {later}, and which settings suit{advice}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, no GPU; {later} and suggests settings{advice}"
 
 
 def on_colab() -> bool:
@@ -134,9 +137,9 @@ def on_colab() -> bool:
 
 
 def secret(name: str) -> str:
-    """Return a secret of the environment, else of Colab, else nothing; whoever asks must not print it.
+    """Return a secret from the environment or from Colab, or "" if there is none; never print it.
 
-    kagglehub and huggingface_hub look in the same places for theirs.
+    kagglehub and huggingface_hub look for their own in the same places.
     """
     if (value := os.environ.get(name, "")) or not on_colab():
         return value
@@ -144,7 +147,7 @@ def secret(name: str) -> str:
 
     try:
         return userdata.get(name) or ""
-    except Exception:  # there is none, the reader has refused it, or nobody is there to ask
+    except Exception:  # there is none, access was refused, or the request timed out
         return ""
 
 

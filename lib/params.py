@@ -1,28 +1,22 @@
 """A run's settings: one typed, frozen model for the notebook's cell, papermill, YAML files and the command line.
 
-The notebook's parameters cell is generated from this model (`Params.cell`), and whatever reaches a run passes through
-it before anything is trained.
+Every setting is checked by it before anything is trained. The notebook's parameters cell is generated from it
+(`lib.notebook.parameters`).
 """
 
-import ast
 import difflib
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-CELL_TITLE = "# @title Parameters"
-KINDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}  # JSON's name of a type -> Python's
-FORMS = {kind: kind for kind in KINDS} | {"array": "raw"}  # -> Colab's name of a field
-INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
 
 
 class ParameterError(ValueError):
@@ -47,69 +41,76 @@ class Params(BaseModel):
             "ae-16",
             "ae-4",
         ]
-    ] = Field(["unet", "ra"], description="the methods that this run trains; lib/arms.py says what each is")
+    ] = Field(["unet", "ra"], description="methods to train; lib/methods/variants.py describes each")
     references: list[Literal["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]] = Field(
         ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"],
-        description="rows that need no training loop; knn, mahalanobis, patchcore want a backbone",
+        description="baselines without a training loop; knn, mahalanobis and patchcore need a backbone",
     )
     backbone: Literal["auto", "efficientnet-lite0", "resnet18", "none"] = Field(
-        "auto", description="frozen network behind perceptual scores; auto: what can be had, or none"
+        "auto", description="frozen network behind perceptual scores; auto: the first available, or none"
     )
     ra_map: Literal["backbone", "lpips"] = Field(
-        "backbone", description="RA's own score with this perceptual distance; lpips is theirs, and is downloaded"
+        "backbone", description="perceptual distance of RA's own score; lpips is the authors', and is downloaded"
     )
     source: Literal[
         "phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"
-    ] = Field("phantom", description="phantom: synthetic; folder, stream: data_dir; else: a data set from Kaggle")
+    ] = Field(
+        "phantom",
+        description="phantom: synthetic images; folder, stream: those of data_dir; the others: data sets of Kaggle",
+    )
     data_dir: str = Field("", description="folder of images, or address of shards (hf://, s3://, gs://, https://)")
-    labels: Literal["given", "strict"] = Field("given", description="the reading that counts, where there are two")
-    on_bad_image: Literal["stop", "skip"] = Field("stop", description="an unusable image: stop, or leave it out")
+    labels: Literal["given", "strict"] = Field("given", description="the reading that counts, where an image has two")
+    on_bad_image: Literal["stop", "skip"] = Field("stop", description="at an unusable image: stop, or leave it out")
     stretch: list[float] = Field(
         [1.0, 99.0], min_length=2, max_length=2, description="percentiles of grey that become black and white"
     )
-    square: Literal["pad", "squash"] = Field("pad", description="how a film becomes square")
-    phantom_images: int = Field(1200, ge=40, le=1_000_000, description="phantoms made; a quarter of them abnormal")
+    square: Literal["pad", "squash"] = Field("pad", description="how an image becomes square")
+    phantom_images: int = Field(1200, ge=40, le=1_000_000, description="number of phantoms, a quarter abnormal")
     image_size: int = Field(128, ge=16, le=1024, description="side of the square input, pixels")
     widths: list[int] = Field(
-        [16, 32, 64, 128, 128], min_length=1, description="channels of each resolution, both methods"
+        [16, 32, 64, 128, 128], min_length=1, description="channels at each resolution, both methods"
     )
-    normalisation: Literal["batch", "group"] = Field("batch", description="layers between convolutions, both methods")
+    normalisation: Literal["batch", "group"] = Field("batch", description="normalisation layers, both methods")
     latent_dim: int = Field(128, ge=1, description="RA: length of the latent vector z")
     batch_size: int = Field(32, ge=2, description="images per update")
     epochs: int = Field(20, ge=1, description="passes over the normal training images")
-    learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, the same for both methods")
+    learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, both methods")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
-    choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose among; 0: the last epoch")
-    validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of training normals kept for thresholds")
-    unet_skips: Literal["full", "none", "noise"] = Field("full", description="U-Net: what crosses beside the bottom")
-    unet_skip_noise: float = Field(1.0, gt=0, description="U-Net: scale of the noise on its skips, if there is noise")
-    unet_corruption: Literal["none", "noise", "mask"] = Field("none", description="U-Net: what training does to inputs")
+    choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose from; 0: only the last")
+    validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of normals kept for thresholds")
+    unet_skips: Literal["full", "none", "noise"] = Field("full", description="U-Net: what its skip connections carry")
+    unet_skip_noise: float = Field(1.0, gt=0, description="U-Net: scale of the noise on noisy skips")
+    unet_corruption: Literal["none", "noise", "mask"] = Field(
+        "none", description="U-Net: how training corrupts its input"
+    )
     ra_beta_rec: float = Field(0.5, ge=0, description="RA: weight of the reconstruction error")
     ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL")
     ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder")
     ra_gamma_r: float = Field(1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder")
-    ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0 gives SI-VAE")
-    ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the game begins")
+    ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0: SI-VAE")
+    ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the adversarial game")
     ra_as_published: list[Literal["frozen-normalisation", "attached-target", "sampled-latent"]] = Field(
-        [], description="RA: choices of the authors' code to follow; its chapter says which"
+        [], description="RA: choices of the authors' code to follow; see chapter 4"
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of training; auto: fast")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it trains; auto: cuda if there is one")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="arithmetic of training; auto: the fastest"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device to train on; auto: cuda if there is one")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
-    run_dir: str = Field("", description="folder of results; empty: runs/ and a name made from the settings")
-    keep_in: str = Field("", description="folder that outlives this machine, as /content/drive/MyDrive/x; empty: none")
+    run_dir: str = Field("", description="folder of results; empty: a name made from the settings, in runs/")
+    keep_in: str = Field("", description="folder that outlives this machine, such as /content/drive/MyDrive/x")
     tracking: Literal["off", "wandb"] = Field("off", description="wandb: also log to Weights & Biases, offline")
 
-    def __init__(self, /, **given: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
         try:
-            super().__init__(**given)
+            super().__init__(**settings)
         except ValidationError as error:
             raise ParameterError("\n".join(dict.fromkeys(_explain(problem) for problem in error.errors()))) from None
 
     @field_validator("tracking", mode="before")
     @classmethod
-    def _off(cls, given: Any) -> Any:
-        return "off" if given is False else given  # YAML reads the word off as false
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads the word off as false
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -130,8 +131,8 @@ class Params(BaseModel):
             raise ValueError(f"methods={self.methods} names a method twice; wanted each at most once")
         if self.ra_warmup_epochs >= self.epochs:
             raise ValueError(
-                f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of epochs={self.epochs} for the game: RA would "
-                f"be a plain VAE; write at most {self.epochs - 1}"
+                f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of the {self.epochs} epochs for the game: RA "
+                f"would be a plain VAE; write at most {self.epochs - 1}"
             )
         if self.image_size % 16 and (small := [name for name in self.methods if name.startswith("ae-")]):
             raise ValueError(
@@ -144,7 +145,7 @@ class Params(BaseModel):
             )
         low, high = self.stretch
         if not 0 <= low < high <= 100:
-            raise ValueError(f"stretch={self.stretch} is no range of percentiles; wanted 0 <= low < high <= 100")
+            raise ValueError(f"stretch={self.stretch} is not a range of percentiles; wanted 0 <= low < high <= 100")
         if self.source in ("folder", "stream") and not self.data_dir:
             what = {"folder": "the folder's path", "stream": "the address of the shards"}[self.source]
             raise ValueError(f"data_dir='' is empty, but source={self.source!r} reads images from it: give {what}")
@@ -152,72 +153,22 @@ class Params(BaseModel):
 
     @classmethod
     def from_yaml(cls, file: Path, /, **overrides: Any) -> Self:
-        """Read a params file; `overrides` win over it."""
+        """Read a params file; `overrides` take precedence.
+
+        Raises:
+            ParameterError: The file does not exist, is not YAML, or holds wrong settings.
+
+        """
         if not file.is_file():
             raise ParameterError(f"params file {file} is not there; those that come with the project are in params/")
         try:
-            given = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ParameterError(f"{file} is not YAML: {error}") from None
-        given = {} if given is None else given
-        if not isinstance(given, dict):
-            raise ParameterError(f"{file} holds {type(given).__name__}, wanted lines of `name: value`")
-        return cls(**{str(name): value for name, value in given.items()} | overrides)
-
-    @classmethod
-    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
-        """Take what the parameters cell, and the cell that papermill injected after it, assigned in `namespace`.
-
-        Names and values are read from those two cells' text: so a misspelt name, which Python and papermill accept, is
-        found, and a chapter that has used a name since does no harm. Each counts as it ran last, the later one more.
-        Where there are no cells, as in an IDE, the names in `namespace` count.
-        """
-        given = {name: namespace[name] for name in cls.model_fields if name in namespace}
-        cells = [_below_magic(cell) for cell in namespace.get("In", [])]
-        own = [n for n, cell in enumerate(cells) if _is_parameters(cell, cls.model_fields.keys())][-1:]
-        injected = [n for n, cell in enumerate(cells) if cell.split("\n")[0].rstrip() == INJECTED_TITLE][-1:]
-        for number in sorted(own + injected):
-            try:
-                nodes = ast.parse(cells[number]).body
-            except SyntaxError as error:
-                raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
-            for node in nodes:
-                if not isinstance(node, ast.Assign | ast.AnnAssign):
-                    found = ast.unparse(node).split("\n")[0]
-                    raise ParameterError(
-                        f"`{found}` does not set a parameter; the cell takes lines `name = value` only"
-                    )
-                value = _literal(node.value)
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
-                    given.update(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
-        return cls(**given)
-
-    @classmethod
-    def cell(cls) -> str:
-        """Return the source of the notebook's parameters cell: literals, one line a field with form field and help.
-
-        What is allowed stands in the form field where Colab knows how to say it, and always in the help.
-        """
-        lines = [CELL_TITLE]
-        for name, field in cls.model_fields.items():
-            schema = cls._schema(name)
-            try:
-                kind = KINDS.get(schema.get("type", "")) or f"list[{KINDS[schema['items']['type']]}]"
-            except KeyError:
-                raise TypeError(
-                    f"Params.{name} has no form field: {schema}; wanted text, a number, true or false, or a list of one"
-                ) from None
-            form: dict[str, Any] | list[str] = schema.get("enum") or {"type": FORMS[schema["type"]]}
-            if isinstance(form, dict):
-                form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
-            allowed = "" if "enum" in schema else _allowed(schema).partition(", ")[2]
-            about = f"{field.description}{allowed and f' ({allowed})'}"
-            default = (
-                field.default if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
-            )
-            lines.append(f"{name}: {kind} = {default}  # @param {json.dumps(form, ensure_ascii=False)} # {about}")
-        return "\n".join(lines)
+        settings = {} if settings is None else settings
+        if not isinstance(settings, dict):
+            raise ParameterError(f"{file} holds {type(settings).__name__}, wanted lines of `name: value`")
+        return cls(**{str(name): value for name, value in settings.items()} | overrides)
 
     @classmethod
     @cache
@@ -229,9 +180,9 @@ class Params(BaseModel):
         return cls._schemas()[name]
 
     def training_settings(self) -> dict[str, Any]:
-        """Return what a trained method depends on: all but where and how often it runs and how it is reported.
+        """Return the settings that a trained method depends on.
 
-        The images themselves are named by their split's hash, so a moved `data_dir` does not matter.
+        The images themselves are identified by the split's hash, so `data_dir` is not among them.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
         return self.model_dump(exclude=free | {"data_dir", "keep_in", "labels", "on_bad_image"})
@@ -248,13 +199,13 @@ class Params(BaseModel):
 
     @property
     def label_column(self) -> str:
-        """The column of the records that `labels` means."""
+        """The column of the records that `labels` stands for."""
         return {"given": "label", "strict": "strict_label"}[self.labels]
 
     def with_paths_under(self, base: Path) -> Self:
         """Return the settings with absolute `data_dir` and `keep_in`: a relative path lies under `base`."""
-        given = {"data_dir": self.data_dir, "keep_in": self.keep_in}
-        paths = {name: str((base / path).resolve()) for name, path in given.items() if path and "://" not in path}
+        texts = {"data_dir": self.data_dir, "keep_in": self.keep_in}
+        paths = {name: str((base / path).resolve()) for name, path in texts.items() if path and "://" not in path}
         return self.model_copy(update=paths)
 
     def folder(self, base: Path) -> Path:
@@ -269,8 +220,8 @@ class Params(BaseModel):
 def project_root(start: Path | None = None) -> Path:
     """Return the folder that relative paths start from: the checkout around `start`, else `start` itself.
 
-    `IMGAE_DX_ROOT` overrides it. So a run from `notebooks/`, `tests/` or the checkout's top reads and writes the same
-    places; outside a checkout it is the folder where the command was typed (on Colab, `/content`).
+    `IMGAE_DX_ROOT` overrides it. So a run reads and writes the same places from any folder of a checkout. Outside a
+    checkout it is the working folder (on Colab, `/content`).
     """
     if root := os.environ.get("IMGAE_DX_ROOT"):
         return Path(root).resolve()
@@ -279,7 +230,7 @@ def project_root(start: Path | None = None) -> Path:
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    """Turn one of pydantic's findings into a sentence: key, value, what is allowed, what to do."""
+    """Turn an error of pydantic into a sentence: key, value, what is allowed, what to do."""
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     name, value = str(problem["loc"][0]), problem["input"]
@@ -297,44 +248,21 @@ def _explain(problem: Mapping[str, Any]) -> str:
         like = difflib.get_close_matches(str(value), re.findall(r"'([\w-]+)'", problem["ctx"]["expected"]), n=1)
         hint = f"; did you mean {like[0]}?" if like else ""
     where = name + "".join(f"[{step}]" for step in problem["loc"][1:])
-    return f"{where}={value!r} is {type(value).__name__}; {name} wants {_allowed(Params._schema(name))}{hint}"
+    return f"{where}={value!r} is {type(value).__name__}; {name} wants {allowed(Params._schema(name))}{hint}"
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
+def allowed(schema: Mapping[str, Any]) -> str:
+    """Return the values that a field's JSON schema allows, in words."""
     if "enum" in schema:
         return "one of " + ", ".join(map(repr, schema["enum"]))
     if schema["type"] == "array":
         fewest = f", at least {schema['minItems']} in all" if "minItems" in schema else ""
-        return f"a list, each entry {_allowed(schema['items'])}{fewest}"
+        return f"a list, each entry {allowed(schema['items'])}{fewest}"
     limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     words = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}[
         schema["type"]
     ]
     return ", ".join([words, *(f"{text} {schema[key]:,}" for key, text in limits.items() if key in schema)])
-
-
-def _below_magic(cell: str) -> str:
-    """Return a cell of IPython's `In` as Python, without a `%%time` above it."""
-    magic = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\('\w+', '.*?', ('.*'|\".*\")\)\s*", cell, re.S)
-    try:
-        return ast.literal_eval(magic[1]) if magic else cell
-    except (SyntaxError, ValueError):  # it looks like that, and a reader wrote it
-        return cell
-
-
-def _is_parameters(cell: str, known: Set[str]) -> bool:
-    """Say whether this is the parameters cell: by its title, or, if a reader took that, by what it assigns."""
-    titled = re.match(rf"(#.*\n|[^\S\n]*\n)*{CELL_TITLE}[^\S\n]*({{.*}})?[^\S\n]*$", cell, re.M)
-    return bool(titled) or len(known & set(re.findall(r"^(\w+)\s*(?::[^=\n]*)?=", cell, re.M))) > len(known) / 2
-
-
-def _literal(value: ast.expr | None) -> Any:
-    if value is None:
-        raise ParameterError("a line of the parameters cell has a name and no value: write name = value")
-    try:
-        return ast.literal_eval(value)
-    except ValueError:
-        raise ParameterError(f"{ast.unparse(value)} is computed; the parameters cell takes plain values only") from None
 
 
 def _plain(text: str, kind: type | None) -> str:

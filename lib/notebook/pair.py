@@ -1,11 +1,10 @@
 """An .ipynb beside each chapter, for those who would rather edit there; the .py stays the only source.
 
-    python research/pair.py research/03_unet.py ...
+    python -m lib.notebook.pair research/03_unet.py ...
 
-Outputs are kept. An .ipynb that says something else than when it was written here is named, and left as it is.
+Outputs are kept. An .ipynb that was edited since it was written here is named, and left as it is.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
 
-PAIRED = "imgae_dx_paired"  # in the metadata of an .ipynb: `digest` of what was written here
+from lib.notebook.sources import digest
+
+PAIRED = "imgae_dx_paired"  # in the metadata of an .ipynb: `fingerprint` of what was written here
 
 
-def digest(book: nbformat.NotebookNode) -> str:
+def fingerprint(book: nbformat.NotebookNode) -> str:
     """Return a hash of the cells' kinds and texts."""
-    return hashlib.sha256("\0".join(f"{cell.cell_type}\0{cell.source}" for cell in book.cells).encode()).hexdigest()[
-        :16
-    ]
+    return digest("\0".join(f"{cell.cell_type}\0{cell.source}" for cell in book.cells).encode())
 
 
 def pair(chapter: Path) -> str:
@@ -28,11 +27,11 @@ def pair(chapter: Path) -> str:
     file, book = chapter.with_suffix(".ipynb"), jupytext.read(chapter, fmt="py:percent")
     if file.is_file():
         old = nbformat.read(file, as_version=4)
-        if digest(old) not in (old.metadata.get(PAIRED), digest(book)):
+        if fingerprint(old) not in (old.metadata.get(PAIRED), fingerprint(book)):
             return f"{file} was edited: put what you want to keep into {chapter.name}, then delete the .ipynb"
         book = combine_inputs_with_outputs(book, old)
     book.metadata |= {
-        PAIRED: digest(book),
+        PAIRED: fingerprint(book),
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     }
     nbformat.write(book, file)

@@ -13,10 +13,10 @@ import yaml
 from nbclient import NotebookClient
 from traitlets.config import Config
 
-from lib.params import INJECTED_TITLE
-from research.pair import pair
+from lib.notebook.pair import pair
+from lib.notebook.parameters import INJECTED_TITLE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted(ROOT.glob("research/[0-9][0-9]_*.py"))
 SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
 CHECKER = [sys.executable, "-m", "mypy", "--allow-redefinition-new", "--local-partial-types", "--allow-untyped-defs"]
@@ -35,12 +35,12 @@ def checked(script: Path, code: str) -> str:
     for chapter in CHAPTERS:
         text = chapter.read_text() + (code if chapter == CHAPTERS[-1] else "")
         for number, line in enumerate(text.splitlines(), start=1):
-            lines.append(re.sub("^source: str =", "source =", line))  # what is opened takes the parameter's name
+            lines.append(line)
             places.append(f"{chapter.name}:{number}")
     script.write_text("\n".join(lines) + "\n")
-    said = subprocess.run([*CHECKER, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert said.returncode in (0, 1), said.stderr
-    found = [line for line in said.stdout.splitlines() if ": error:" in line]
+    done = subprocess.run([*CHECKER, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode in (0, 1), done.stderr
+    found = [line for line in done.stdout.splitlines() if ": error:" in line]
     return "\n".join(re.sub(r"^.*?:(\d+)", lambda n: places[int(n[1]) - 1], line) for line in found)
 
 
@@ -98,12 +98,12 @@ def test_before_a_commit_and_a_push_runs_what_ci_runs():
 def test_an_ide_runs_the_cells_of_all_chapters_on_the_library_beside_them(tmp_path):
     """One kernel at the repository's root, as VS Code's and PyCharm's cells have, and no embedded library."""
     settings = SMOKE | {"backbone": "none", "run_dir": str(tmp_path / "run")}
-    given = "\n".join([INJECTED_TITLE, *(f"{name} = {value!r}" for name, value in settings.items())])
+    injected = "\n".join([INJECTED_TITLE, *(f"{name} = {value!r}" for name, value in settings.items())])
     code = []
     for cell in [cell for chapter in CHAPTERS for cell in cells(chapter)]:
         code.append(cell)
         if "parameters" in cell.metadata.get("tags", []):
-            code.append(nbformat.v4.new_code_cell(given))
+            code.append(nbformat.v4.new_code_cell(injected))
     code.append(nbformat.v4.new_code_cell("print(lib.__file__)"))
     book = nbformat.v4.new_notebook(cells=code)
     quiet = Config({"KernelManager": {"transport_encryption": "auto"}})

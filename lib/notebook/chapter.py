@@ -1,9 +1,7 @@
-"""What the builder knows of a chapter: its cells and their lines, what it is refused for, which names it takes over."""
+"""A chapter: its cells and their lines, what it is refused for, and which names it takes over from those before it."""
 
 import ast
-import base64
 import itertools
-import mimetypes
 import re
 import symtable
 from collections.abc import Iterable, Iterator
@@ -13,24 +11,12 @@ from typing import NamedTuple
 import jupytext
 from nbformat import NotebookNode
 
-from research.embed import content_id
+from lib.notebook.sources import BuildError, content_id, text_of
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
 NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
 TEMPLATE = "research/template.py"
-DRAWING = ("lib.figures", "lib.charts")
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
-LINK = re.compile(  # escapes, code and mathematics come first: what they hold is no link; last what cannot be followed
-    r"\\.|```.*?```|~~~.*?~~~|`(?:[^`\n]|\n(?![ \t]*\n))*`|\$\$.*?\$\$|\$[^$\n]*\$"
-    r"|(!?)\[((?:!\[[^\]]*\]\([^()]*\)|\\.|`[^`\n]*`|\[[^\[\]`\\]*\]|[^\[\]`\\])*)\]"
-    r"\(\s*((?:[^\s()]|\([^\s()]*\))+)(\s+\"[^\"]*\"|\s+'[^']*'|\s*)\)"
-    r"|(\]\(|^[ >*+-]{0,6}\[[^\]\n]+\]:[ \t]*\S+[ \t]*(?:[\"'(].*)?$|<(?i:img\b|a\s[^>]*href))",
-    re.S | re.M,
-)
-
-
-class BuildError(ValueError):
-    """The chapters or the library cannot become a notebook."""
 
 
 class Chapter(NamedTuple):
@@ -39,6 +25,7 @@ class Chapter(NamedTuple):
     name: str  # research/04_reversed_autoencoder.py
     source: str
     cells: list[NotebookNode]  # `metadata.imgae_dx.source` of each is the line where it starts
+    shows: list[str]  # files of the library that are read with it, such as lib/methods/unet.py
 
     @property
     def title(self) -> NotebookNode:
@@ -70,21 +57,8 @@ class Chapter(NamedTuple):
         return [cell for cell in self.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
 
 
-def text_of(root: Path, name: str) -> str:
-    """Return a source file's text; BuildError if a notebook could not hold it to the byte and run."""
-    try:
-        text = (root / name).read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise BuildError(
-            f"{name} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-    if "\r" in text or text.startswith("\ufeff"):
-        raise BuildError(f"{name} has line ends of Windows or a byte order mark; save it as plain UTF-8 with ends \\n")
-    return text
-
-
 def read_all(root: Path) -> list[Chapter]:
-    """Return the chapters in reading order; BuildError if a file means to be one and its name or title is in the way."""
+    """Return the chapters in reading order; BuildError if a file holds cells but its name or title does not fit."""
     names = [f"research/{file.name}" for file in sorted(root.glob("research/*.py"))]
     sources = {name: text_of(root, name) for name in names if name != TEMPLATE}
     meant = [name for name in sources if re.match(r"research/\d\d_", name) or HEADER.search(sources[name])]
@@ -95,8 +69,15 @@ def read_all(root: Path) -> list[Chapter]:
         if before.number == chapter.number or before.heading == chapter.heading:
             raise BuildError(f"{before.name} and {chapter.name} have the same number or title; change one")
     for chapter in chapters:
-        if (given := re.match(r"\d\d?\b", chapter.heading)) and int(given[0]) != int(chapter.number):
+        if (number := re.match(r"\d\d?\b", chapter.heading)) and int(number[0]) != int(chapter.number):
             raise BuildError(f"{chapter.name}: `{chapter.heading}` has another number than its file; change one")
+    shown: dict[str, str] = {}
+    for chapter in chapters:
+        for file in chapter.shows:
+            if file in shown or not (root / file).is_file():
+                why = f"{shown[file]} shows too" if file in shown else "is not there"
+                raise BuildError(f"{chapter.name} shows {file}, which {why}; change the list `shows` of its title")
+            shown[file] = chapter.name
     return chapters
 
 
@@ -124,7 +105,10 @@ def read(name: str, source: str) -> Chapter:
         code = [n for n in range(line, end - 1) if lines[n].strip() and not lines[n].startswith("#")]
         if cell.cell_type == "markdown" and code and not re.match(r"[rR]?(\"{3}|'{3})", lines[code[0]]):
             raise BuildError(f"{name}:{code[0] + 1}: code in a cell of prose, where it is text; write `# %%` above it")
-    chapter = Chapter(name, source, cells)
+    shows = cells[0].metadata.pop("shows", [])
+    if not isinstance(shows, list):
+        raise BuildError(f'{name}:{starts[0]}: shows={shows!r}; wanted a list such as ["methods/unet.py"], under lib/')
+    chapter = Chapter(name, source, cells, [f"lib/{file}" for file in shows])
     chapter.title.metadata.setdefault("id", Path(name).stem)  # so that links survive a reworded title
     for cell in chapter.tagged("parameters"):
         cell.metadata.setdefault("id", "parameters")  # its text is generated, so an id made from it would change
@@ -137,19 +121,19 @@ def read(name: str, source: str) -> Chapter:
     if not draws(tree, starts[coded]) and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
             f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
-            "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below it"
+            "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below"
         )
     return chapter
 
 
 def draws(tree: ast.Module, line: int) -> bool:
-    """Say whether code below a line saves a figure, or uses a function of a module that draws."""
+    """Say whether code below a line saves a figure, or uses what comes from `lib.figures`."""
     drawing, used = {"save_figure"}, set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            module = getattr(node, "module", None)
-            full = {one.asname or one.name: f"{module}.{one.name}" if module else one.name for one in node.names}
-            drawing |= {name for name, origin in full.items() if origin.startswith(DRAWING)}
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            origins = {alias.asname or alias.name: module + alias.name for alias in node.names}
+            drawing |= {name for name, origin in origins.items() if origin.startswith("lib.figures")}
         elif isinstance(node, ast.Name | ast.Attribute) and node.lineno > line:
             used |= {ast.unparse(node), getattr(node, "attr", "")}
     return bool(drawing & used)
@@ -157,22 +141,24 @@ def draws(tree: ast.Module, line: int) -> bool:
 
 def is_plain(node: ast.stmt) -> bool:
     """Say whether a line gives one name a value that is written out."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return False
     try:
-        ast.literal_eval(node.value if targets else node)
+        ast.literal_eval(node.value)
     except ValueError:
         return False
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return [type(target) for target in targets] == [ast.Name]
 
 
 def with_parameters(chapter: Chapter, text: str) -> Chapter:
-    """Return the chapter with the parameters cell's text replaced; BuildError if the old or the new one computes."""
+    """Return the chapter with the parameters cell's text replaced; BuildError if the old one computes a value."""
     [cell] = chapter.tagged("parameters")
     start = list(HEADER.finditer(chapter.source))[chapter.cells.index(cell)].end() + 1
     following = HEADER.search(chapter.source, start)
     body = chapter.source[start : following.start() if following else len(chapter.source)]
     line = chapter.source.count("\n", 0, start)
-    for node in ast.parse(body).body + ast.parse(text).body:
+    for node in ast.parse(body).body:
         if not is_plain(node):
             raise BuildError(
                 f"{chapter.name}:{line + node.lineno}: `{ast.unparse(node)}` is no plain value; papermill sets "
@@ -184,33 +170,34 @@ def with_parameters(chapter: Chapter, text: str) -> Chapter:
 
 
 def names(chapter: Chapter) -> tuple[set[str], set[str]]:
-    """Return the notebook's names that a chapter takes over, by its code or by its word, and those it makes or fills.
+    """Return the notebook's names that a chapter takes over, by its code or by its word, and those it leaves or fills.
 
     A name is filled by `name[...] = ...`; more than that cannot be told from the text.
     """
-    promised = re.search(r"\*\*Reads\*\*(.*?)(?:\*\*|\n\n|$)", chapter.title.source, re.S)
-    reads = set(re.findall(r"`(\w+)`", promised[1] if promised else ""))
+    promise = re.search(r"\*\*Reads\*\*(.*?)(?:\*\*|\n\n|$)", chapter.title.source, re.S)
+    reads = set(re.findall(r"`(\w+)`", promise[1] if promise else ""))
     top = symtable.symtable(chapter.source, chapter.name, "exec")
-    made = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
+    leaves = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     scopes = [top]
     for scope in scopes:
         scopes += scope.get_children()
-        for one in scope.get_symbols():
-            if one.is_referenced() and (scope is top or one.is_global()) and one.get_name() not in made:
-                reads.add(one.get_name())
-    tree, begun = ast.parse(chapter.source), set()
-    for node in tree.body:  # a value made of the one before, as in `table = table[:3]`, takes that over
-        named = [one for one in ast.walk(node) if isinstance(one, ast.Name)]
-        if isinstance(node, ast.Assign):
-            given = {one.id for one in node.targets if isinstance(one, ast.Name)}
-            reads |= (given & {one.id for one in named if isinstance(one.ctx, ast.Load)}) - begun
-        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            reads |= {node.target.id} - begun
-        begun |= {one.id for one in named if isinstance(one.ctx, ast.Store)}
+        for symbol in scope.get_symbols():
+            if symbol.is_referenced() and (scope is top or symbol.is_global()) and symbol.get_name() not in leaves:
+                reads.add(symbol.get_name())
+    tree = ast.parse(chapter.source)
+    begun: set[str] = set()
+    for statement in tree.body:  # a value made of the one before, as in `table = table[:3]`, takes that over
+        inner = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        if isinstance(statement, ast.Assign):
+            targets = {node.id for node in statement.targets if isinstance(node, ast.Name)}
+            reads |= (targets & {node.id for node in inner if isinstance(node.ctx, ast.Load)}) - begun
+        elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            reads |= {statement.target.id} - begun
+        begun |= {node.id for node in inner if isinstance(node.ctx, ast.Store)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
-            made.add(node.value.id)
-    return reads, made
+            leaves.add(node.value.id)
+    return reads, leaves
 
 
 def needed(chapters: list[Chapter], number: str) -> list[Chapter]:
@@ -228,14 +215,14 @@ def needed(chapters: list[Chapter], number: str) -> list[Chapter]:
         takes, leaves = names(chapter)
         if leaves & reads or chapter is chapters[0] or chapter.tagged("parameters"):
             cells = [cell for cell in chapter.cells if cell is chapter.title or cell.cell_type == "code"]
-            kept.insert(0, chapter._replace(cells=cells))
+            kept.insert(0, chapter._replace(cells=cells, shows=[]))
             reads |= takes
     return kept
 
 
 def identify(cells: Iterable[NotebookNode]) -> None:
     """Give each cell its id: its own if it has one, else one made from its chapter, type and text."""
-    taken = {}
+    taken: dict[str, str] = {}
     for cell in cells:
         place = cell.metadata.imgae_dx.source
         label = cell.metadata.get("id")
@@ -249,63 +236,3 @@ def identify(cells: Iterable[NotebookNode]) -> None:
             raise BuildError(f"{place} and {taken[label]} both have the id {label!r}; change one")
         taken[label] = place
         cell["id"] = cell.metadata["id"] = label
-
-
-def link(root: Path, chapters: list[Chapter], kept: list[Chapter]) -> None:
-    """Let links lead to cells: `04_x.py`, `04_x.py#id` and `#id`; and put images of files into the text.
-
-    Colab knows `#scrollTo=` and a cell's id; elsewhere the `id` of an element counts, so a cell that is linked to gets
-    one of that name (JupyterLab 4.6 drops a `name`). A link to a chapter that is not kept becomes plain text.
-    """
-    titles = {Path(chapter.name).name: chapter.title.metadata.id for chapter in chapters}
-    prose = {cell.metadata.id: cell for chapter in chapters for cell in chapter.cells if cell.cell_type == "markdown"}
-    shown = {cell.metadata.id for chapter in kept for cell in chapter.cells}
-    linked = {chapter.title.metadata.id for chapter in kept}
-
-    def resolve(match: re.Match, at: int = 0) -> str:
-        image, label, address, rest, lost = match.groups()
-        line = at or int(first) + 1 + cell.source.count("\n", 0, match.start())
-        if lost:
-            raise BuildError(
-                f"{name}:{line}: what begins with {lost.strip()} cannot be followed; wanted [text](address) or "
-                "![text](file), on one line and not empty"
-            )
-        if address is None:
-            return match[0]
-        label = LINK.sub(lambda inner: resolve(inner, line), label)
-        if not re.match(r"(https?|mailto|data):", address, re.I):
-            if image:
-                address = data_address(root / Path(name).parent / address, f"{name}:{line}")
-            else:
-                file, _, anchor = address.partition("#")
-                anchor = anchor or titles.get(file)
-                if (file and file not in titles) or anchor not in prose:
-                    raise BuildError(
-                        f"{name}:{line} links to {address}, which is not in the notebook; wanted an address that "
-                        f"begins with https://, # and the id of a markdown cell, or of the chapters {', '.join(titles)}"
-                    )
-                if anchor not in shown:
-                    return label
-                linked.add(anchor)
-                address = f"#scrollTo={anchor}"
-        return f"{image}[{label}]({address}{rest})"
-
-    for cell in prose.values():
-        name, _, first = cell.metadata.imgae_dx.source.partition(":")
-        cell.source = LINK.sub(resolve, cell.source)
-    for anchor in linked:
-        heading, _, rest = prose[anchor].source.partition("\n")
-        lines = [heading, f'<a id="scrollTo={anchor}"></a>', rest.strip("\n")]
-        if not heading.startswith("#"):
-            lines = [lines[1], prose[anchor].source]
-        prose[anchor].source = "\n\n".join(filter(None, lines))
-
-
-def data_address(file: Path, place: str) -> str:
-    """Return an image file as the address that holds it; BuildError at `place` if it cannot be shown."""
-    kind = mimetypes.guess_type(file.name)[0] or ""
-    if not file.is_file() or not kind.startswith("image/"):
-        raise BuildError(
-            f"{place} shows {file.name}, which is no image file beside the chapter; the notebook must hold it"
-        )
-    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

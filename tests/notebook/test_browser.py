@@ -19,15 +19,19 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lib.page import write_report
+from lib.notebook.packing import pack
+from lib.notebook.setup import Packed
+from lib.runs.page import write_report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
 SCREENSHOTS = ROOT / "runs/browser"
@@ -97,7 +101,8 @@ def found(browser: Chrome, css: str, words: str = "") -> WebElement:
     """The first element with these words that is there within two minutes."""
     wanted = f"{css} with {words!r}"
     return WebDriverWait(browser, 120).until(
-        lambda _: next((one for one in browser.find_elements(By.CSS_SELECTOR, css) if words in one.text), None), wanted
+        lambda _: next((item for item in browser.find_elements(By.CSS_SELECTOR, css) if words in item.text), None),
+        wanted,
     )
 
 
@@ -118,14 +123,56 @@ def fetched(browser: Chrome) -> list[str]:
     return [url for url in urls if not url.startswith(("data:", "chrome:"))]
 
 
+def run_all(browser: Chrome) -> None:
+    found(browser, ".jp-Toolbar-kernelName", "Python 3")
+    found(browser, ".lm-MenuBar-item", "Run").click()
+    found(browser, ".lm-Menu-item", "Run All Cells").click()
+
+
+def printed(browser: Chrome, words: str) -> None:
+    """Wait until the last cell has printed these words and nothing else."""
+
+    def shown(_) -> bool:
+        outputs = browser.find_elements(By.CSS_SELECTOR, ".jp-CodeCell:last-of-type .jp-OutputArea-output pre")
+        return [output.text for output in outputs][-1:] == [words]
+
+    WebDriverWait(browser, 120, ignored_exceptions=[StaleElementReferenceException]).until(shown, words)
+
+
+def test_a_line_brings_a_file_into_its_cell_where_an_edit_takes_effect_and_lasts_over_a_restart(tmp_path, lab, browser):
+    files = {name: (ROOT / name).read_text() for name in Packed.KERNEL}
+    files |= {"lib/__init__.py": '"""Library."""\n', "lib/zero.py": '"""A number."""\n\nZERO = "naught"\n'}
+    setup = (ROOT / "lib/notebook/setup.py").read_text()
+    sources = [setup, pack(files), "%embed zero.py", "import lib.zero\n\nprint(lib.zero.ZERO)"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    closed = {"jp-MarkdownHeadingCollapsed": True}  # hides setup cell and packed cell, which run all the same
+    cells.insert(2, nbformat.v4.new_markdown_cell("# 1 Which one?"))
+    cells.insert(0, nbformat.v4.new_markdown_cell("###### Set up", metadata=closed))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "smoke.ipynb")
+    browser.get(lab)
+    run_all(browser)
+    printed(browser, "naught")
+    editor = found(browser, ".jp-CodeCell .cm-content", "%%embed lib/zero.py")
+    editor.click()
+    editor.send_keys(Keys.CONTROL, Keys.END)
+    editor.send_keys("ZERO = 7")
+    run_all(browser)
+    printed(browser, "7")
+    assert found(browser, ".jp-OutputArea-output", "reloaded: lib.zero;")
+    found(browser, ".lm-MenuBar-item", "Kernel").click()
+    found(browser, ".lm-Menu-item", "Restart Kernel and Run All").click()
+    found(browser, ".jp-Dialog .jp-mod-accept", "Restart").click()
+    found(browser, ".jp-OutputArea-output", "lib/zero.py  4 lines  changed")
+    printed(browser, "7")
+
+
 def test_a_person_runs_the_notebook_in_jupyterlab_and_opens_its_report(tmp_path, lab, browser):
     settings = SMOKE | {"backbone": "none", "run_dir": "run"}
     papermill.execute_notebook(NOTEBOOK, tmp_path / "smoke.ipynb", parameters=settings, prepare_only=True)
     browser.get(lab)
     found(browser, ".jp-Notebook h1")
-    found(browser, ".jp-Toolbar-kernelName", "Python 3")
-    found(browser, ".lm-MenuBar-item", "Run").click()
-    found(browser, ".lm-Menu-item", "Run All Cells").click()
+    run_all(browser)
     status = tmp_path / "run/status.json"
     WebDriverWait(browser, 600).until(lambda _: status.is_file() and '"running"' not in status.read_text(), "the run")
     assert json.loads(status.read_text())["status"] == "ok"
@@ -136,7 +183,7 @@ def test_a_person_runs_the_notebook_in_jupyterlab_and_opens_its_report(tmp_path,
     figures = browser.find_elements(By.CSS_SELECTOR, ".jp-RenderedImage img")
     drawn = {file.stem for file in (tmp_path / "run/figures").glob("*.png")}
     assert len(figures) >= len(drawn) > 15
-    assert all(int(one.get_property("naturalWidth")) > 300 for one in figures)
+    assert all(int(figure.get_property("naturalWidth")) > 300 for figure in figures)
     screenshot(browser, figures[-1], "notebook-figure")
     assert not browser.find_elements(By.CSS_SELECTOR, '[data-mime-type="application/vnd.jupyter.error"]')
     assert not errors(browser)
@@ -157,17 +204,17 @@ def test_a_person_runs_the_notebook_in_jupyterlab_and_opens_its_report(tmp_path,
     assert fetched(browser) == [report.as_uri()]
     shown = browser.find_elements(By.CSS_SELECTOR, "img, svg")
     assert len(shown) == len(figures) and len(browser.find_elements(By.CSS_SELECTOR, "svg")) >= 5
-    assert all(one.size["height"] > 50 for one in shown)
-    assert all(len(one.get_attribute("alt") or one.get_attribute("aria-label")) > 10 for one in shown)
+    assert all(figure.size["height"] > 50 for figure in shown)
+    assert all(len(figure.get_attribute("alt") or figure.get_attribute("aria-label")) > 10 for figure in shown)
     equations = browser.find_elements(By.CSS_SELECTOR, "math[display=block]")
-    assert len(equations) >= 5 and all(one.size["height"] > 20 for one in equations)
+    assert len(equations) >= 5 and all(equation.size["height"] > 20 for equation in equations)
     links = browser.find_elements(By.CSS_SELECTOR, 'nav a[href^="#"], main a[href^="#"]')
     targets = {
-        one.get_attribute("id") or one.get_attribute("name")
-        for one in browser.find_elements(By.CSS_SELECTOR, "[id], [name]")
+        target.get_attribute("id") or target.get_attribute("name")
+        for target in browser.find_elements(By.CSS_SELECTOR, "[id], [name]")
     }
     assert len(links) > 40 and {link.get_dom_attribute("href")[1:] for link in links} <= targets
-    assert not any(one.is_displayed() for one in browser.find_elements(By.CSS_SELECTOR, "details .highlight"))
+    assert not any(code.is_displayed() for code in browser.find_elements(By.CSS_SELECTOR, "details .highlight"))
     table = found(browser, "table", "AUROC [95 % interval]")
     screenshot(browser, browser.find_element(By.CSS_SELECTOR, "h1"), "report-top")
     screenshot(browser, table, "report-table")

@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from lib.files import locked
 
 pytestmark = pytest.mark.long
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 REQUIREMENTS = ROOT / "tests/colab/requirements.txt"
 LACKING = ("jaxtyping", "wadler_lindig")  # what Colab has not, and the first cell installs
@@ -144,18 +144,18 @@ def test_run_all_works_is_resumed_on_a_new_machine_and_shows_no_secret(colab, tm
     subprocess.run([python, "-m", "pip", "uninstall", "-qy", *LACKING], check=True)
 
     book = colab(settings, ASK).execute()
-    said = printed(code(book))
+    output = printed(code(book))
     assert [cell.execution_count for cell in code(book)] == list(range(1, len(code(book)) + 1))
-    assert "UsageError" not in said
-    assert "installed jaxtyping" in said and "torch         2.11.0" in said
-    assert f"Mounted at {tmp_path / 'drive'}" in said and f"taken from {drive / 'colab'}: unet.pt" in said
+    assert "UsageError" not in output
+    assert "installed jaxtyping" in output and "torch         2.11.0" in output
+    assert f"Mounted at {tmp_path / 'drive'}" in output and f"restored from {drive / 'colab'}: unet.pt" in output
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[0] == before and len(rows) == 6  # the first epoch is the one that the lost machine trained
     assert json.loads((run / "status.json").read_text())["status"] == "ok"
     assert (drive / "colab/results.json").read_bytes() == (run / "results.json").read_bytes()
 
     for name, value in SECRETS.items():
-        assert f"found {name} {hashlib.sha256(value.encode()).hexdigest()}" in said
+        assert f"found {name} {hashlib.sha256(value.encode()).hexdigest()}" in output
     left = [file for file in tmp_path.rglob("*") if file.is_file() and file != tmp_path / "secrets.json"]
     texts = [nbformat.writes(book).encode(), *(file.read_bytes() for file in left)]
     assert not [name for name, value in SECRETS.items() for text in texts if value.encode() in text]
@@ -166,13 +166,13 @@ def test_an_error_names_the_line_of_its_chapter(colab):
     with pytest.raises(Exception, match="learning_rate"):
         client.execute()
     lines = (ROOT / "research/01_parameters.py").read_text().splitlines()
-    line = 1 + lines.index("params = Params.from_notebook(globals())")
+    line = 1 + lines.index("params = read_parameters(globals())")
     assert f"at research/01_parameters.py:{line}, lib/params.py:" in printed(code(client.nb))
 
 
 def test_what_the_setup_cell_promises_holds_there(python):
-    """Edits that take effect, workers of every kind, pickling, lines below errors: tests/test_embed.py, run there."""
+    """Edits that take effect, workers of every kind, pickling, lines below errors: `test_kernel.py`, run there."""
     command = [python, "-m", "pytest", "-q", "-m", "not long", "-p", "no:cacheprovider"]
     command += ["-o", "addopts=", "-o", "filterwarnings="]  # the project's own want packages that Colab has not
-    done = subprocess.run([*command, "tests/test_embed.py"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, "tests/notebook/test_kernel.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]

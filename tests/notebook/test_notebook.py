@@ -11,7 +11,7 @@ import papermill
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
 
@@ -77,15 +77,15 @@ def test_papermill_trains_one_method_each_and_the_second_run_compares_the_two(tm
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("line", "words"),
     [
         ("epocs: 3", ["epocs=3", "did you mean epochs?"]),
         ("learning_rate: 1e-4", ["learning_rate='1e-4'", "a number, above 0, at most 1", "write 0.0001"]),
         ("image_size: 33", ["image_size=33", "not a multiple of 4", "write 32 or 36"]),
     ],
 )
-def test_papermill_stops_at_a_wrong_parameter_before_anything_is_trained(tmp_path, given, words):
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(SMOKE | {"run_dir": "runs/wrong"}) + given + "\n")
+def test_papermill_stops_at_a_wrong_parameter_before_anything_is_trained(tmp_path, line, words):
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(SMOKE | {"run_dir": "runs/wrong"}) + line + "\n")
     done = terminal("papermill", str(NOTEBOOK), "out.ipynb", "-f", "wrong.yaml", folder=tmp_path)
     assert done.returncode != 0
     assert not [word for word in words if word not in done.stderr], done.stderr[-2000:]
@@ -103,7 +103,7 @@ def test_the_runner_leaves_the_executed_notebook_the_report_and_the_final_status
     assert nbformat.read(run / "notebook.ipynb", as_version=4).metadata.papermill.exception is None
     page = (run / "report.html").read_text()
     assert "Which one wins" in page
-    assert "%%embed" not in page
+    assert "%%embed" not in page and "%%unpack" not in page
 
 
 def test_the_runner_says_why_a_run_failed_and_keeps_what_was_executed(tmp_path):

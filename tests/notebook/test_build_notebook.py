@@ -1,8 +1,11 @@
 """The notebook builder: tiny projects are built, checked and run."""
 
 import base64
+import bz2
+import hashlib
 import json
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,34 +18,43 @@ import yaml
 from nbclient import NotebookClient
 
 from build_notebook import NOTEBOOK, ROOT, BuildError, build, check, main, text, write
-from research.embed import CELLS
+from lib.notebook.packing import MAGIC
+from lib.notebook.parameters import parameters_cell
+from lib.notebook.setup import Packed
+from lib.notebook.sources import CELLS
+from lib.params import Params
 
 PARAMS = '''"""The settings."""
 
+from pydantic import BaseModel, Field
 
-class Params:
+
+class Params(BaseModel):
     """Stands in for the real model."""
 
-    @classmethod
-    def cell(cls) -> str:
-        """Return the parameters cell."""
-        return "# @title Parameters\\nepochs: int = 3  # passes"
+    epochs: int = Field(3, description="passes")
 '''
+CELL = """# @title Parameters
+
+# @markdown **What most runs change**
+epochs: int = 3  # @param {"type":"integer"} # passes
+"""
 
 PROJECT = {
     "lib/__init__.py": '"""What chapters share."""\n',
     "lib/params.py": PARAMS,
     "lib/zero.py": '"""The first number.\n\nMore about it.\n"""\n\nZERO = "naught\\n {braces} é"\n',
     "lib/pair.py": '"""Two numbers."""\n\nfrom . import zero as origin\n\n\ndef pair():\n    return origin.ZERO, 1\n',
-    "lib/cli.py": '"""For the command line only."""\n\nfrom lib.pair import pair\n',
+    "lib/runs/__init__.py": '"""A room."""\n',
+    "lib/runs/cli.py": '"""For the command line only."""\n\nfrom ..pair import pair\n',
     "research/00_question.py": ("# %% [markdown]\n# # 0 Which one?\n#\n# It is run in [the first](01_run.py).\n"),
     "research/01_run.py": (
         "# %% [markdown]\n# # 1 Does it run?\n# Text.\n\n"
-        '# %% tags=["parameters"]\n# @title Parameters\nepochs: int = 3  # passes\n\n'
+        f'# %% tags=["parameters"]\n{CELL}\n'
         "# %%\n# !true\nfrom lib.params import Params\n\nprint(Params.__module__, epochs)\n"
     ),
     "research/02_look.py": (
-        "# %% [markdown]\n# # 2 How does it look?\n# Text.\n\n"
+        '# %% [markdown] shows=["zero.py", "pair.py"]\n# # 2 How does it look?\n# Text.\n\n'
         '# %% [markdown] id="why"\n# Because.\n\n'
         "# %%\nimport json\nfrom pathlib import Path\n\nimport lib.pair\n\n"
         'results = Path(lib.__file__).parents[1] / "research/results"\n'
@@ -61,7 +73,7 @@ def project(tmp_path):
     return root
 
 
-FIGURE = "\n# %% [markdown]\n# ![a film](data:image/png;base64,AAAA)\n"
+FIGURE = "\n# %% [markdown]\n# ![an image](data:image/png;base64,AAAA)\n"
 
 
 def put(root, name, content):
@@ -81,8 +93,18 @@ def snapshot(root):
     return {file: file.read_bytes() for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
 
 
-def embedded(notebook):
-    """Return the embedded files' text by name, taken out of the notebook again, in the order of the cells."""
+def cell_of(notebook, label):
+    return next(cell for cell in notebook.cells if cell.id == label)
+
+
+def packed(notebook):
+    """Return the text of the packed files by name, taken out of the notebook again."""
+    files = Packed.files(cell_of(notebook, "packed").source.removeprefix(MAGIC))
+    return {name: content.decode() for name, content in files.items()}
+
+
+def shown(notebook):
+    """Return the text of the files that stand in cells of their own, by name, in the order of the cells."""
     sources = [cell.source for cell in notebook.cells if cell.source.startswith("%%embed ")]
     return {source.split("\n", 1)[0].split()[1]: source.split("\n", 1)[1] for source in sources}
 
@@ -108,7 +130,7 @@ def test_a_rebuild_is_identical_to_the_byte_and_a_valid_notebook_without_outputs
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
     assert notebook.metadata.colab == {
-        "collapsed_sections": ["library-01_run", "library-02_look"],
+        "collapsed_sections": ["library", "library-02_look"],
         "gpuType": "T4",
         "name": Path(NOTEBOOK).name,
         "provenance": [],
@@ -173,22 +195,23 @@ def test_two_parameters_cells_or_none_are_refused_and_those_found_are_named(proj
 def test_the_parameters_cell_is_rewritten_from_the_model_and_nothing_else_is(project, capsys):
     assert main([], project) == 0
     before = snapshot(project)
-    change(project, "research/01_run.py", "epochs: int = 3  # passes\n\n", "epochs: int = 99\nlr = 1\n\n\n")
+    line = CELL.splitlines()[-1] + "\n"
+    change(project, "research/01_run.py", f"{line}\n", "epochs: int = 99\nlr = 1\n\n\n")
     assert main(["--check"], project) == 1
-    said = capsys.readouterr().out
-    assert "research/01_run.py: the parameters cell differs" in said and "-epochs: int = 99" in said
+    output = capsys.readouterr().out
+    assert "research/01_run.py: the parameters cell differs" in output and "-epochs: int = 99" in output
     assert main([], project) == 0
-    expected = before[project / "research/01_run.py"].replace(b"passes\n\n", b"passes\n\n\n")  # its blank lines stay
+    expected = before[project / "research/01_run.py"].replace(b"# passes\n\n", b"# passes\n\n\n")  # blank lines stay
     after = snapshot(project)
     assert after.pop(project / "research/01_run.py") == expected
     assert {name for name in after if after[name] != before[name]} <= {project / NOTEBOOK}  # line numbers moved
     [cell] = [cell for cell in build(project).cells if "parameters" in cell.metadata.get("tags", [])]
-    assert cell.source == "# @title Parameters\nepochs: int = 3  # passes"
+    assert cell.source == CELL.rstrip()
 
 
 def test_an_empty_parameters_cell_is_filled_and_stays_apart_from_the_next(project):
     whole = (project / "research/01_run.py").read_text()
-    change(project, "research/01_run.py", "# @title Parameters\nepochs: int = 3  # passes\n", "")
+    change(project, "research/01_run.py", CELL, "")
     write(project)
     assert (project / "research/01_run.py").read_text() == whole
 
@@ -205,6 +228,7 @@ def test_check_is_one_line_when_current_and_writes_nothing(project, capsys):
     ("name", "old", "new"),
     [
         ("lib/zero.py", "naught", "nil"),
+        ("lib/runs/cli.py", "only", "alone"),
         ("research/02_look.py", "Because.", "Because it is."),
         ("research/results/a.json", "0.5", "0.75"),
     ],
@@ -214,10 +238,10 @@ def test_check_names_the_file_that_differs_shows_the_lines_and_the_command(proje
     change(project, name, old, new)
     before = snapshot(project)
     assert main(["--check"], project) == 1
-    said = capsys.readouterr().out
-    assert re.findall(r"(\S+) differs", said) == [name]
-    assert re.search(rf"^ +-.*{re.escape(old)}", said, re.M) and re.search(rf"^ +\+.*{re.escape(new)}", said, re.M)
-    assert "python build_notebook.py" in said
+    output = capsys.readouterr().out
+    assert re.findall(r"(\S+) differs", output) == [name]
+    assert re.search(rf"^ +-.*{re.escape(old)}", output, re.M) and re.search(rf"^ +\+.*{re.escape(new)}", output, re.M)
+    assert "python build_notebook.py" in output
     assert snapshot(project) == before
 
 
@@ -242,11 +266,32 @@ def test_check_reports_a_notebook_that_is_missing_damaged_or_edited_by_hand(proj
 
 def test_check_shows_of_a_long_line_the_part_that_differs(project, capsys):
     help_text = " ".join(map(str, range(100)))
-    change(project, "lib/params.py", "# passes", f"# passes {help_text}")
+    change(project, "lib/zero.py", "The first number.", f"The first number. {help_text}")
     write(project)
-    change(project, "lib/params.py", " 99", " 99 new")
+    change(project, "lib/zero.py", " 99", " 99 new")
     assert main(["--check"], project) == 1
-    assert re.search(r"^ +-.* 99$", said := capsys.readouterr().out, re.M) and re.search(r"^ +\+.* 99 new$", said, re.M)
+    output = capsys.readouterr().out
+    assert re.search(r"^ +-.* 99$", output, re.M) and re.search(r"^ +\+.* 99 new$", output, re.M)
+
+
+def test_another_compression_of_the_same_files_is_current_and_a_damaged_one_is_named(project, monkeypatch):
+    with monkeypatch.context() as other:
+        other.setattr("bz2.compress", lambda content, level=9, compress=bz2.compress: compress(content, 1))
+        write(project)
+    assert (project / NOTEBOOK).read_bytes() != text(build(project)).encode()
+    assert check(project) == []
+    content = (project / NOTEBOOK).read_text()
+    [line] = [line for line in content.splitlines() if '"lib/zero.py ' in line]
+    put(project, NOTEBOOK, content.replace(line, line[:-20] + '\\n",'))
+    assert "lib/zero.py is damaged" in check(project)[0]
+
+
+def test_a_file_that_was_edited_in_its_cell_alone_is_named_once(project, capsys):
+    write(project)
+    change(project, NOTEBOOK, "naught", "nil")
+    assert main(["--check"], project) == 1
+    output = capsys.readouterr().out
+    assert re.findall(r"(\S+) differs", output) == ["lib/zero.py"] and "nil" in output
 
 
 def test_a_renumbered_chapter_keeps_the_ids_of_its_cells(project):
@@ -258,51 +303,62 @@ def test_a_renumbered_chapter_keeps_the_ids_of_its_cells(project):
     assert before - after == {"02_look", "library-02_look"}
 
 
-def test_embedded_files_equal_the_originals_and_unneeded_ones_are_left_out(project):
-    files = embedded(nbformat.reads(text(build(project)), as_version=4))
-    assert set(files) == {f"lib/{name}.py" for name in ("__init__", "params", "zero", "pair")} | {
-        "research/results/a.json",
-        CELLS,
-    }
-    del files[CELLS]
-    for name, content in files.items():
-        assert content.encode() == (project / name).read_bytes()
+def test_packed_files_are_the_library_and_the_results_and_equal_the_originals(project):
+    put(project, "research/results/published/a/large.csv", "1\n")
+    put(project, "lib/data/schema.json", "{}\n")
+    put(project, "lib/__pycache__/zero.pyc", "")
+    files = packed(nbformat.reads(text(build(project)), as_version=4))
+    own = {name for name in files if not name.startswith("lib/notebook/")} - {CELLS}
+    assert own == {name for name in PROJECT if re.match("lib|research/results/a", name)} | {"lib/data/schema.json"}
+    assert {name: (project / name).read_text() for name in own} == {name: files[name] for name in own}
 
 
-def test_a_module_comes_with_its_imports_before_it_in_the_chapter_that_first_needs_it(project):
-    put(
-        project,
-        "lib/aaa.py",
-        '"""Needs zero, far down in the alphabet, inside a function."""\n\n\ndef f():\n    from lib import zero\n',
-    )
-    change(project, "lib/pair.py", "from . import zero as origin", "from lib import aaa, zero as origin")
-    put(
-        project,
-        "research/03_again.py",
-        "# %% [markdown]\n# # 3 Again?\n# Text.\n\n# %%\nfrom lib.zero import ZERO\n",
-    )
-    cells = build(project).cells
-    places = [cell.source.split()[1] if cell.source.startswith("%%embed") else cell.id for cell in cells]
-    wanted = [
-        "00_question",
-        "contents",
-        "library-01_run",
-        "setup",
-        CELLS,
-        "lib/__init__.py",
-        "lib/params.py",
-        "01_run",
-        "parameters",
-        "library-02_look",
-    ]
-    wanted += ["lib/zero.py", "lib/aaa.py", "lib/pair.py", "research/results/a.json", "02_look", "why", "03_again"]
-    assert [place for place in places if place in wanted] == wanted
-    [why] = [cell for cell in cells if cell.id == "about-lib-zero-py"]
-    assert why.source == "Library: `lib/zero.py`. The first number."
-    library = [cell for cell in cells if "library" in cell.metadata.get("tags", [])]
-    assert (
-        all(cell.metadata.cellView == "form" for cell in library) and len(library) == 2 + 1 + 2 * 7
-    )  # headings; setup; a line and a cell for each file
+def test_each_packed_line_begins_with_name_length_and_hash_of_its_file(project):
+    _, columns, *lines = cell_of(build(project), "packed").source.splitlines()
+    assert columns.startswith("# file, lines, SHA-256")
+    rows = {line.split()[0]: line.split()[1:3] for line in lines}
+    assert list(rows) == sorted(rows)
+    content = (project / "lib/zero.py").read_bytes()
+    assert rows["lib/zero.py"] == ["6", hashlib.sha256(content).hexdigest()[:12]]
+
+
+def test_the_change_of_one_file_changes_one_packed_line(project):
+    before = cell_of(build(project), "packed").source.splitlines()
+    change(project, "lib/runs/cli.py", "only", "alone")
+    after = cell_of(build(project), "packed").source.splitlines()
+    assert [line.split()[0] for line in after if line not in before] == ["lib/runs/cli.py"]
+    assert len(after) == len(before)
+
+
+def test_a_chapter_shows_the_files_that_it_lists_in_front_of_it_and_packed_they_are_too(project):
+    notebook = build(project)
+    labels = [cell.id for cell in notebook.cells]
+    wanted = ["00_question", "contents", "library", "setup", "packed", "01_run", "parameters"]
+    wanted += ["library-02_look", "embed-lib-zero-py", "embed-lib-pair-py", "02_look", "why"]
+    assert [label for label in labels if label in wanted] == wanted
+    heading = cell_of(notebook, "library-02_look").source
+    assert heading.endswith("\n- `lib/zero.py`: The first number.\n- `lib/pair.py`: Two numbers.")
+    assert list(shown(notebook)) == ["lib/zero.py", "lib/pair.py"]
+    assert shown(notebook).items() <= packed(notebook).items()
+    library = [cell for cell in notebook.cells if "library" in cell.metadata.get("tags", [])]
+    folded = [cell for cell in library if cell.metadata.get("cellView") == "form"]  # Colab's word; JupyterLab's below
+    assert folded == [cell for cell in library if cell.metadata.get("jupyter") == {"source_hidden": True}]
+    assert (len(library), folded) == (3 + 3, [cell for cell in library if cell.cell_type == "code"])
+    assert "shows" not in cell_of(notebook, "02_look").metadata
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        ('["no.py"]', "shows lib/no.py, which is not there"),
+        ('["params.py", "zero.py"]', "research/03_x.py shows lib/zero.py, which research/02_look.py shows too"),
+        ('"zero.py"', "research/03_x.py:1: shows='zero.py'; wanted a list"),
+    ],
+)
+def test_a_list_of_files_that_cannot_be_shown_is_refused_by_chapter(project, listed, complaint):
+    put(project, "research/03_x.py", f"# %% [markdown] shows={listed}\n# # 3 What?\n# Text.\n")
+    with pytest.raises(BuildError, match=re.escape(complaint)):
+        build(project)
 
 
 def test_imports_that_make_a_circle_are_refused_by_name(project):
@@ -340,8 +396,14 @@ def test_import_module_of_anything_else_is_left_alone(project):
     [
         ("lib/__init__.py", None, "lib/__init__.py is not there"),
         ("lib/params.py", None, "lib/params.py is not there"),
-        ("lib/zero.py", None, "lib/pair.py imports lib, |lib/zero.py"),
-        ("lib/pair.py", None, "lib/cli.py imports lib.pair, but there is no lib/pair.py"),
+        ("lib/zero.py", None, "research/02_look.py shows lib/zero.py, which is not there"),
+        ("lib/pair.py", None, "research/02_look.py shows lib/pair.py, which is not there"),
+        (
+            "lib/runs/__init__.py",
+            '"""x."""\nimport lib.no.where\n',
+            "imports lib.no.where, but .* no lib/no/where.py",
+        ),
+        ("lib/runs/cli.py", "from .. import no\n\nno.more()\nfrom ..no import x\n", "cli.py imports lib.no, but"),
         ("lib/pair.py", "x = 1\n", "lib/pair.py has no docstring"),
         ("lib/pair.py", '"""Two."""\nx = = 1\n', "lib/pair.py:2: invalid syntax"),
         ("research/03_x.py", "# %%\nx = 1\n", "research/03_x.py:1: no title"),
@@ -376,8 +438,8 @@ def test_import_module_of_anything_else_is_left_alone(project):
             "# %% [markdown]\n# # 3 Where?\n# Text.\n# See [there](09_no.py).\n",
             "research/03_x.py:4 links to 09_no.py",
         ),
-        ("research/results/b.csv", "1" * 2_000_000, "holds 2,000,015 bytes.*b.csv"),
-        ("research/results/b.csv", "", "b.csv is empty"),
+        ("research/results/b.csv", secrets.token_hex(800_000), "the packed cell holds .*the largest is .*b.csv"),
+        ("research/results/b c.csv", "1", "b c.csv has a space in its name"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(project, name, content, complaint):
@@ -385,8 +447,6 @@ def test_what_cannot_be_built_is_refused_by_name(project, name, content, complai
         (project / name).unlink()
     else:
         put(project, name, content)
-    if (name, content) == ("lib/zero.py", None):
-        change(project, "lib/pair.py", "from . import zero as origin", "import lib.zero as origin")
     with pytest.raises(BuildError, match=complaint):
         build(project)
 
@@ -501,12 +561,12 @@ def test_a_link_to_nowhere_is_refused_by_line(project, address):
 def test_an_image_file_is_embedded_and_one_that_is_none_is_refused_by_line(project):
     picture = (ROOT / "docs/adult-cases.png").read_bytes()
     (project / "research/a.png").write_bytes(picture)
-    put(project, "research/03_x.py", chapter(text="![two films](a.png)"))
-    [address] = re.findall(r"!\[two films\]\((.*)\)", build(project).cells[-2].source)
+    put(project, "research/03_x.py", chapter(text="![two images](a.png)"))
+    [address] = re.findall(r"!\[two images\]\((.*)\)", build(project).cells[-2].source)
     head, _, data = address.partition(",")
     assert head == "data:image/png;base64" and base64.b64decode(data) == picture
     for wrong in ("b.png", "02_look.py"):
-        put(project, "research/03_x.py", chapter(text=f"![two films]({wrong})"))
+        put(project, "research/03_x.py", chapter(text=f"![two images]({wrong})"))
         with pytest.raises(BuildError, match=f"research/03_x.py:4 shows {wrong}, which is no image file"):
             build(project)
 
@@ -519,17 +579,17 @@ def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by
     file.write_text("")
     with pytest.raises(BuildError, match=r"research/03_x\.py:1: no title"):
         build(project)
-    for code in ("print(1)", f"{draws}\n\n# %%\nprint(1)", f"# {draws}\n1", "import lib.figures"):
+    for code in ("print(1)", f"{draws}\n\n# %%\nprint(1)", f"# {draws}\n1", "import lib.figures.images"):
         file.write_text(chapter(code=code))
         line = 6 + 3 * code.count("# %%")
         with pytest.raises(BuildError, match=rf"research/03_x\.py:{line}: the chapter ends without a .*save_figure"):
             build(project)
-    put(project, "lib/figures.py", '"""Figures."""\n')
+    put(project, "lib/figures/images.py", '"""Figures."""\n')
     for code in (
-        "from lib.figures import cases\n\ncases()",
-        "from lib.figures import cases as c\n\n# %%\nlist(map(c, range(3)))",
-        "import lib.figures\n\n# %%\nlib.figures.cases()",
-        "from lib import figures as f\n\n# %%\nf.cases()",
+        "from lib.figures.images import cases\n\ncases()",
+        "from lib.figures.images import cases as c\n\n# %%\nlist(map(c, range(3)))",
+        "import lib.figures.images\n\n# %%\nlib.figures.images.cases()",
+        "from lib.figures import images as f\n\n# %%\nf.cases()",
         draws,
         "print(1)\n" + FIGURE,
     ):
@@ -541,9 +601,9 @@ def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by
     "line", ["steps = epochs * 10", "steps: int = len(name)", "import os", "f(1)", "x: int", "epochs += 5", "a = b = 1"]
 )
 def test_what_is_no_plain_value_in_the_parameters_cell_is_refused_by_line_and_not_overwritten(project, line):
-    change(project, "research/01_run.py", "epochs: int = 3  # passes\n", f"epochs: int = 3  # passes\n{line}\n")
+    change(project, "research/01_run.py", CELL, f"{CELL}{line}\n")
     before = (project / "research/01_run.py").read_bytes()
-    with pytest.raises(BuildError, match=re.escape(f"research/01_run.py:8: `{line}` is no plain value")):
+    with pytest.raises(BuildError, match=re.escape(f"research/01_run.py:10: `{line}` is no plain value")):
         write(project)
     assert (project / "research/01_run.py").read_bytes() == before
 
@@ -555,9 +615,9 @@ def test_a_cell_of_prose_is_no_parameters_cell(project):
         build(project)
 
 
-def test_a_settings_model_that_computes_in_its_cell_is_refused(project):
-    change(project, "lib/params.py", "epochs: int = 3", "epochs: int = 1 + 2 ** 1")
-    with pytest.raises(BuildError, match=r"`epochs: int = 1 \+ 2 \*\* 1` is no plain value"):
+def test_a_setting_that_has_no_form_field_is_refused_by_name(project):
+    change(project, "lib/params.py", "epochs: int", "epochs: int | None")
+    with pytest.raises(BuildError, match=r"Params\.epochs has no form field"):
         build(project)
 
 
@@ -565,8 +625,8 @@ def test_when_only_lines_have_moved_check_says_so_and_names_no_chapter(project, 
     write(project)
     change(project, "research/02_look.py", "# Because.\n\n", "# Because.\n\n\n")
     assert main(["--check"], project) == 1
-    said = capsys.readouterr().out
-    assert re.findall(r"(\S+) differs", said) == ["build_notebook.py"] and "research/02_look.py" in said
+    output = capsys.readouterr().out
+    assert re.findall(r"(\S+) differs", output) == ["build_notebook.py"] and "research/02_look.py" in output
 
 
 LATER = {
@@ -592,7 +652,7 @@ def test_one_chapter_comes_with_those_whose_names_it_reads_and_with_nothing_else
     titles = [line for line in prose if line.startswith("# ")]
     assert titles == ["# 0 Which one?", "# 1 Does it run?", "# 3 What more?", "# 4 Is it mine?"]
     assert "See 2, 3 and 5." in notebook.cells[-3].source  # of what is not there, the text alone
-    assert embedded(notebook).keys() == {CELLS, "lib/__init__.py", "lib/params.py"}
+    assert shown(notebook) == {} and "lib/zero.py" in packed(notebook)  # 2 shows it, and is not there
     assert notebook.metadata.colab.name == "04_mine.ipynb"
     (tmp_path / "empty").mkdir()
     assert "mine ({}, 3)" in printed(run_notebook(notebook, tmp_path / "empty"))
@@ -630,10 +690,11 @@ def test_the_notebook_runs_in_an_empty_folder_and_leaves_nothing_there(project, 
     notebook = build(project)
     shutil.rmtree(project)
     (tmp_path / "empty").mkdir()
-    said = printed(run_notebook(notebook, tmp_path / "empty"))
-    assert "lib.params 3\n" in said
-    assert "('naught\\n {braces} é', 1) {'auroc': 0.5}\n" in said
-    assert re.findall(r"^(\S+)  (\d+) lines  new$", said, re.M)[1] == ("lib/__init__.py", "1")
+    output = printed(run_notebook(notebook, tmp_path / "empty"))
+    assert "lib.params 3\n" in output
+    assert "('naught\\n {braces} é', 1) {'auroc': 0.5}\n" in output
+    assert re.search(r"^\d+ files, [\d,]+ lines: `%embed` lists them", output, re.M)
+    assert "lib/zero.py  6 lines  unchanged\n" in output
     assert list((tmp_path / "empty").iterdir()) == []
 
 
@@ -673,21 +734,21 @@ def other_python(version):
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_another_python_builds_the_real_notebook_to_the_same_byte(version, tmp_path):
     code = "import sys; from build_notebook import *; sys.stdout.buffer.write(text(build(ROOT)).encode())"
-    made = subprocess.run([other_python(version), "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert made.stdout == text(build(ROOT)).encode()
+    done = subprocess.run([other_python(version), "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == text(build(ROOT)).encode()
 
 
 def test_the_builder_needs_neither_torch_nor_a_kernel_and_is_short():
     code = "import sys, build_notebook as b; b.build(b.ROOT); print({'torch', 'IPython', 'numpy'} & {*sys.modules})"
-    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert made.stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
     assert len((ROOT / "build_notebook.py").read_text().splitlines()) < 300
 
 
 @pytest.fixture
 def joined(tmp_path):
-    """A copy of this project to which someone has added a chapter, by the command of the README."""
-    [command] = re.findall(r"^    cp (\S+) (\S+)", (ROOT / "README.md").read_text(), re.M)
+    """A copy of this project to which someone has added a chapter, by the command of the documents."""
+    [command] = re.findall(r"^    cp (\S+) (\S+)", (ROOT / "docs/USAGE.md").read_text(), re.M)
     for folder in ("lib", "research"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "constraints.txt"):
@@ -698,7 +759,7 @@ def joined(tmp_path):
 
 def test_a_chapter_made_from_the_template_stands_in_the_notebook_and_in_its_contents(joined):
     notebook = build(joined)
-    title = "10 Does a score see more than how bright a film is?"
+    title = "10 Does a score see more than how bright an image is?"
     assert f"- [{title}](#scrollTo=10_mine)" in notebook.cells[1].source
     assert any(cell.source.startswith(f"# {title}\n") for cell in notebook.cells)
     alone = [cell.id for cell in build(joined, "10").cells]
@@ -726,31 +787,34 @@ def test_the_real_notebook_has_no_undefined_names_and_holds_the_library_to_the_b
     ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "F,E9", "--stdin-filename", NOTEBOOK, "-"]
     checked = subprocess.run(ruff, input=text(notebook), capture_output=True, text=True, cwd=ROOT)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    files = embedded(notebook)
-    assert json.loads(files.pop(CELLS)).keys() >= {"research/00_question.py", "lib/phantom.py"}
-    for name, content in files.items():
+    files = packed(notebook)
+    assert json.loads(files.pop(CELLS)).keys() >= {"research/00_question.py", "research/01_parameters.py"}
+    for name, content in (files | shown(notebook)).items():
         assert content.encode() == (ROOT / name).read_bytes()
     [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    from lib.params import Params
-
-    assert cell.source == Params.cell()
+    assert cell.source == parameters_cell(Params)
 
 
-def test_with_the_module_that_reads_them_the_notebook_holds_the_versions_needed_and_tested(project):
-    put(project, "lib/environment.py", '"""What is there."""\n')
+def test_the_real_notebook_reads_as_a_document():
+    """Its lines, cells and bytes; of the library the methods and the maps stand in cells, and nothing else does."""
+    notebook = build(ROOT)
+    content = text(notebook)
+    lines = {cell["id"]: len(cell["source"]) for cell in json.loads(content)["cells"]}
+    library = [cell.id for cell in notebook.cells if "library" in cell.metadata.get("tags", [])]
+    assert sum(lines.values()) <= 5_500 and len(lines) <= 130 and len(content.encode()) < 1_000_000
+    assert sum(lines[label] for label in library) <= sum(lines.values()) / 2
+    methods = {f"lib/methods/{file.name}" for file in (ROOT / "lib/methods").glob("*.py")} - {"lib/methods/__init__.py"}
+    assert methods <= shown(notebook).keys() and all(
+        re.match("lib/(methods|scores)/", name) for name in shown(notebook)
+    )
+
+
+def test_the_notebook_holds_the_versions_needed_and_tested(project):
     put(project, "pyproject.toml", '[project]\nurls = {Repository = "https://github.com/a/b"}\n')
     put(project, "constraints.txt", "# tested\nx==1\n")
-    put(
-        project,
-        "research/03_more.py",
-        "# %% [markdown]\n# # 3 More?\n# Text.\n\n# %%\nimport lib.environment\n",
-    )
-    cells = [cell.source for cell in build(project).cells]
-    module, pyproject, constraints = (
-        next(n for n, source in enumerate(cells) if source == f"%%embed {name}\n{(project / name).read_text()}")
-        for name in ("lib/environment.py", "pyproject.toml", "constraints.txt")
-    )
-    assert module < pyproject < constraints < cells.index("import lib.environment")
+    files = packed(build(project))
+    for name in ("pyproject.toml", "constraints.txt"):
+        assert files[name] == (project / name).read_text()
 
 
 def test_below_the_contents_stands_where_colab_has_the_notebook(project):
@@ -760,14 +824,13 @@ def test_below_the_contents_stands_where_colab_has_the_notebook(project):
     assert "Colab" not in build(project, "02").cells[1].source
 
 
-def test_a_section_that_colab_closes_hides_the_library_and_nothing_else(project):
+def test_a_section_that_is_closed_hides_the_library_and_nothing_else(project):
     title = "# %% [markdown]\n# # 0 Which one?\n# Text.\n"
     put(project, "research/00_question.py", f"{title}\n# %%\nimport lib.zero\n")
     notebook = build(project)  # its code stands right below the library, so that section stays open
-    assert notebook.metadata.colab.collapsed_sections == ["library-01_run", "library-02_look"]
-    hidden = []
-    for label in notebook.metadata.colab.collapsed_sections:
-        start = next(n for n, cell in enumerate(notebook.cells) if cell.id == label) + 1
-        end = next(n for n, cell in enumerate(notebook.cells) if n >= start and cell.source.startswith("# "))
-        hidden += notebook.cells[start:end]
-    assert hidden and all("library" in cell.metadata.tags for cell in hidden)
+    assert notebook.metadata.colab.collapsed_sections == ["library-02_look"]
+    jupyterlab = [cell.id for cell in notebook.cells if cell.metadata.get("jp-MarkdownHeadingCollapsed")]
+    assert jupyterlab == ["library-02_look"]
+    start = next(n for n, cell in enumerate(notebook.cells) if cell.id == "library-02_look") + 1
+    end = next(n for n, cell in enumerate(notebook.cells) if n >= start and cell.source.startswith("# "))
+    assert end > start and all("library" in cell.metadata.tags for cell in notebook.cells[start:end])

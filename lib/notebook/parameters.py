@@ -1,0 +1,109 @@
+"""The notebook's parameters cell: generated from `Params`, and read back with what papermill injects below it."""
+
+import ast
+import json
+import re
+import textwrap
+from collections.abc import Mapping, Set
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lib.params import ParameterError, Params, allowed
+
+TITLE = "# @title Parameters"
+INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
+FIRST = ("methods", "source", "data_dir", "image_size", "epochs", "seed", "run_dir")  # what most runs change, in order
+WIDTH = 120  # characters of a line
+KINDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}  # JSON's name of a type -> Python's
+FORMS = {kind: kind for kind in KINDS} | {"array": "raw"}  # -> Colab's name of a field
+
+
+def parameters_cell(model: type[BaseModel] = Params) -> str:
+    """Return the source of the cell: plain values with form field and help, those that most runs change first.
+
+    There is one cell, because papermill injects its values below the first tagged cell: a second would undo them.
+    """
+    names = sorted(model.model_fields, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    lines, schemas = [TITLE], model.model_json_schema()["properties"]
+    for title, common in {"What most runs change": True, "Everything else": False}.items():
+        group = [name for name in names if (name in FIRST) == common]
+        lines += ["", f"# @markdown **{title}**"] if group else []
+        lines += [line for name in group for line in field_lines(name, model.model_fields[name], schemas[name])]
+    return "\n".join(lines)
+
+
+def field_lines(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> list[str]:
+    """Return the line that sets a parameter, its help at the end, or above where the line would be too wide.
+
+    The form field states the allowed values if Colab has a word for them; otherwise the help does.
+    """
+    try:
+        kind = KINDS.get(schema.get("type", "")) or f"list[{KINDS[schema['items']['type']]}]"
+    except KeyError:
+        raise TypeError(
+            f"Params.{name} has no form field: {schema}; wanted text, a number, true or false, or a list of one"
+        ) from None
+    form: dict[str, Any] | list[str] = schema.get("enum") or {"type": FORMS[schema["type"]]}
+    if isinstance(form, dict):
+        form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
+    value = field.default if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
+    shape = f"= {value}  # @param {json.dumps(form, ensure_ascii=False, separators=(',', ':'))}"
+    line = f"{name}: {kind} {shape}" if len(f"{name}: {kind} {shape}") <= WIDTH else f"{name} {shape}"
+    unsaid = schema["type"] == "array" or any(limit.startswith("exclusive") for limit in schema)
+    about = f"{field.description} ({allowed(schema).partition(', ')[2]})" if unsaid else field.description or ""
+    if len(f"{line} # {about}") <= WIDTH:
+        return [f"{line} # {about}"]
+    return [*(f"# {part}" for part in textwrap.wrap(about, WIDTH - 2, break_on_hyphens=False)), line]
+
+
+def read_parameters(namespace: Mapping[str, Any], model: type[Params] = Params) -> Params:
+    """Return what the parameters cell, and the cell that papermill injected below it, set in `namespace`.
+
+    Names and values are read from the text of those two cells. So a misspelt name, which Python and papermill accept,
+    is found, and a chapter may use a parameter's name for something else. Of each cell the last run counts, and the
+    later cell wins. Without cells, as in an IDE, the names in `namespace` count.
+    """
+    settings = {name: namespace[name] for name in model.model_fields if name in namespace}
+    cells = [_below_magic(cell) for cell in namespace.get("In", [])]
+    own = [n for n, cell in enumerate(cells) if _is_parameters(cell, model.model_fields.keys())][-1:]
+    injected = [n for n, cell in enumerate(cells) if cell.split("\n")[0].rstrip() == INJECTED_TITLE][-1:]
+    for number in sorted(own + injected):
+        try:
+            nodes = ast.parse(cells[number]).body
+        except SyntaxError as error:
+            raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
+        for node in nodes:
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
+                found = ast.unparse(node).split("\n")[0]
+                raise ParameterError(f"`{found}` does not set a parameter; the cell takes lines `name = value` only")
+            value = _literal(node.value)
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
+                settings.update(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
+    return model(**settings)
+
+
+def _below_magic(cell: str) -> str:
+    """Return a cell of IPython's `In` as Python, without a `%%time` above it."""
+    magic = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\('\w+', '.*?', ('.*'|\".*\")\)\s*", cell, re.S)
+    try:
+        return ast.literal_eval(magic[1]) if magic else cell
+    except (SyntaxError, ValueError):  # it looks like that, and a reader wrote it
+        return cell
+
+
+def _is_parameters(cell: str, known: Set[str]) -> bool:
+    """Say whether this is the parameters cell: by its title, or, if a reader took that, by what it assigns."""
+    titled = re.match(rf"(#.*\n|[^\S\n]*\n)*{TITLE}[^\S\n]*({{.*}})?[^\S\n]*$", cell, re.M)
+    return bool(titled) or len(known & set(re.findall(r"^(\w+)\s*(?::[^=\n]*)?=", cell, re.M))) > len(known) / 2
+
+
+def _literal(value: ast.expr | None) -> Any:
+    if value is None:
+        raise ParameterError("a line of the parameters cell has a name and no value: write name = value")
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ParameterError(f"{ast.unparse(value)} is computed; the parameters cell takes plain values only") from None
