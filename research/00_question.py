@@ -1,21 +1,22 @@
 # %% [markdown] id="question"
 # # Does a Reversed Autoencoder find anomalies in chest X-rays better than a U-Net?
 #
-# **The question.** Two networks have seen normal chest radiographs only. One is a *U-Net autoencoder*, the other the
-# *Reversed Autoencoder* (RA; Bercea et al., MIDL 2023). Each is shown a new film and returns the chest that it believes it
-# saw. Where film and belief differ, something may be wrong with the chest. Which of the two points at what a radiologist
-# would call abnormal, by how much, and could something simpler explain it?
+# **The question.** We train two networks on normal chest X-rays only: a *U-Net autoencoder* and a *Reversed
+# Autoencoder* (RA; Bercea et al., MIDL 2023). Each network takes a new X-ray and reconstructs it as the normal chest
+# that it expects to see. Where the X-ray and its reconstruction differ, something may be wrong. Which network points
+# more reliably to what a radiologist would call abnormal, and by how much? Could something simpler explain the
+# difference?
 #
-# **Why normal images only?** Because normal films are plentiful and need no drawing of lesions, and because a method that
-# has never been told what pneumonia looks like may also notice what nobody thought of. This is called *unsupervised anomaly
-# detection*, or one-class learning.
+# **Why normal images only?** Normal X-rays are plentiful, and nobody has to outline lesions in them. A method that
+# has never been shown pneumonia may also notice a disease that nobody thought of. This task is called *unsupervised
+# anomaly detection*, or one-class learning.
 
 # %% [markdown]
 # ## The idea in one picture
 #
-# A network that can only draw normal chests draws the normal chest *nearest* to the film, its *reconstruction*. The absolute
-# difference of the two is the anomaly map, the *residual*; its mean, the number under each residual below, is the film's score,
-# and a film with a high score is called abnormal.
+# A network that can draw only normal chests turns an X-ray into the *nearest* normal chest: its *reconstruction*. The
+# absolute difference between the two images is the *residual*, an anomaly map. Its mean, printed under each residual
+# below, is the *score* of the image. An image with a high score is called abnormal.
 
 # %%
 from lib.environment import prepare
@@ -23,39 +24,40 @@ from lib.environment import prepare
 prepare()
 
 # %%
-from lib.figures import reconstructions
-from lib.phantom import radiograph
+from lib.data.phantom import radiograph
+from lib.figures.images import reconstructions
 
-film = radiograph(3, finding="opacity", severity=0.7)
-same_without = radiograph(3)
-reconstructions(film.image[None], {"a perfect model": same_without.image[None]}, ["opacity"], [film.mask])
+ill, healthy = radiograph(3, finding="opacity", severity=0.7), radiograph(3)
+reconstructions(ill.image[None], {"a perfect model": healthy.image[None]}, ["opacity"], [ill.mask])
 
 # %% [markdown]
-# This model is perfect because it cheats: both films are synthetic, drawn by formulas, one with the opacity (outlined) and
-# one without, and the "reconstruction" is simply the latter. It is what one would wish for: everything is given back but what
-# should not be there. Real models can miss that in two ways, and they pull in opposite directions:
+# This model is perfect because it cheats. Both X-rays are synthetic, drawn by formulas: one with an opacity
+# (outlined), one without. The "reconstruction" is simply the second one. This is the ideal case: everything is
+# reproduced except what should not be there. A real model can miss the ideal in two opposite ways:
 #
-# * The network draws **too well**. If it can copy whatever it is shown, it copies the anomaly too, and the difference is
-#   empty. This is the danger of the U-Net, whose skip connections carry every detail from the input to the output
+# * It reconstructs **too well**. A network that can copy any input also copies the anomaly, and the residual is
+#   empty. This is the risk of the U-Net, whose skip connections carry every detail from the input to the output
 #   ([chapter 3](03_unet.py)).
-# * The network draws **too badly**. If it forgets ribs and vessels, every film differs from its reconstruction, and the
-#   lesion drowns. This is the danger of a narrow bottleneck, and what RA's game is meant to prevent
+# * It reconstructs **too badly**. If a network loses ribs and vessels, every image has a large residual, and the
+#   lesion is lost in it. This is the risk of a narrow bottleneck, and what the training of RA is meant to prevent
 #   ([chapter 4](04_reversed_autoencoder.py)).
 #
 # ## What would count as an answer
 #
-# The comparison is fixed **before** any result is seen:
+# We fixed the comparison **before** we saw any result:
 #
 # | | in the published runs on adults ([chapter 7](07_what_matters.py)) |
 # |---|---|
-# | images | adult frontal films, labels read by radiologists (`strict_label`), normal against lung opacity |
+# | images | frontal X-rays of adults, labels from radiologists (`strict_label`), normal against lung opacity |
 # | training | the same normal images, in the same order, the same number of images seen |
 # | score | the mean absolute residual, the same for both |
-# | primary number | AUROC, with a 95 % interval from a bootstrap over patients |
-# | the answer | the difference U-Net minus RA on the same resamples; an interval that covers zero is *no difference shown* |
+# | primary metric | AUROC, with a 95 % interval from a bootstrap over patients |
+# | the answer | the difference U-Net minus RA on the same resamples; an interval that contains zero means *no difference shown* |
 #
-# AUROC is the probability that a random abnormal film scores higher than a random normal one: 0.5 is a coin, 1 is perfect.
+# AUROC is the probability that a random abnormal image scores higher than a random normal one: 0.5 is a coin toss, 1
+# is perfect.
 #
-# By default this notebook draws its own images, synthetic radiographs that need no download, and compares the same two methods
-# by the same rules. Its images show that every step works. They are **synthetic images: a smoke test, not evidence.** Real
-# films enter by naming another `source`: a folder, a data set of Kaggle, shards in a bucket ([chapter 2](02_images.py)).
+# By default this notebook draws its own images, synthetic X-rays that need no download, and compares the same two
+# methods by the same rules. These images show that every step works. They are **synthetic images: a smoke test, not
+# evidence.** To use real X-rays, choose another `source`: a folder, a data set from Kaggle or shards in a bucket
+# ([chapter 2](02_images.py)).

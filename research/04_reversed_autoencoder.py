@@ -1,250 +1,227 @@
-# %% [markdown] id="reversed-autoencoder"
+# %% [markdown] id="reversed-autoencoder" shows=["methods/ra.py", "methods/autoencoder.py", "methods/variants.py"]
 # # 4 Does a network that has to imagine the chest do better?
 #
-# **Reads** `params`, `split`, `images`, `run`, `identity_test`, `copying`. **Leaves** the RA and its relatives that `methods`
-# names in `trained` and `histories`.
+# **Reads** `params`, `prepared`, `images`, `run`, `tracker`, `copying`. **Leaves** the RA and its relatives
+# that `methods` names in `trained` and `histories`.
 #
-# The Reversed Autoencoder (Bercea et al., MIDL 2023) has no shortcut. Everything it knows of a film has to pass through a
-# short vector $z$, and its two halves keep each other honest. It is trained first, below; then it is taken apart, one term of its
-# losses at a time, each with its equation, the lines that compute it on this very network, and a picture of what it does.
+# The Reversed Autoencoder (Bercea et al., MIDL 2023) has no skip connections. Everything that it knows of an image
+# passes through a short vector $z$, and its two halves are trained against each other. This chapter trains it first.
+# Then it takes the losses apart, one term at a time. Each term comes with its equation, the lines that compute it on
+# this very network, and a figure of what it does.
 #
-# Two relatives each take a step away. `si-vae` is RA without its third term, so RA against `si-vae` asks what the *reversal*
-# adds; `vae` also lacks the second, so `si-vae` against `vae` asks what the *game* adds. `ae-16` and `ae-4`, the small
-# convolutional autoencoders of the MedIAnomaly benchmark (chapter 5 trains them), ask whether any narrow place would do.
+# Two relatives leave terms out. `si-vae` is RA without the third term, so RA against `si-vae` shows what the
+# *reversal* adds. `vae` also lacks the second term, so `si-vae` against `vae` shows what the *game* adds. Two more,
+# `ae-16` and `ae-4`, are the small convolutional autoencoders of the MedIAnomaly benchmark (chapter 5 trains them).
+# They show whether any narrow bottleneck would do.
 
 # %%
-from lib.training import choose_device
+from lib.methods.training import choose_device
 
 takes(4)
 relatives: list[str] = [name for name in ("ra", "si-vae", "vae") if name in params.methods]
 for name in relatives:
-    torch.manual_seed(params.seed)  # the same first weights whichever method trained before
-    trained[name] = ARMS[name](params)
-    histories[name] = run.train(name, trained[name], split, images)
+    trained[name], histories[name] = train(run, name, prepared, tracker)
 if not relatives:
-    print(f"This run trains {params.methods}: the RA is left to another one.")
+    print(f"This run trains {params.methods}, and so no RA.")
 
 # %% [markdown]
-# The question of this chapter's pictures is always the same: *what does the term see in a normal film that the network was not
-# trained on?*
+# The figures of this chapter all ask the same question: *what does the term see in a normal image that the network
+# was not trained on?*
 #
 # ## First term: from autoencoder to variational autoencoder
 #
-# An *encoder* $E$ turns the film $x$ into a vector, a *decoder* $D$ turns the vector into a film. A plain encoder answers with
-# one vector $z$. A **variational** one answers, for each of the `latent_dim` numbers $z_j$, with a mean $\mu_j$ and a spread
-# $\sigma_j$; together they are the distribution $q(z \mid x)$. While training the decoder gets a draw from it, $z = \mu +
-# \sigma \varepsilon$ with $\varepsilon \sim \mathcal N(0, I)$, and draws the film $\hat x = D(z)$. Two things are charged:
+# An *encoder* $E$ turns the image $x$ into a vector, and a *decoder* $D$ turns the vector into an image. A plain
+# encoder returns one vector $z$. A **variational** encoder returns a normal distribution $q(z \mid x)$: for each of
+# the `latent_dim` numbers $z_j$ a mean $\mu_j$ and a standard deviation $\sigma_j$. In training, the decoder gets a
+# random draw from it, $z = \mu + \sigma \varepsilon$ with $\varepsilon \sim \mathcal N(0, I)$, and returns the image
+# $\hat x = D(z)$. Two quantities are to be small:
 #
 # $$L(x, \hat x) = \sum_i (x_i - \hat x_i)^2, \qquad
 # \mathrm{KL}(x) = \tfrac12 \sum_j \left(\mu_j^2 + \sigma_j^2 - \log \sigma_j^2 - 1\right).$$
 #
-# $L$ is the error, over all pixels $i$. KL says how much the encoder tells of the film: it is 0 where $\mu = 0$ and $\sigma =
-# 1$, which is the *prior*, the same for every film. $\mu_j^2$ charges for leaving the middle, $\sigma_j^2 - \log \sigma_j^2 -
-# 1$ for a spread other than 1. Its unit is the *nat*, 1.44 bits. The sum $\tfrac12 L + \mathrm{KL}$, averaged over the draws,
-# is, but for a constant, at least $-\log p(x)$, where $p$ is how likely the model finds a film; the negative of the sum is the
-# *evidence lower bound*, here **the bound**. A high bound: a small sum, a film that the model finds likely. And a variational
-# autoencoder can *invent* films, $D(\varepsilon)$: it knows where in the space of $z$ chests should lie.
+# * $L$ is the error of the reconstruction, summed over all pixels $i$.
+# * KL, the Kullback-Leibler divergence, measures how much the encoder says about the image. Its unit is the *nat*,
+#   1.44 bits. It is 0 if $\mu = 0$ and $\sigma = 1$; that distribution is the *prior*, the same for every image. The
+#   part $\mu_j^2$ penalises a mean away from 0, the part $\sigma_j^2 - \log \sigma_j^2 - 1$ a standard deviation
+#   other than 1.
+#
+# Together they measure how likely the model finds an image. Let $p(x)$ be its likelihood. The sum
+# $\tfrac12 L + \mathrm{KL}$, averaged over the draws, is at least $-\log p(x)$, up to a constant. The negative of the
+# sum is therefore called the *evidence lower bound*, here **the bound**. A high bound means a small sum: an image
+# that the model finds likely.
+#
+# A variational autoencoder can also *generate* images. Since the prior says where in the space of $z$ chests should
+# lie, $D(\varepsilon)$ is a **sample**, an image drawn from noise alone.
 
 # %%
-from lib.dataset import to_unit
-from lib.ra import ReversedAutoencoder, embedding_distance, squared_error
+from lib.figures.game import variational
+from lib.methods.method import to_unit
+from lib.methods.ra import ReversedAutoencoder, embedding_distance, squared_error
 
-players = [one for name in relatives if isinstance(one := trained[name], ReversedAutoencoder)]
-if players:
-    network = players[0].eval()
-    films = to_unit(images.validation[:64], choose_device(params.device))
+networks = [method for name in relatives if isinstance(method := trained[name], ReversedAutoencoder)]
+if networks:
+    network = networks[0].eval()
+    normal = to_unit(images.validation[:64], choose_device(params.device))
     torch.manual_seed(params.seed)
     with torch.no_grad():
-        real = network.encoder(films)
+        real = network.encoder(normal)
         reconstruction = network.decoder(real.mean)
-        draws = [network.decoder(real.sample()) for _ in range(3)]
-        sample = network.samples(len(films))
-    error, nats = squared_error(films, reconstruction), real.kl()
-    columns = {
-        "film x": films,
-        "D(μ)": reconstruction,
-        **{f"D(draw {i})": d for i, d in enumerate(draws, 1)},
-        "D(ε)": sample,
-    }
-    pictures = torch.cat([film for of in zip(*columns.values(), strict=True) for film in of][:12])[:, None]
-    titles = [
-        *columns,
-        *(f"L {error[1]:.0f}" if n == "D(μ)" else f"KL {nats[1]:.0f}" if "draw 1" in n else "" for n in columns),
-    ]
-    figure = image_grid(pictures.clip(0, 1).cpu().numpy(), titles, columns=len(columns))
+        draws = {f"D(draw {i})": network.decoder(real.sample()) for i in (1, 2, 3)}
+        sample = network.samples(len(normal))
+    error, nats = squared_error(normal, reconstruction), real.kl()
+
+    columns = {"image x": normal, "D(μ)": reconstruction, **draws, "D(ε)": sample}
+    notes = {"D(μ)": f"L {error[1]:.0f}", "D(draw 1)": f"KL {nats[1]:.0f}"}
+    figure = variational({name: pictures.cpu().numpy() for name, pictures in columns.items()}, notes)
     display(run.save_figure(figure, f"{relatives[0]}-variational"))
 
 # %% [markdown]
-# Two films, a row each. Compare $D(\mu)$, the reconstruction that is scored, with the film: what is missing did not get through
-# $z$. Compare the three draws from $q(z \mid x)$: where they differ among themselves, $z$ leaves the place open. The last
-# column has seen no film at all, and its place in a row means nothing: if $D(\varepsilon)$ is no chest, the decoder has no idea
-# of one beyond what $z$ tells it. The numbers are the second film's error $L$ and its KL.
+# Each row starts with one image.
+#
+# * Compare the image with $D(\mu)$, the reconstruction that is scored. What is missing did not get through $z$.
+# * Compare the three draws from $q(z \mid x)$. Where they differ from each other, $z$ leaves the detail open.
+# * The last column, $D(\varepsilon)$, has nothing to do with the image of its row. If it does not look like a chest,
+#   the decoder knows nothing of chests beyond what $z$ tells it.
+#
+# The numbers are the error $L$ and the KL of the second image.
 #
 # ## Second term: the game
 #
-# In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It gives real films a high bound and
-# films that the decoder made, $g \in \{\hat x, D(\varepsilon)\}$, a low one; the decoder wants its films to be given a high
-# one. Such a film is encoded and decoded in its turn: $\hat g = D(z)$ with $z$ from $q(z \mid g)$. With $s = 1/(HW)$ the
-# encoder lowers
+# In a *soft-introspective* VAE (Daniel & Tamar, CVPR 2021) the encoder is also the critic. It is trained to give a
+# high bound to real images and a low one to generated images. The decoder is trained to generate images that are
+# given a high bound. There are two kinds of generated images $g$: the reconstruction $\hat x$ and the sample
+# $D(\varepsilon)$. Each of them is encoded and decoded once more: $\hat g = D(z)$ with $z$ from $q(z \mid g)$. With
+# $s = 1/(HW)$ the encoder minimises
 #
 # $$\mathcal L_E = s\left[\beta_{rec}\, L(x, \hat x) + \beta_{kl}\, \mathrm{KL}(x)\right]
 # + \tfrac14 \sum_{g} \exp\!\left(-2s\left[\beta_{rec}\, L(g, \hat g) + \beta_{neg}\, \mathrm{KL}(g)\right]\right)
 # + \lambda_{emb}\, L_{emb}$$
 #
-# and the decoder lowers
+# and the decoder minimises
 #
 # $$\mathcal L_D = s\left[\beta_{rec}\, L(x, \hat x)
 # + \tfrac12 \sum_{g} \left(\beta_{kl}\, \mathrm{KL}(g) + \gamma_r\, \beta_{rec}\, L(g, \hat g)\right)\right].$$
 #
-# | term | who lowers it | what it wants |
+# | term | minimised by | what it asks for |
 # |---|---|---|
-# | $s \beta_{rec} L(x, \hat x)$ | both | draw the real film |
-# | $s \beta_{kl} \mathrm{KL}(x)$ | encoder | tell little of a real film |
+# | $s \beta_{rec} L(x, \hat x)$ | both | reconstruct the real image |
+# | $s \beta_{kl} \mathrm{KL}(x)$ | encoder | say little about a real image |
 # | $\tfrac14 \exp(-2s[\dots])$, one for each $g$ | encoder | *the critic*: make the bracket large, above all $\mathrm{KL}(g)$; each exponential lies between 0 and 1, so once it is small it costs nothing more |
-# | $\tfrac12 s \beta_{kl} \mathrm{KL}(g)$ | decoder | the opposite: make films that the encoder puts near the prior |
-# | $\tfrac12 s \gamma_r \beta_{rec} L(g, \hat g)$ | decoder | draw the made films again, which count as given here; with $\gamma_r = 10^{-8}$ practically off |
+# | $\tfrac12 s \beta_{kl} \mathrm{KL}(g)$ | decoder | the opposite: generate images that the encoder places near the prior |
+# | $\tfrac12 s \gamma_r \beta_{rec} L(g, \hat g)$ | decoder | reconstruct the generated images, which count as fixed here; with $\gamma_r = 10^{-8}$ practically off |
 # | $\lambda_{emb} L_{emb}$ | encoder | *the reversal*, below |
 #
-# (The 2 in the exponent, and a half before it, are Daniel & Tamar's; the other half averages the two $g$. All are means over a
-# batch.) The hope: if blurred films are recognised as made, blur no longer pays, and the decoder has to draw sharply what it
-# cannot copy.
+# (The 2 in the exponent and a factor ½ before it are Daniel & Tamar's; another ½ averages the two $g$. All terms are
+# means over a batch.) The idea: if the critic recognises blurred images as generated, blur no longer pays, and the
+# decoder has to draw sharply what it cannot copy.
 
 # %%
-from lib.figures import INK, Drawing, look
+from lib.figures.game import players
 
 if relatives:
     with torch.no_grad():
-        seen = {"real": real, "reconstruction": network.encoder(reconstruction), "sample": network.encoder(sample)}
-        again = {g: network.decoder(seen[g].mean) for g in ("reconstruction", "sample")}
-        made = {"reconstruction": reconstruction, "sample": sample}
-        rejection = {
-            g: torch.exp(
-                -2
-                * network.scale
-                * (params.ra_beta_rec * squared_error(made[g], again[g]) + params.ra_beta_neg * seen[g].kl())
-            )
-            for g in made
-        }
-    kl = {kind: of.kl().cpu().numpy() for kind, of in seen.items()}
-    shades = {"real": INK, "reconstruction": look(relatives[0])[0], "sample": "0.65"}
-    figure = Drawing(figsize=(10, 3.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    rows = pd.DataFrame(histories[relatives[0]])
-    for kind, marker in zip(shades, "os^", strict=True):
-        if (column := f"encoder/kl_{kind}") in rows:
-            left.plot(rows["epoch"], rows[column], color=shades[kind], marker=marker, markersize=3, label=kind)
-        middle.plot(
-            np.sort(kl[kind]), np.linspace(0, 1, len(kl[kind])), color=shades[kind], marker=marker, markersize=3
-        )
-    left.set(xlabel="epoch", ylabel="mean KL while training, nats", title="the critic's opinion")
-    left.legend(fontsize=8, frameon=False)
-    middle.set(xlabel="KL, nats", ylabel="share of films below", title="of films it has not seen")
-    if "decoder/reconstruction" in rows:
-        right.plot(rows["epoch"], rows["decoder/reconstruction"], ".-", color=INK, label="error of reconstructions")
-    if "encoder/rejection" in rows:
-        right.plot(rows["epoch"], rows["encoder/rejection"], ".--", color=shades["reconstruction"], label="rejection")
-    right.set(xlabel="epoch", ylabel="mean over the epoch, log scale", yscale="log", title="what each player pays")
-    right.legend(fontsize=8, frameon=False)
-    games = [] if "encoder/rejection" not in rows else rows["epoch"][rows["encoder/rejection"].notna()]
-    for ax in (left, right):
-        ax.axvspan(rows["epoch"].min(), min(games, default=rows["epoch"].max()), color="0.93", zorder=0)
-    medians = {kind: float(np.median(of)) for kind, of in kl.items()}
-    figure.suptitle(
-        f"{relatives[0]}: median KL of real films {medians['real']:.0f} nats, of their reconstructions "
-        f"{medians['reconstruction']:.0f}, of inventions {medians['sample']:.0f}; exp(…) of an invention "
-        f"{float(rejection['sample'].mean()):.2g}",
-        fontsize=10,
-    )
+        codes = {"real": real, "reconstruction": network.encoder(reconstruction), "sample": network.encoder(sample)}
+        kl = {kind: code.kl().cpu().numpy() for kind, code in codes.items()}
+        again = network.decoder(codes["sample"].mean)
+        bracket = params.ra_beta_rec * squared_error(sample, again) + params.ra_beta_neg * codes["sample"].kl()
+        rejection = torch.exp(-2 * network.scale * bracket)  # one number per sample
+    figure = players(relatives[0], histories[relatives[0]], kl, float(rejection.mean()))
     display(run.save_figure(figure, f"{relatives[0]}-players"))
 
 # %% [markdown]
-# The two players as curves. *Left*: the mean KL while training. Grey: no game yet, and only real films are encoded. When the
-# game begins the encoder raises the KL of all films; what counts is the gap between real films and the two kinds of made ones,
-# for it is all that the critic knows. *Middle*: the KL of 64 validation films, of their reconstructions $D(\mu)$ and of as many
-# inventions, all in evaluation mode, with the running averages of the normalisation, so that the order may differ from that on
-# the left; a dot is one film, its height the share of films with a lower KL. *Right*: solid, $s L(x, \hat x)$; dashed, the
-# critic's term, both exponentials together, which lies between 0 and ½. Near ½ the critic rejects nothing. Near 0
-# $\mathrm{KL}(g)$ is large, which need not mean that it is larger than that of real films: the term gives the encoder no more
-# gradient, and only the decoder still works on $\mathrm{KL}(g)$. (A *sample* is an invention.)
+# The figure shows the game as curves.
 #
-# | weight | parameter | of what | the authors' value, at 128 px |
+# *Left*: the mean KL in training. Before the game begins (grey), only real images are encoded. When it begins, the
+# encoder raises the KL of all images. What counts is the gap between real images and the two kinds of generated ones,
+# for it is all that the critic knows.
+#
+# *Middle*: the KL of 64 validation images, of their reconstructions $D(\mu)$ and of as many samples. A dot is one
+# image, and its height is the share of images with a lower KL. The network is in evaluation mode here and normalises
+# by its running averages, so the order may differ from that on the left.
+#
+# *Right*: solid, the error $s L(x, \hat x)$; dashed, the critic's term, both exponentials together, which lies
+# between 0 and ½. Near ½ the critic rejects nothing. Near 0 $\mathrm{KL}(g)$ is large, but not necessarily larger
+# than that of real images. The term then gives the encoder no more gradient, and only the decoder still changes
+# $\mathrm{KL}(g)$.
+#
+# | weight | parameter | what it weighs | the authors' value, at 128 px |
 # |---|---|---|---|
-# | $\beta_{rec}$ | `ra_beta_rec` | the reconstruction error | 0.5: half of what the U-Net's loss gives it, for both divide by $HW$ |
-# | $\beta_{kl}$ | `ra_beta_kl` | the KL of real films (encoder), of generated ones (decoder) | 1 |
-# | $\beta_{neg}$ | `ra_beta_neg` | the KL of generated films in the exponential: how sharp the critic is | 128 |
-# | $\gamma_r$ | `ra_gamma_r` | the generated films' own reconstruction error (decoder) | $10^{-8}$ |
+# | $\beta_{rec}$ | `ra_beta_rec` | the reconstruction error | 0.5: half its weight in the U-Net's loss, since both divide by $HW$ |
+# | $\beta_{kl}$ | `ra_beta_kl` | the KL of real images (encoder), of generated ones (decoder) | 1 |
+# | $\beta_{neg}$ | `ra_beta_neg` | the KL of generated images in the exponential: how sharp the critic is | 128 |
+# | $\gamma_r$ | `ra_gamma_r` | the reconstruction error of the generated images (decoder) | $10^{-8}$ |
 # | $\lambda_{emb}$ | `ra_lambda_emb` | the reversed embedding loss, next | 0.005 |
 #
-# The exponent holds the KL times $2 s \beta_{neg}$, which is 1/64 at 128 px and 1/16 at 64 px: 64 nats there, 16 here, divide the
-# exponential by $e$. The error is a sum over pixels and shrinks with them; the KL does not. That is why runs at 64 px set
-# `ra_beta_kl` to 0.25.
+# The weights depend on the image size. The exponent contains the KL times $2 s \beta_{neg}$, which is 1/64 at 128 px
+# and 1/16 at 64 px. So 64 nats at 128 px, or 16 nats at 64 px, divide the exponential by $e$. The error is a sum over
+# pixels and shrinks with their number; the KL does not. That is why runs at 64 px set `ra_beta_kl` to 0.25.
 #
 # ## Third term: the reversal
 #
-# What makes it *RA* is the last term. An autoencoder goes from the film to the code and back to a film. Here the way is walked
-# on from its other end: the reconstruction, an output, becomes an input again. Let $e_l(x)$ be the encoder's features after its
-# $l$-th halving. The **reversed embedding loss** asks that a film and its reconstruction look alike *to the encoder*, at every
-# resolution:
+# The last term is what makes the method *RA*. An autoencoder goes from the image to the code and back to an image.
+# Here the path continues in reverse: the reconstruction, an output, becomes an input and is encoded again. Let
+# $e_l(x)$ be the encoder's features after its $l$-th halving. The **reversed embedding loss** asks that an image and
+# its reconstruction look alike *to the encoder*, at every resolution:
 #
 # $$L_{emb} = \sum_l \left[\tfrac12\, \mathrm{MSE}\big(e_l(x), e_l(\hat x)\big)
 # + 1 - \cos\big(e_l(x), e_l(\hat x)\big)\right].$$
 #
-# MSE is the mean squared difference and cos the cosine over all the numbers of a level. The reconstruction is *detached* here,
-# as everywhere in the critic's part: it counts as a given film, and no gradient flows back through the decoder that drew it. So
-# this term shapes the encoder, which is pulled to features in which a normal film and its reconstruction agree; the decoder
-# then learns to draw from a code that keeps them. (Features that are the same for all films would make it 0; the other terms
-# need features that tell films apart.) That it makes reconstructions anatomically closer is the authors' claim; with
-# $\lambda_{emb} = 0$ the method is the plain soft-introspective VAE, and can be compared.
+# MSE is the mean squared difference and cos the cosine similarity, both over all numbers of a level. In this term, as
+# in the critic's, the reconstruction is *detached*: it counts as a given image, and no gradient flows back through
+# the decoder that drew it. The term therefore shapes the encoder. It learns features in which a normal image and its
+# reconstruction agree, and the decoder learns to draw from a code that keeps these features. (Features that are the
+# same for all images would make the term 0, but the other terms need features that tell images apart.)
 #
-# The picture looks for disagreement place by place: bright is where the features of the film and of its reconstruction point in
-# different directions. Each level is drawn up to its own maximum, so compare places, not levels; the number is the level's part
+# The authors claim that this makes reconstructions anatomically more faithful. With $\lambda_{emb} = 0$ the method is
+# the plain soft-introspective VAE, so the claim can be tested.
+#
+# The figure shows where an image and its reconstruction disagree: bright is where their features point in different
+# directions. Each level is drawn up to its own maximum, so compare places, not levels. The number is the level's part
 # of $L_{emb}$.
 
 # %%
+from lib.figures.game import embedding_levels
+
 if relatives:
     with torch.no_grad():
         pairs = list(zip(real.features, network.encoder(reconstruction).features, strict=True))
-        levels = [embedding_distance([a], [b]) for a, b in pairs]
-        disagree = [1 - torch.cosine_similarity(a, b)[0] for a, b in pairs]  # at each place, (h, w)
-    drawn = [films[0, 0], reconstruction[0, 0]]
-    drawn += [torch.nn.functional.interpolate(d[None, None], films.shape[2:])[0, 0] / d.max() for d in disagree]
-    titles = ["film", "reconstruction"]
-    titles += [
-        f"level {i}: {float(of[0]):.2f}\n{a.shape[2]} px"
-        for i, (of, (a, _)) in enumerate(zip(levels, pairs, strict=True), 1)
-    ]
-    figure = image_grid(torch.stack(drawn)[:, None].clip(0, 1).cpu().numpy(), titles, columns=len(drawn))
-    display(run.save_figure(figure, f"{relatives[0]}-embedding"))
+        distances = [float(embedding_distance([before], [after])[0]) for before, after in pairs]
+        maps = [1 - torch.cosine_similarity(before, after)[0].cpu().numpy() for before, after in pairs]  # (h, w) each
+    first = normal[0, 0].cpu().numpy(), reconstruction[0, 0].cpu().numpy()
+    display(run.save_figure(embedding_levels(*first, distances, maps), f"{relatives[0]}-embedding"))
 
 # %% [markdown]
-# A place of level $l$ covers at least $2^l \times 2^l$ pixels: fine levels compare edges, coarse ones the layout of the chest.
+# A place of level $l$ covers at least $2^l \times 2^l$ pixels: fine levels compare edges, coarse levels the layout of
+# the chest.
 #
-# ## Two moves, two optimizers
+# ## Two updates, two optimizers
 #
-# Each batch is played in two moves: the encoder's, then the decoder's, which already meets the improved encoder:
+# Each batch is used for two updates. The encoder is updated first; the decoder then already meets the improved
+# encoder.
 #
-# 1. Encode $x$, draw $z$, decode $\hat x$; decode an invention $D(\varepsilon)$ as well. Encode and decode both again. Lower
-#    $\mathcal L_E$ in the encoder's weights.
-# 2. Decode the same $z$ and $\varepsilon$ once more, encode what comes out with the encoder as it is now. Lower $\mathcal L_D$ in the
-#    decoder's weights.
+# 1. Encode $x$, draw $z$, decode $\hat x$. Decode a sample $D(\varepsilon)$ as well. Encode and decode both again.
+#    Lower $\mathcal L_E$ in the encoder's weights.
+# 2. Decode the same $z$ and $\varepsilon$ once more, and encode the results with the encoder as it is now. Lower
+#    $\mathcal L_D$ in the decoder's weights.
 #
-# In `lib/ra.py` this is one function that reads from top to bottom, `moves`; the training loop asks for the next move, lowers
-# its loss in that part alone, and never knows which method it trains. For the first `ra_warmup_epochs` there is no game: both
-# losses lose their sum over $g$ (and the encoder's its $L_{emb}$), so that the decoder can draw before it has to convince.
+# In `lib/methods/ra.py` this is one function that reads from top to bottom, `moves`. The training loop asks it for
+# the next update, lowers the loss in that part alone, and never knows which method it trains. During the first
+# `ra_warmup_epochs` there is no game: both losses lack their sum over $g$, and the encoder's also lacks $L_{emb}$. So
+# the decoder learns to draw before it has to convince.
 #
-# Now every curve of the training has a name:
+# Now every training curve has a name:
 #
 # | curve | what it is |
 # |---|---|
 # | encoder/total, decoder/total | $\mathcal L_E$, $\mathcal L_D$; before the game $\mathcal L_D = \beta_{rec}\, s L(x, \hat x)$ |
-# | decoder/reconstruction | $s L(x, \hat x)$, the squared error of a pixel |
-# | kl_real, kl_reconstruction, kl_sample | the KL of films, of $\hat x$ and of inventions |
-# | decoder/kl_generated | the mean KL of the two made films, as the decoder lowers it |
+# | decoder/reconstruction | $s L(x, \hat x)$, the mean squared error of a pixel |
+# | kl_real, kl_reconstruction, kl_sample | the KL of real images, of $\hat x$ and of samples |
+# | decoder/kl_generated | the mean KL of the two generated images, as the decoder lowers it |
 # | rejection, embedding | the critic's term; $L_{emb}$ before its weight |
-# | validation/residual | the mean of $\lvert x - \hat x \rvert$ on normal films that were not trained on, as the primary score has it |
+# | validation/residual | the mean of $\lvert x - \hat x \rvert$ on normal images that were not used for training, as in the primary score |
 #
-# Where the game begins the totals jump, for they gain terms, and so does the KL, for the encoder answers to another loss: no
-# failure.
+# When the game begins the totals jump, because they gain terms. The KL jumps too, because the encoder now follows
+# another loss. Neither is a failure.
 
 # %%
 for name in relatives:
@@ -253,17 +230,18 @@ for name in relatives:
 # %% [markdown]
 # ## Where we depart from the authors' code, and why
 #
-# Their training script and their paper do not always agree. `ra_as_published` is a list of their choices to follow after all,
-# by the names in the table. Those that can be tested are, in `tests/test_ra.py`, `tests/test_training.py` and
-# `tests/test_scoring.py`; the architecture page of the repository names each test. On a first reading go on below the table.
+# The authors' training script and their paper do not always agree. `ra_as_published` lists those of their choices
+# that a run follows after all, by the names in the table. Departures that can be tested have a test in
+# `tests/methods/test_ra.py`, `tests/methods/test_training.py` or `tests/scores/test_scoring.py`; the architecture
+# page of the repository names each one. On a first reading, skip the table.
 #
 # | place | the authors' code | here, and why |
 # |---|---|---|
-# | target when a generated film is reconstructed again (encoder's move) | attached: sends gradient into the first pass | detached: to the critic a generated film is given data. `attached-target` takes theirs |
-# | batch normalisation while training | in evaluation mode for ever: what makes a copy of the model switches the original, and nothing switches it back | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated films too. `frozen-normalisation` takes theirs; `normalisation: group` needs no averages at all |
-# | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar): in short trials on normal films, the game without it had not begun to reconstruct |
-# | learning rate | a schedule that receives the loss as its epoch and never acts | constant, said so |
-# | latent at test time | a sample: scores are random | the posterior's mean: a score depends on the film alone. `sampled-latent` takes theirs, from a fixed seed |
+# | target when a generated image is reconstructed again (encoder's update) | attached: sends gradient into the first pass | detached: to the critic a generated image is given data. `attached-target` takes theirs |
+# | batch normalisation in training | always in evaluation mode: making a copy of the model switches the original, and nothing switches it back | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated images too. `frozen-normalisation` takes theirs; `normalisation: group` needs no averages at all |
+# | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar): in short trials on normal images, the game without it had not begun to reconstruct |
+# | learning rate | a schedule that receives the loss as its epoch and never acts | constant, and documented as such |
+# | latent at test time | a sample: scores are random | the posterior's mean: a score depends on the image alone. `sampled-latent` takes theirs, from a fixed seed |
 # | 1×1 shortcuts | chosen by whether two widths are the same Python object, which depends on where the list came from | chosen by value |
 # | checkpoint | an optimizer that never steps | both optimizers: a resumed run equals an uninterrupted one |
 # | widths, learning rate, batch | up to 512 channels, $5 \cdot 10^{-5}$, 8 | parameters; the defaults are narrower and faster |
@@ -271,36 +249,36 @@ for name in relatives:
 # | augmentation | affine and horizontal flip | none: the heart has a side |
 # | anomaly score | CLAHE residual times LPIPS | the plain residual, so that both methods are measured alike; theirs too, for every method (chapter 5) |
 #
-# ## What comes of it
+# ## What the network has learned
 #
-# Reconstructions of normal films that were not trained on. Look for what is missing: the edges of ribs, letters, cables. Where
-# the residual is bright on a *normal* film, a lesion has to outshine it.
+# Below are reconstructions of normal images that were not used for training. Look for what is missing: the edges of
+# ribs, letters, cables. Where the residual of a *normal* image is bright, a lesion has to be brighter still.
 
 # %%
 if relatives:
-    sample = images.validation[:4]
-    returned = {name: reconstruct(trained[name], sample) for name in relatives}
-    display(run.save_figure(reconstructions(sample, returned), "ra-normal"))
+    unseen = images.validation[:4]
+    reconstructed = {name: reconstruct(trained[name], unseen) for name in relatives}
+    display(run.save_figure(reconstructions(unseen, reconstructed), "ra-normal"))
 
 # %% [markdown]
-# And what does a decoder imagine when it is given nothing but noise?
+# And what does the decoder draw when it is given nothing but noise?
 
 # %%
 for name in relatives:
     torch.manual_seed(params.seed)
     with torch.no_grad():
-        invented = trained[name].eval().samples(8)[:, 0].cpu().numpy()
-    display(run.save_figure(image_grid(invented, [name] + [""] * 7, columns=8), f"{name}-samples"))
+        samples = trained[name].eval().samples(8)[:, 0].cpu().numpy()
+    display(run.save_figure(image_grid(samples, [name] + [""] * 7, columns=8), f"{name}-samples"))
 
 # %% [markdown]
-# Now the same test as for the U-Net: how much of a change that no chest contains is given back?
+# Now the same test as for the U-Net: how much of a change that occurs in no chest is copied?
 
 # %%
 if relatives:
-    shares, figure = identity_test(relatives)
-    display(run.save_figure(figure, f"{relatives[0]}-pasted-square"), Markdown(copying(shares)))
+    figure, text = copying(relatives)
+    display(run.save_figure(figure, f"{relatives[0]}-pasted-square"), Markdown(text))
 
 # %% [markdown]
-# **So, read these numbers beside those of chapter 3.** RA copies less than the U-Net if its shares are smaller; the price may
-# be a larger residual on normal films. Whether the bargain is worth it is decided in [chapter 6](06_comparison.py); whether it
-# was the reversal that bought it, in [chapter 7](07_what_matters.py).
+# **So, read these numbers beside those of chapter 3.** If RA's shares are smaller, it copies less than the U-Net. The
+# price may be a larger residual on normal images. Whether the price is worth paying is decided in
+# [chapter 6](06_comparison.py), and whether the reversal earned it in [chapter 7](07_what_matters.py).

@@ -3,35 +3,24 @@
 #
 # **Reads** everything. **Leaves** the run folder, complete.
 #
-# The question was which of the two points at what a radiologist would call abnormal, by how much, and whether something simpler
-# explains it. This run's answer, in sentences that it computes itself:
+# The question was which of the two methods points more reliably to what a radiologist would call abnormal, by how
+# much, and whether something simpler explains it. The sentences below are the answer of this run; they are computed
+# from its results.
 
 # %%
+from lib.runs.report import answers
+
 takes(9)
-ranked = [
-    f"{name} reached AUROC {e['auroc']['value']:.3f} [{e['auroc']['low']:.2f}, {e['auroc']['high']:.2f}]"
-    for name, e in evaluation["methods"].items()
-]
-audited = results["audit"]["verdicts"].values()
-answers = [
-    f"**Which?** On {evaluation['n_normal']} normal and {evaluation['n_abnormal']} abnormal test images (labels: "
-    f"{evaluation['labels']}) {'; '.join(ranked)}.",
-    f"**By how much?** {' '.join(f'{difference_text(one)}.' for one in evaluation['differences']) or 'One method only.'}",
-]
-place = 0 if any(verdict["explained"] for verdict in audited) else 2  # what explains a result is said before it
-answers.insert(place, f"**Could something simpler explain it?** {' '.join(one['sentence'] for one in audited)}")
-if source.synthetic:
-    answers.insert(0, f"**{SYNTHETIC}.**")
-display(Markdown("\n\n".join(answers)))
+display(Markdown(answers(results)))
 
 # %% [markdown]
-# ## What may be said of it, and what may not
+# ## What this run may say, and what it may not
 #
-# By rule, from the numbers alone: the same lists stand in `results.json`, under `claims`, where a program can read them. The
-# rules are in `lib/claims.py`.
+# These lists follow from the numbers alone, by rule. Programs can read them in `results.json`, under `claims`. The
+# rules are in `lib/evidence/claims.py`.
 
 # %%
-from lib.report import claimed
+from lib.runs.report import claimed
 
 display(Markdown(f"**This run may say that**\n\n{claimed(results, 'may')}"))
 display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')}"))
@@ -39,22 +28,18 @@ display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')
 # %% [markdown]
 # ## The answer in one picture
 #
-# All rows of this run as chapter 7 draws the published ones. The dashed line is the strongest tag or feature that needs no
-# network at all, the right way round: what lies left of it ranks no better than what could be had for less. The published runs
-# stand in [chapter 7](07_what_matters.py). The tables of results are files in `tables/`; every figure from chapter 1 on is one
-# in `figures/`.
+# The figure shows all scores of this run as chapter 7 shows the published ones. The dashed line is the strongest tag
+# or feature that needs no network at all, in the direction in which it separates. A score to the left of it ranks no
+# better than what could be had for less.
+#
+# The published runs are in [chapter 7](07_what_matters.py). In the run folder, `tables/` holds the tables of results,
+# and `figures/` every figure from chapter 1 on.
 
 # %%
-rows = results["rows"]["methods"]
-trivial = [one for one in results["audit"]["rows"] if one["check"] in ("tag", "image") and one["away"]]
-figure = Drawing(figsize=(10, 1.2 + 0.36 * sum("," not in row for row in rows)), layout="constrained")
-ax = figure.subplots()
-highest = draw_rows(ax, rows)
-title = f"{origin}. Highest: {highest}, AUROC {rows[highest]['auroc']['value']:.2f}"
-if trivial:
-    strongest = max(trivial, key=lambda one: one["away"])
-    ax.axvline(0.5 + strongest["away"], color="black", linestyle="--", linewidth=1)
-    title += f"\nWithout any network: {strongest['what']}, {0.5 + strongest['away']:.2f}"
-ax.set_title(title, fontsize=10)
-display(run.save_figure(figure, "answer"))
-run.finish()
+from lib.figures.ranking import run_ranking
+from lib.runs.tracking import finish
+
+trivial = [check for check in audited.checks if check.check in ("tag", "image") and check.away]
+strongest = max(trivial, key=lambda check: check.away or 0, default=None)
+display(run.save_figure(run_ranking(all_scores, origin, strongest), "answer"))
+finish(run, tracker, results)
