@@ -1,6 +1,5 @@
-"""The architecture page says what the code is: its figures, its tests and its map."""
+"""The architecture page says what the code is: its layers, its figures, its names and its tests."""
 
-import importlib
 import re
 from pathlib import Path
 from typing import get_args
@@ -9,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib.arms import ARMS
-from lib.dataset import load_data
-from lib.method import Method
+from lib.data.dataset import load_data
+from lib.data.sources import open_source
+from lib.methods.method import Method
+from lib.methods.ra import ReversedAutoencoder, Weights
+from lib.methods.training import multiply_adds
+from lib.methods.unet import UNetAutoencoder
+from lib.methods.variants import VARIANTS
 from lib.params import Params
-from lib.ra import ReversedAutoencoder, Weights
-from lib.scoring import POOLS, Distance, anomaly_maps, describe, residual_map
-from lib.sources import open_source
-from lib.training import multiply_adds
-from lib.unet import UNetAutoencoder
+from lib.scores.maps import POOLS, Distance, anomaly_maps, describe, residual_map
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/IMG_AE_DX_ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -42,8 +41,8 @@ def layers(method: Method) -> list[tuple[str, ...]]:
     seen = []
 
     def hook(name):
-        def note(module, given, made):
-            sizes = ("×".join(map(str, array.shape[1:])) for array in (given[0], made))
+        def note(module, inputs, output):
+            sizes = ("×".join(map(str, array.shape[1:])) for array in (inputs[0], output))
             seen.append((name, *sizes, f"{count(module):,}"))
 
         return note
@@ -56,25 +55,28 @@ def layers(method: Method) -> list[tuple[str, ...]]:
     return seen
 
 
+def number(text: str) -> int:
+    return int(text.strip("*").replace(",", ""))
+
+
 @pytest.mark.parametrize("heading", METHODS)
 def test_each_row_of_a_layers_table_is_that_layer_and_together_they_are_all_weights(heading):
     method = METHODS[heading].from_params(Params())
-    found = layers(method)
-    written, totals = [], {}
+    found, totals = layers(method), {}
     for _, module, *shapes, weights in table(passage(heading)):
         if module.startswith("**"):
-            totals[module.strip("*")] = weights.strip("*")
-        elif " to `" in module:  # the way down, in one row, is written out in the other method's table
-            down = [row for row in table(passage("## 2 ")) if re.match(r"`(down|bottom)", row[1])]
-            written += [(row[1].split("`")[1], *(cell.split(" ")[0] for cell in row[2:])) for row in down]
-            assert shapes == [written[0][1], written[-1][2]]
-            assert weights == f"{sum(int(row[3].replace(',', '')) for row in written):,}"
-        else:
-            written.append((module.split("`")[1], *(shape.split(" ")[0] for shape in shapes), weights))
-    assert written == found
+            totals[module.strip("*")] = number(weights)
+            continue
+        names = re.findall(r"`([^`]+)`", module)  # one layer, or the first and the last of several
+        end = [layer[0] for layer in found].index(names[-1]) + 1
+        row, found = found[:end], found[end:]
+        assert row[0][0] == names[0] and (len(names) > 1 or len(row) == 1)
+        assert [shape.split(" ")[0] for shape in shapes] == [row[0][1], row[-1][2]]
+        assert number(weights) == sum(number(layer[3]) for layer in row)
+    assert found == []
     parts = {"encoder": method.encoder, "decoder": method.decoder} if hasattr(method, "encoder") else {}
     name = "RA" if parts else "U-Net"
-    assert totals == {part: f"{count(module):,}" for part, module in (parts | {name: method}).items()}
+    assert totals == {part: count(module) for part, module in (parts | {name: method}).items()}
 
 
 def test_the_figures_are_those_of_the_code():
@@ -88,31 +90,30 @@ def test_the_figures_are_those_of_the_code():
         multiply_adds(method, params.image_size, epoch)
         for method, epoch in ((unet, 0), (ra, 0), (ra, params.ra_warmup_epochs))
     )
-    assert f"U-Net {one:,}; RA {warmup:,} in its warm-up and {game:,} in the game" in PAGE
+    assert f"U-Net {one:,}; RA {warmup:,} in its warm-up and {game:,} in the game" in " ".join(PAGE.split())
     share = params.ra_warmup_epochs / params.epochs
     assert f"RA spends {(share * warmup + (1 - share) * game) / one:.2f} times" in " ".join(PAGE.split())
     weights = re.findall(r"`(ra_\w+)` \| `(\w+)` \| (\S+) \|", PAGE)
     assert [weight for _, weight, _ in weights] == list(Weights._fields)
     assert all(float(value) == getattr(params, setting) for setting, _, value in weights)
-    assert f"`image_size` {params.image_size}, `widths`\n{params.widths}" in PAGE
+    assert f"`image_size` {params.image_size}, `widths` {params.widths}" in " ".join(PAGE.split())
     sides = load_data(open_source(params, ROOT), params).split(params).manifest["images"]
-    assert "{train} training, {validation} validation and {test} test images".format(**sides) in PAGE
+    assert "{train} training, {validation} validation and {test} test images".format(**sides) in " ".join(PAGE.split())
 
 
-def test_every_test_that_it_names_exists():
-    files = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py")}
-    named = set(re.findall(r"\btest_\w+(?:\.py)?", PAGE))
+def test_every_test_and_file_that_it_names_exists():
+    texts = [file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")]
+    named = set(re.findall(r"\b(test_\w+)\b(?!\.py)", PAGE))
     assert len(named) > 30
-    there = set(files) | {name for text in files.values() for name in re.findall(r"^def (test_\w+)", text, re.M)}
-    assert named <= there, named - there
+    assert named <= {name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.M)}
+    assert not [path for path in re.findall(r"\b(?:lib|tests)/[\w/]+\.py", PAGE) if not (ROOT / path).is_file()]
 
 
-def test_its_map_has_every_module_of_lib_with_names_that_are_there():
-    rows = {row[0].strip("`"): re.findall(r"`(\w+)`", row[2]) for row in table(passage("## 9 "))}
-    assert sorted(rows) == sorted(file.stem for file in (ROOT / "lib").glob("*.py") if file.stem != "__init__")
-    for module, names in rows.items():
-        there = vars(importlib.import_module(f"lib.{module}"))
-        assert not [name for name in names if name not in there], module
+def test_it_is_short_and_names_every_room():
+    assert len(PAGE.splitlines()) <= 340
+    rooms = {room.parent.name for room in (ROOT / "lib").glob("*/__init__.py")}
+    rows = {name for row in table(passage("## 7 ")) for name in re.findall(r"`(\w+)/`", row[0])}
+    assert rooms <= rows
 
 
 def choices(setting: str) -> list[str]:
@@ -121,12 +122,12 @@ def choices(setting: str) -> list[str]:
     return [inner, *more] if isinstance(inner, str) else list(get_args(inner))
 
 
-def test_its_tables_name_every_method_every_reference_row_and_every_value_of_the_u_nets_settings():
-    for heading, expected in (("### 4.1 ", list(ARMS)), ("### 5.5 ", choices("references"))):
-        assert [name for row in table(passage(heading)) for name in re.findall(r"`([\w-]+)`", row[0])] == expected
-    assert [row[1].strip("`") for row in table(passage("### 2.1 "))] == choices("unet_skips") + choices(
-        "unet_corruption"
-    )
+def test_it_names_every_method_every_reference_and_every_value_of_the_u_nets_settings():
+    methods = [name for row in table(passage("### 4.1 ")) for name in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(methods) == sorted(VARIANTS)
+    assert set(choices("references")) <= set(re.findall(r"`([\w-]+)`", passage("### 5.5 ")))
+    values = [row[1].strip("`") for row in table(passage("### 2.1 "))]
+    assert values == choices("unet_skips") + choices("unet_corruption")
 
 
 def test_it_names_every_departure_that_can_be_taken_back_and_every_map_and_pool():
@@ -135,7 +136,7 @@ def test_it_names_every_departure_that_can_be_taken_back_and_every_map_and_pool(
     names = ("efficientnet-lite0", "lpips", "ra encoder")
     distances = dict.fromkeys(names, Distance(lambda images: images, residual_map))
     images = torch.rand(1, 1, 16, 16)
-    made = anomaly_maps(describe(images, distances), describe(images.flip(3), distances), distances)
+    maps = anomaly_maps(describe(images, distances), describe(images.flip(3), distances), distances)
     rows = [name for row in table(passage("### 5.2 ")) for name in re.findall(r"`([^`]+)`", row[0])]
-    assert set(rows) - {"resnet18"} == set(made)
+    assert set(rows) - {"resnet18"} == set(maps)
     assert all(f"`{pool}`" in passage("### 5.2 ") for pool in POOLS)
