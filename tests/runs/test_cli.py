@@ -281,7 +281,7 @@ def test_a_word_without_a_value_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as leave:
         cli.train([str(params_file(tmp_path)), "--set", "nonsense"])
     assert leave.value.code == 2
-    assert "--set wants key=value, found 'nonsense'" in capsys.readouterr().err
+    assert "--set expects key=value, found 'nonsense'" in capsys.readouterr().err
 
 
 def test_a_list_that_is_not_closed_is_refused_like_any_wrong_word(tmp_path):
