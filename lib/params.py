@@ -56,10 +56,10 @@ class Params(BaseModel):
         "phantom", "folder", "stream", "rsna", "rsna-dicom", "kermany", "nih", "nih-sample", "vinbigdata"
     ] = Field(
         "phantom",
-        description="phantom: synthetic images; folder, stream: those of data_dir; the others: data sets of Kaggle",
+        description="phantom: synthetic images; folder, stream: those of data_dir; the others: a data set from Kaggle",
     )
     data_dir: str = Field("", description="folder of images, or address of shards (hf://, s3://, gs://, https://)")
-    labels: Literal["given", "strict"] = Field("given", description="the reading that counts, where an image has two")
+    labels: Literal["given", "strict"] = Field("given", description="which labels count, where an image has two")
     on_bad_image: Literal["stop", "skip"] = Field("stop", description="at an unusable image: stop, or leave it out")
     stretch: list[float] = Field(
         [1.0, 99.0], min_length=2, max_length=2, description="percentiles of grey that become black and white"

@@ -17,7 +17,7 @@
 # methods to train; lib/methods/variants.py describes each (each entry one of 'unet', 'unet-no-skips',
 # 'unet-noisy-skips', 'unet-denoising', 'unet-masked', 'ra', 'si-vae', 'vae', 'ae-16', 'ae-4')
 methods: list[str] = ["unet", "ra"]  # @param {"type":"raw"}
-# phantom: synthetic images; folder, stream: those of data_dir; the others: data sets of Kaggle
+# phantom: synthetic images; folder, stream: those of data_dir; the others: a data set from Kaggle
 source = "phantom"  # @param ["phantom","folder","stream","rsna","rsna-dicom","kermany","nih","nih-sample","vinbigdata"]
 data_dir: str = ""  # @param {"type":"string"} # folder of images, or address of shards (hf://, s3://, gs://, https://)
 image_size: int = 128  # @param {"type":"integer","min":16,"max":1024} # side of the square input, pixels
@@ -33,7 +33,7 @@ references = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore
 backbone: str = "auto"  # @param ["auto","efficientnet-lite0","resnet18","none"]
 # perceptual distance of RA's own score; lpips is the authors', and is downloaded
 ra_map: str = "backbone"  # @param ["backbone","lpips"]
-labels: str = "given"  # @param ["given","strict"] # the reading that counts, where an image has two
+labels: str = "given"  # @param ["given","strict"] # which labels count, where an image has two
 on_bad_image: str = "stop"  # @param ["stop","skip"] # at an unusable image: stop, or leave it out
 # percentiles of grey that become black and white (each entry a number, at least 2 in all)
 stretch: list[float] = [1.0, 99.0]  # @param {"type":"raw"}
@@ -117,7 +117,7 @@ from lib.figures.records import settings_table
 hardware = choose_device(params.device)
 machine = {
     "run folder": run.folder,
-    "device": torch.cuda.get_device_name() if hardware.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+    "device": torch.cuda.get_device_name() if hardware.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}",
     "precision": str(choose_precision(params.precision, hardware)).removeprefix("torch."),
 }
 settings_table(params, ["methods", "source", "image_size", "widths", "batch_size", "epochs", "seed"], machine)

@@ -33,7 +33,7 @@ pd.DataFrame({"": source.about})
 # list. Images that look odd but can be used are named too. Nothing is dropped silently.
 
 # %%
-print(f"{len(data.problems):,} problems; each is named in {run.folder.name}/problems.csv")
+print(f"problems found: {len(data.problems):,}; {run.folder.name}/problems.csv lists them")
 if len(data.problems):
     found = pd.Series(problem_counts(data.problems), name="images")
     display(found.rename_axis("what was found, and what became of it").to_frame())

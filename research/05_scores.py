@@ -81,7 +81,7 @@ from lib.runs.score import score
 
 scored = score(run, prepared, trained)
 for name, reason in scored.results.left_out.items():
-    print(f"left out, {name}: {reason}")
+    print(f"{name} is left out: {reason}")
 choices = [(name, choice.epoch, choice.score) for name, choice in scored.results.choices.items()]
 pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("method").head(10)
 

@@ -56,7 +56,7 @@ for verdict in audited.verdicts.values():
 display(audit_extract(audited, each=1).head(10))
 for check in audited.checks:
     if check.check == "on two sides":
-        print(f"on two sides, {check.what}: {check.remark}")
+        print(f"in two sets, {check.what}: {check.remark}")
 
 # %% [markdown]
 # ## This run, score by score
