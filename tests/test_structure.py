@@ -169,6 +169,7 @@ def test_evidence_loads_neither_torch_nor_matplotlib():
 def test_figures_compute_no_statistic(module):
     assert not imports_any(module, "scipy.stats", "sklearn", "lib.scores")
     for node in ast.walk(tree(MODULES[module])):
+        assert not (isinstance(node, ast.ImportFrom) and node.module == "lib.evidence")
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib.evidence."):
             source = importlib.import_module(node.module)
             functions = {alias.name for alias in node.names if inspect.isfunction(getattr(source, alias.name))}
@@ -179,6 +180,19 @@ def test_figures_compute_no_statistic(module):
 @pytest.mark.parametrize("module", of("runs"))
 def test_runs_hold_no_mathematics(module):
     assert not imports_any(module, "scipy", "sklearn")
+
+
+@pytest.mark.parametrize("module", of("notebook"))
+def test_the_notebook_is_built_without_the_rooms_that_its_chapters_are_about(module):
+    ours = {name for name in imported(module) if name.split(".")[0] == "lib"}
+    assert ours <= {"lib.params", *of("notebook")}
+
+
+@pytest.mark.parametrize("module", of("data", "methods", "scores", "evidence", "figures"))
+def test_no_room_imports_by_a_computed_name(module):
+    assert not imports_any(module, "importlib.import_module")
+    names = {node.id for node in ast.walk(tree(MODULES[module])) if isinstance(node, ast.Name)}
+    assert not {"__import__", "import_module"} & (names | attributes(module))
 
 
 # --- what a reader is told --------------------------------------------------------------------------------------------

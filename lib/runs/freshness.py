@@ -40,7 +40,7 @@ SAMPLING = ("labels", "resamples", "seed")
 STAGES = {
     "score": Stage(
         ("methods", "references", "backbone", "ra_map", "epochs", "choose_every", "seed", "device", *IMAGES),
-        ("methods", "scores", "runs/candidates.py", "runs/score.py"),
+        ("methods", "scores", "runs/candidates.py", "runs/prepare.py", "runs/score.py"),
         (
             *("split", "image_size", "synthetic", "score", "patient_separation", "problems"),
             *("references", "left_out", "choices", "copied"),
@@ -168,7 +168,10 @@ def results_hash(results: Results, *fields: str) -> Hashes:
 
 
 def _entries(run: Run) -> dict[str, Any]:
-    return json.loads(file.read_text()) if (file := run.folder / "stages.json").is_file() else {}
+    try:
+        return json.loads((run.folder / "stages.json").read_text())
+    except (FileNotFoundError, ValueError):  # missing or damaged: every stage runs, and writes it again
+        return {}
 
 
 def _code(name: str) -> str:

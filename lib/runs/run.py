@@ -148,9 +148,12 @@ class Run:
         return results
 
     def results(self) -> Results:
-        """Read results.json; RunError if there is none, or if an older version has written it."""
+        """Read results.json; RunError if there is none, if it is damaged, or if an older version has written it."""
         file = self._scored("results.json")
-        content = json.loads(file.read_text())
+        try:
+            content = json.loads(file.read_text())
+        except ValueError as error:
+            raise RunError(f"{file} is damaged ({error}): imgae-evaluate {self.folder} makes it again") from None
         if not isinstance(content, dict) or content.get("version") != VERSION:
             raise RunError(
                 f"{file} was written by an older version: run `imgae-evaluate {self.folder}` to write it again"

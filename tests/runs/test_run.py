@@ -132,3 +132,10 @@ def test_an_opened_run_can_be_finished(tmp_path):
     opened.finish()
     assert status(opened.folder)["status"] == "ok"
     assert len(rows(opened.folder)) == 2
+
+
+def test_damaged_results_are_refused_with_what_makes_them_again(tmp_path):
+    run = Run.start(params(run_dir="a"), tmp_path)
+    (run.folder / "results.json").write_text('{"version": ')
+    with pytest.raises(RunError, match=r"results\.json is damaged .*imgae-evaluate .* makes it again"):
+        run.results()
