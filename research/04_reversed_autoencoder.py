@@ -125,7 +125,8 @@ if relatives:
         again = network.decoder(codes["sample"].mean)
         bracket = params.ra_beta_rec * squared_error(sample, again) + params.ra_beta_neg * codes["sample"].kl()
         rejection = torch.exp(-2 * network.scale * bracket)  # one number per sample
-    figure = players(relatives[0], histories[relatives[0]], kl, float(rejection.mean()))
+    medians = {kind: float(np.median(nats)) for kind, nats in kl.items()}
+    figure = players(relatives[0], histories[relatives[0]], kl, medians, float(rejection.mean()))
     display(run.save_figure(figure, f"{relatives[0]}-players"))
 
 # %% [markdown]

@@ -99,3 +99,12 @@ def age_in_years(text: str) -> str:
 def cache_folder() -> Path:
     """Return the folder of all caches: `IMGAE_DX_CACHE`, else the user's cache."""
     return Path(os.environ.get("IMGAE_DX_CACHE", Path.home() / ".cache" / "imgae-dx"))
+
+
+def age_quantiles(records: pd.DataFrame) -> tuple[float, float, float, int] | None:
+    """Return the 5th, 50th and 95th percentile of the known ages, in years, and their number; None if none is known."""
+    known = pd.to_numeric(records["age"], errors="coerce").dropna()
+    if known.empty:
+        return None
+    low, middle, high = (float(age) for age in known.quantile([0.05, 0.5, 0.95]))
+    return low, middle, high, len(known)

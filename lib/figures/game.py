@@ -21,12 +21,17 @@ def variational(columns: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> 
 
 
 def players(
-    method: str, history: Sequence[Mapping[str, float]], kl: Mapping[str, np.ndarray], rejection: float
+    method: str,
+    history: Sequence[Mapping[str, float]],
+    kl: Mapping[str, np.ndarray],
+    medians: Mapping[str, float],
+    rejection: float,
 ) -> Figure:
     """Draw the game between encoder and decoder.
 
     Left the mean KL in training, in the middle the `kl`, (n,) in nats, of "real", "reconstruction" and "sample" images
-    that are new, right the error and the critic's term. `rejection` is the mean of the exponential over the samples.
+    that are new, right the error and the critic's term. `medians` are those of `kl`, `rejection` is the mean of the
+    exponential over the samples.
     """
     shades = {"real": INK, "reconstruction": look(method)[0], "sample": "0.65"}
     figure = Drawing(figsize=(10, 3.2), layout="constrained")
@@ -49,7 +54,6 @@ def players(
     played = [] if "encoder/rejection" not in rows else rows["epoch"][rows["encoder/rejection"].notna()]
     for ax in (left, right):
         ax.axvspan(rows["epoch"].min(), min(played, default=rows["epoch"].max()), color="0.93", zorder=0)
-    medians = {kind: float(np.median(nats)) for kind, nats in kl.items()}
     figure.suptitle(
         f"{method}: median KL of real images {medians['real']:.0f} nats, of their reconstructions "
         f"{medians['reconstruction']:.0f}, of samples {medians['sample']:.0f}; mean exp(…) of the samples "

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lib.data.dataset import Split
+from lib.data.source import age_quantiles
 from lib.params import Params
 
 
@@ -39,11 +40,10 @@ def split_table(split: Split) -> pd.DataFrame:
 
 
 def _ages(records: pd.DataFrame) -> str:
-    known = pd.to_numeric(records["age"], errors="coerce").dropna()
-    if known.empty:
+    if (known := age_quantiles(records)) is None:
         return "not known"
-    low, middle, high = known.quantile([0.05, 0.5, 0.95])
-    return f"{low:.0f} – {middle:.0f} – {high:.0f} ({len(known):,})"
+    low, middle, high, count = known
+    return f"{low:.0f} – {middle:.0f} – {high:.0f} ({count:,})"
 
 
 def counts_table(split: Split, columns: Iterable[str]) -> pd.DataFrame:

@@ -91,7 +91,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     places = [base / NOTEBOOK, Path(__file__).parents[2] / NOTEBOOK]  # a user's own file may lie outside the checkout
     notebook = next((place for place in places if place.is_file()), None)
     if notebook is None:
-        print(f"{places[-1]} is not there: build it with `python build_notebook.py`", file=sys.stderr)
+        found = f"{places[-1]} is not there"
+        print(
+            f"{found}: work in a checkout of the repository, and run `python build_notebook.py` there", file=sys.stderr
+        )
         return 2
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["IMGAE_DX_ROOT"] = str(base)  # inherited by the kernel, which starts in this process's folder

@@ -16,6 +16,7 @@ ROWS = [
     },
 ]
 KL = {"real": np.array([3.0, 1.0, 2.0]), "reconstruction": np.array([4.0]), "sample": np.array([8.0, 9.0])}
+MEDIANS = {"real": 2.0, "reconstruction": 4.0, "sample": 8.5}
 
 
 def test_each_image_has_a_row_and_each_kind_of_picture_a_column():
@@ -30,7 +31,7 @@ def test_each_image_has_a_row_and_each_kind_of_picture_a_column():
 
 
 def test_the_players_curves_are_those_of_the_history_and_of_the_new_images():
-    figure = players("ra", ROWS, KL, 0.25)
+    figure = players("ra", ROWS, KL, MEDIANS, 0.25)
     left, middle, right = figure.axes
     assert list(left.lines[0].get_ydata()) == [3.0, 2.0]
     assert [list(line.get_xdata()) for line in middle.lines] == [[1, 2, 3], [4], [8, 9]]
@@ -40,7 +41,7 @@ def test_the_players_curves_are_those_of_the_history_and_of_the_new_images():
 
 
 def test_a_method_without_a_game_has_its_curves_too():
-    figure = players("vae", ROWS[:1], KL, 1.0)
+    figure = players("vae", ROWS[:1], KL, MEDIANS, 1.0)
     assert [line.get_label() for line in figure.axes[2].lines] == ["reconstruction error"]
 
 

@@ -332,7 +332,7 @@ def test_evaluating_what_is_no_run_is_refused(tmp_path):
 def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "NOTEBOOK", Path("absent.ipynb"))
     assert cli.run([str(params_file(tmp_path))]) == 2
-    assert "build it with `python build_notebook.py`" in capsys.readouterr().err
+    assert "run `python build_notebook.py` there" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
