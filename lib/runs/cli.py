@@ -128,7 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def shards(arguments: Sequence[str] | None = None) -> int:
     """`imgae-shards params/x.yaml --to ADDRESS`: write a source's images as parquet shards, to stream from."""
     parser = _parser("imgae-shards", "Check the images of a params file's source and write them as parquet shards.")
-    parser.add_argument("--to", required=True, metavar="ADDRESS", help="a folder, s3://, gs://, hf://; see the README")
+    parser.add_argument("--to", required=True, metavar="ADDRESS", help="a folder, s3://, gs://, hf://: docs/USAGE.md")
     params, base = _settings(parser, arguments)
     source = open_source(params, base)
     data = load_data(source, params)

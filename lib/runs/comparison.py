@@ -68,15 +68,12 @@ def comparable(run: Run) -> Comparison:
         found += [(name, folder.name, name in used, remark) for name in theirs]
         methods |= {name: theirs[name] for name in used}
         if used:
-            seen = seen or {
-                theirs[used[0]].budget.images_seen
-            }  # a run that trains nothing adopts the number of the newest run
+            # A run that trains nothing adopts the number of images that the newest other run has seen.
+            seen = seen or {theirs[used[0]].budget.images_seen}
             table = table.merge(scores, on="id", how="left", validate="one_to_one")
             columns = list(dict.fromkeys([*columns, *taken]))
-    order = [
-        *Params.model_fields["methods"].default,
-        *methods,
-    ]  # so that a difference has the same sign, whichever run is newest
+    # In a fixed order, a difference has the same sign whichever run is newest.
+    order = [*Params.model_fields["methods"].default, *methods]
     return Comparison(
         table,
         pd.DataFrame(found, columns=["method", "run", "used", "remark"]),

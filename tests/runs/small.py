@@ -32,13 +32,13 @@ SIZE = 16
 
 
 class NoSource:
-    """What stands for a source whose images are drawn below."""
+    """A source without images or lesions: the images of a split are drawn below."""
 
     name, synthetic, about = "noise", False, {}
     records, problems = pd.DataFrame(), []
 
     def contents(self, ids):
-        raise NotImplementedError
+        return iter(())
 
     def mask(self, image_id):
         return None
