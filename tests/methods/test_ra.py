@@ -546,16 +546,6 @@ def test_a_sample_is_the_decoders_image_of_a_draw_from_the_prior():
     assert torch.equal(samples, method.decoder(torch.randn(3, LATENT)))
 
 
-def test_running_statistics_move_in_training_and_not_in_reconstruction():
-    method, images = build(), torch.rand(4, 1, SIZE, SIZE)
-    fresh = {name: buffer.clone() for name, buffer in method.named_buffers()}
-    list(method.moves(images))
-    trained = {name: buffer.clone() for name, buffer in method.named_buffers()}
-    assert not any(torch.equal(fresh[name], trained[name]) for name in fresh)
-    method.eval().reconstruct(images)
-    assert all(torch.equal(trained[name], buffer) for name, buffer in method.named_buffers())
-
-
 def test_frozen_normalisation_stays_in_evaluation_mode_and_keeps_a_mean_of_0_and_a_variance_of_1():
     method, images = build(variant="frozen normalisation"), torch.rand(4, 1, SIZE, SIZE)
     for _ in range(2):  # when new, and as the training loop switches it

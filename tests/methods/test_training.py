@@ -399,3 +399,14 @@ def test_on_a_card_resumed_continues_the_same_draws(name, precision, fit, tmp_pa
     resumed = fit(build(name, seed=1), epochs=4, **card)
     for key in whole[-1].keys() - {"seconds"}:
         assert resumed[-1][key] == pytest.approx(whole[-1][key], rel=1e-3), key
+
+
+@each_method
+def test_running_statistics_move_in_training_and_not_in_reconstruction(name):
+    method, images = build(name), torch.rand(4, 1, 16, 16)
+    fresh = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    list(method.moves(images))
+    trained = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    assert fresh and not any(torch.equal(fresh[name], trained[name]) for name in fresh)
+    method.eval().reconstruct(images)
+    assert all(torch.equal(trained[name], buffer) for name, buffer in method.named_buffers())

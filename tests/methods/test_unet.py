@@ -241,16 +241,6 @@ def test_a_reconstruction_is_deterministic_and_depends_on_its_image_alone():
     torch.testing.assert_close(method.reconstruct(images[:1]), reconstruction[:1], rtol=0, atol=1e-6)
 
 
-def test_running_statistics_move_in_training_and_not_in_reconstruction():
-    method, images = UNetAutoencoder([4, 8]), torch.rand(4, 1, 16, 16)
-    fresh = {name: buffer.clone() for name, buffer in method.named_buffers()}
-    list(method.moves(images))
-    trained = {name: buffer.clone() for name, buffer in method.named_buffers()}
-    assert not any(torch.equal(fresh[name], trained[name]) for name in fresh)
-    method.eval().reconstruct(images)
-    assert all(torch.equal(trained[name], buffer) for name, buffer in method.named_buffers())
-
-
 def test_from_params_follows_the_settings():
     method = UNetAutoencoder.from_params(Params(image_size=32, widths=[3, 5]))
     built = UNetAutoencoder([3, 5])
