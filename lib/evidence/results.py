@@ -270,3 +270,8 @@ def required(part: Part | None, name: str) -> Part:
             f"the results have no {name} yet: score, evaluate and audit the run first (imgae-evaluate RUN)"
         )
     return part
+
+
+def method_of(score: str) -> str:
+    """Return the method, or the reference, that a score's name begins with: "ra" of "ra, chosen" and of "ra"."""
+    return score.partition(",")[0]

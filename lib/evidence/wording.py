@@ -2,6 +2,8 @@
 
 from lib.evidence.results import Difference, Estimate
 
+GAP = "–"  # stands in a table where there is no number
+
 
 def percent(share: float) -> str:
     """A share in [0, 1] as "95 %"."""
@@ -11,7 +13,7 @@ def percent(share: float) -> str:
 def estimate_text(estimate: Estimate | None, signed: bool = False) -> str:
     """An estimate as "0.713 [0.61, 0.80]", or "+0.713 [+0.61, +0.80]" if `signed`; a dash where there is none."""
     if estimate is None:
-        return "–"
+        return GAP
     sign = "+" if signed else ""
     return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.2f}, {estimate.high:{sign}.2f}]"
 

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from lib.evidence.results import method_of
+
 WIDTH = 10  # inches
 PALETTE = sns.color_palette("colorblind")
 GREY, INK = "0.6", "0.15"
@@ -66,7 +68,7 @@ if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
 
 def look(name: str) -> tuple[str, str]:
     """Return the colour of a method or of one of its scores ("ra, chosen"), and a marker for the colour-blind."""
-    return LOOKS.get(name.partition(",")[0], (GREY, "."))
+    return LOOKS.get(method_of(name), (GREY, "."))
 
 
 def panels(

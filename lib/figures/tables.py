@@ -6,7 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from lib.evidence.results import Audit, Budget, Evaluation, Localisation, Results, required
-from lib.evidence.wording import estimate_text, percent
+from lib.evidence.wording import GAP, estimate_text, percent
 
 
 def results_table(evaluation: Evaluation) -> pd.DataFrame:
@@ -20,8 +20,8 @@ def results_table(evaluation: Evaluation) -> pd.DataFrame:
             f"average precision {interval}": estimate_text(method.average_precision),
             "FPR at 95 % TPR": f"{method.fpr_at_95_tpr.value:.2f}",
             "TPR at 5 % FPR": f"{method.tpr_at_5_fpr.value:.2f}",
-            "sensitivity": f"{threshold.sensitivity.value:.2f}" if threshold else "–",
-            "specificity": f"{threshold.specificity.value:.2f}" if threshold else "–",
+            "sensitivity": f"{threshold.sensitivity.value:.2f}" if threshold else GAP,
+            "specificity": f"{threshold.specificity.value:.2f}" if threshold else GAP,
             "normal / abnormal": f"{evaluation.n_normal} / {evaluation.n_abnormal}",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
@@ -111,9 +111,9 @@ def audit_table(audit: Audit) -> pd.DataFrame:
     """Return one row for each check of the audit."""
     rows = {
         (check.check, check.what): {
-            "normal / abnormal": f"{check.normal} / {check.abnormal}" if check.normal + check.abnormal else "–",
+            "normal / abnormal": f"{check.normal} / {check.abnormal}" if check.normal + check.abnormal else GAP,
             "AUROC": estimate_text(check.auroc),
-            "away from 0.5": "–" if check.away is None else f"{check.away:.3f}",
+            "away from 0.5": GAP if check.away is None else f"{check.away:.3f}",
             **{method: estimate_text(check.methods.get(method)) for method in audit.verdicts},
             "remark": check.remark,
         }
@@ -125,7 +125,7 @@ def audit_table(audit: Audit) -> pd.DataFrame:
 
 def shaded(aurocs: pd.DataFrame) -> Styler:
     """Return a table of AUROCs in which higher values are darker, and a gap is a dash."""
-    style = aurocs.style.format("{:.2f}", na_rep="–")
+    style = aurocs.style.format("{:.2f}", na_rep=GAP)
     style = style.background_gradient("Greys", vmin=0.4, vmax=1.0, text_color_threshold=0.179)  # equal contrast there
     return style.highlight_null(props="background-color: white; color: black")
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib.evidence.results import Trained
+from lib.evidence.results import Trained, method_of
 from lib.params import Params
 from lib.runs.freshness import Hashes, table_hash
 from lib.runs.run import Run
@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
         """Return the hash of each method's scores, and that of everything else in the table."""
         others, hashes = self.table, {}
         for name, trained in self.methods.items():
-            columns = [column for column in self.columns if _method(column) == name]
+            columns = [column for column in self.columns if method_of(column) == name]
             hashes[f"scores of {name} in {trained.run}"] = table_hash(self.table[columns])
             hashes[f"budget of {name}"] = trained.budget.model_dump_json()
             others = others.drop(columns=columns)
@@ -57,7 +57,7 @@ def comparable(run: Run) -> Comparison:
                 if trained.run == folder.name and (not seen or trained.budget.images_seen in seen)
             }
             used = [name for name in theirs if name not in methods and status == "ok"]
-            taken = [column for column in results.columns if _method(column) in used]
+            taken = [column for column in results.columns if method_of(column) in used]
             scores = other.scores()[["id", *taken]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             found.append(("", folder.name, False, f"cannot be read: {error}"))
@@ -80,7 +80,3 @@ def comparable(run: Run) -> Comparison:
         {name: methods[name] for name in dict.fromkeys(order) if name in methods},
         columns,
     )
-
-
-def _method(column: str) -> str:
-    return column.partition(",")[0]

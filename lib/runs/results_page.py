@@ -8,7 +8,7 @@ from itertools import chain
 
 import pandas as pd
 
-from lib.evidence.results import Results
+from lib.evidence.results import Results, method_of
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
 from lib.evidence.wording import percent
 from lib.figures import studies as tables
@@ -78,18 +78,13 @@ class Group:
         self.ablations = [name for name in trained if name not in complete]
         """Run with some of the seeds."""
         names = dict.fromkeys(chain(*(evaluation.scores for evaluation in self.evaluations.values())))
-        self.references = [name for name in names if base(name) not in trained]
+        self.references = [name for name in names if method_of(name) not in trained]
 
     def pairs(self, first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
         """Return the compared pairs of a score of the `first` and one of the `second`, the primary comparison first."""
         found = dict.fromkeys((d.first, d.second) for one in self.evaluations.values() for d in one.differences)
-        wanted = [pair for pair in found if base(pair[0]) in first and base(pair[1]) in second]
+        wanted = [pair for pair in found if method_of(pair[0]) in first and method_of(pair[1]) in second]
         return sorted(wanted, key=lambda pair: pair != PRIMARY[2:])
-
-
-def base(name: str) -> str:
-    """Return the method that a score's name begins with."""
-    return name.partition(",")[0]
 
 
 def markdown(table: pd.DataFrame, bold: Sequence[tuple[str, str]] = ()) -> str:
@@ -232,7 +227,7 @@ def details(group: Group, first_runs: Mapping[str, Results]) -> Iterator[str]:
 def sizes(group: Group, main: Group) -> Iterator[str]:
     """Yield the scores of larger images beside those of the main studies, of the same seeds."""
     for name, study in group.studies.items():
-        names = [one for one in study.evaluation.scores if "," not in one or base(one) in group.methods]
+        names = [one for one in study.evaluation.scores if "," not in one or method_of(one) in group.methods]
         yield f"### {name} by image size, {study.evaluation.labels}, seed {', '.join(map(str, study.seeds))}\n"
         yield markdown(tables.size_table(study, main.studies[name], names))
 
