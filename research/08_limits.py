@@ -15,7 +15,7 @@
 # %%
 takes(8)
 for name in trained:
-    display(Markdown(f"**{name}**"), run.save_figure(figures[f"{name}-cases"], f"{name}-cases"))
+    display(Markdown(f"**{name}**"), figures[f"{name}-cases"])
 
 # %% [markdown]
 # **In short**, a method fails where the residual of an image that it *found* is brightest outside the outline, and

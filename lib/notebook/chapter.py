@@ -121,14 +121,15 @@ def read(name: str, source: str) -> Chapter:
     if not draws(tree, starts[coded]) and not any(IMAGE.search(cell.source) for cell in cells[coded:]):
         raise BuildError(
             f"{name}:{starts[coded]}: the chapter ends without a figure; let its last code draw what answers the "
-            "question, by `run.save_figure(...)` or a function imported from `lib.figures`, or let an image stand below"
+            "question, by `run.save_figure(...)`, one of chapter 6's `figures`, or a function imported from "
+            "`lib.figures`, or let an image stand below"
         )
     return chapter
 
 
 def draws(tree: ast.Module, line: int) -> bool:
-    """Say whether code below a line saves a figure, or uses what comes from `lib.figures`."""
-    drawing, used = {"save_figure"}, set()
+    """Say whether code below a line saves a figure, shows one of `figures`, or uses what comes from `lib.figures`."""
+    drawing, used = {"save_figure", "figures"}, set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""

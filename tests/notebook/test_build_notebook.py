@@ -591,6 +591,7 @@ def test_a_chapter_that_asks_nothing_or_does_not_end_with_a_figure_is_refused_by
         "import lib.figures.images\n\n# %%\nlib.figures.images.cases()",
         "from lib.figures import images as f\n\n# %%\nf.cases()",
         draws,
+        'figures["roc"]',
         "print(1)\n" + FIGURE,
     ):
         file.write_text(chapter(code=code))

@@ -106,6 +106,9 @@ def test_the_runner_leaves_the_executed_notebook_the_report_and_the_final_status
     assert "Which one wins" in page
     text = re.sub(r"<[^>]+>", "", page)
     assert "%%embed lib/" not in text and "%%unpack" not in text and "class ReversedAutoencoder" not in text
+    again = terminal("imgae-evaluate", str(run), folder=ROOT)  # the chapters have run every stage already
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert [line.partition(":")[2].split(",")[0] for line in again.stdout.splitlines()[:5]] == [" skipped"] * 5
 
 
 def test_the_runner_says_why_a_run_failed_and_keeps_what_was_executed(tmp_path):
