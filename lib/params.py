@@ -75,6 +75,9 @@ class Params(BaseModel):
     batch_size: int = Field(32, ge=2, description="images per update")
     epochs: int = Field(20, ge=1, description="passes over the normal training images")
     learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, both methods")
+    average_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay a batch of the average of weights that is used; 0: the last weights"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
     choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose from; 0: only the last")
     validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of normals kept for thresholds")
@@ -84,13 +87,17 @@ class Params(BaseModel):
         "none", description="U-Net: how training corrupts its input"
     )
     ra_beta_rec: float = Field(0.5, ge=0, description="RA: weight of the reconstruction error")
-    ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL")
-    ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder")
+    ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL, at 128 px")
+    ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder, at 128 px")
     ra_gamma_r: float = Field(1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder")
     ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0: SI-VAE")
     ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the adversarial game")
-    ra_as_published: list[Literal["frozen-normalisation", "attached-target", "sampled-latent"]] = Field(
-        [], description="RA: choices of the authors' code to follow; see chapter 4"
+    ra_rejection_start: float = Field(
+        1.0, gt=0, le=1, description="RA: weight of the critic's term when the adversarial game begins"
+    )
+    ra_rejection_growth: int = Field(0, ge=0, description="RA: epochs in which that weight grows to 1; 0: it is 1")
+    ra_as_published: list[Literal["frozen-normalisation", "attached-target", "sampled-latent", "fixed-weights"]] = (
+        Field([], description="RA: choices of the authors' code to follow; see chapter 4")
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="arithmetic of training; auto: the fastest"

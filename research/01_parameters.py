@@ -45,6 +45,8 @@ normalisation: str = "batch"  # @param ["batch","group"] # normalisation layers,
 latent_dim: int = 128  # @param {"type":"integer","min":1} # RA: length of the latent vector z
 batch_size: int = 32  # @param {"type":"integer","min":2} # images per update
 learning_rate: float = 0.0002  # @param {"type":"number","max":1} # Adam step size, both methods (above 0, at most 1)
+# decay a batch of the average of weights that is used; 0: the last weights (at least 0, below 1)
+average_decay: float = 0.0  # @param {"type":"number","min":0}
 # keep weights every n epochs, to choose from; 0: only the last
 choose_every: int = 0  # @param {"type":"integer","min":0}
 # share of normals kept for thresholds (above 0, below 0.5)
@@ -53,13 +55,18 @@ unet_skips: str = "full"  # @param ["full","none","noise"] # U-Net: what its ski
 unet_skip_noise: float = 1.0  # @param {"type":"number"} # U-Net: scale of the noise on noisy skips (above 0)
 unet_corruption: str = "none"  # @param ["none","noise","mask"] # U-Net: how training corrupts its input
 ra_beta_rec: float = 0.5  # @param {"type":"number","min":0} # RA: weight of the reconstruction error
-ra_beta_kl: float = 1.0  # @param {"type":"number","min":0} # RA: weight of the real images' KL
-ra_beta_neg: float = 128.0  # @param {"type":"number","min":0} # RA: weight of the generated images' KL, encoder
+ra_beta_kl: float = 1.0  # @param {"type":"number","min":0} # RA: weight of the real images' KL, at 128 px
+# RA: weight of the generated images' KL, encoder, at 128 px
+ra_beta_neg: float = 128.0  # @param {"type":"number","min":0}
 ra_gamma_r: float = 1e-08  # @param {"type":"number","min":0} # RA: weight of the generated images' error, decoder
 ra_lambda_emb: float = 0.005  # @param {"type":"number","min":0} # RA: weight of the reversed embedding loss; 0: SI-VAE
 ra_warmup_epochs: int = 5  # @param {"type":"integer","min":0} # RA: epochs as a plain VAE before the adversarial game
+# RA: weight of the critic's term when the adversarial game begins (above 0, at most 1)
+ra_rejection_start: float = 1.0  # @param {"type":"number","max":1}
+# RA: epochs in which that weight grows to 1; 0: it is 1
+ra_rejection_growth: int = 0  # @param {"type":"integer","min":0}
 # RA: choices of the authors' code to follow; see chapter 4 (each entry one of 'frozen-normalisation',
-# 'attached-target', 'sampled-latent')
+# 'attached-target', 'sampled-latent', 'fixed-weights')
 ra_as_published: list[str] = []  # @param {"type":"raw"}
 precision: str = "auto"  # @param ["auto","float32","bfloat16","float16"] # arithmetic of training; auto: the fastest
 device: str = "auto"  # @param ["auto","cpu","cuda"] # device to train on; auto: cuda if there is one

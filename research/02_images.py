@@ -112,7 +112,7 @@ pd.DataFrame(rows, columns=["chapter", "work", "minutes, about"]).set_index(["ch
 #     widths = [8, 16, 32, 64]
 #     latent_dim = 64
 #     epochs = 10
-#     ra_beta_kl = 0.25
+#     ra_beta_neg = 512.0
 #     ra_warmup_epochs = 4
 #     resamples = 1000
 #

@@ -123,10 +123,12 @@ if relatives:
         codes = {"real": real, "reconstruction": network.encoder(reconstruction), "sample": network.encoder(sample)}
         kl = {kind: code.kl().cpu().numpy() for kind, code in codes.items()}
         again = network.decoder(codes["sample"].mean)
-        bracket = params.ra_beta_rec * squared_error(sample, again) + params.ra_beta_neg * codes["sample"].kl()
+        weights = network.weights
+        bracket = weights.rec * squared_error(sample, again) + weights.neg * codes["sample"].kl()
         rejection = torch.exp(-2 * network.scale * bracket)  # one number per sample
     medians = {kind: float(np.median(nats)) for kind, nats in kl.items()}
-    figure = players(relatives[0], histories[relatives[0]], kl, medians, float(rejection.mean()))
+    plateau = weights.plateau(network.scale)
+    figure = players(relatives[0], histories[relatives[0]], kl, medians, float(rejection.mean()), plateau)
     display(run.save_figure(figure, f"{relatives[0]}-players"))
 
 # %% [markdown]
@@ -134,7 +136,7 @@ if relatives:
 #
 # *Left*: the mean KL in training. Before the game begins (grey), only real images are encoded. When it begins, the
 # encoder raises the KL of all images. What counts is the gap between real images and the two kinds of generated ones,
-# for it is all that the critic knows.
+# for it is all that the critic knows. The dotted line is the *plateau*, which the next section explains.
 #
 # *Middle*: the KL of 64 validation images, of their reconstructions $D(\mu)$ and of as many samples. A dot is one
 # image, and its height is the share of images with a lower KL. The network is in evaluation mode here and normalises
@@ -148,15 +150,52 @@ if relatives:
 # | weight | parameter | what it weighs | the authors' value, at 128 px |
 # |---|---|---|---|
 # | $\beta_{rec}$ | `ra_beta_rec` | the reconstruction error | 0.5: half its weight in the U-Net's loss, since both divide by $HW$ |
-# | $\beta_{kl}$ | `ra_beta_kl` | the KL of real images (encoder), of generated ones (decoder) | 1 |
-# | $\beta_{neg}$ | `ra_beta_neg` | the KL of generated images in the exponential: how sharp the critic is | 128 |
+# | $\beta_{kl}$ | `ra_beta_kl`, at 128 px | the KL of real images (encoder), of generated ones (decoder) | 1 |
+# | $\beta_{neg}$ | `ra_beta_neg`, at 128 px | the KL of generated images in the exponential: how sharp the critic is | 128 |
 # | $\gamma_r$ | `ra_gamma_r` | the reconstruction error of the generated images (decoder) | $10^{-8}$ |
 # | $\lambda_{emb}$ | `ra_lambda_emb` | the reversed embedding loss, next | 0.005 |
 #
-# The weights depend on the image size. The exponent contains the KL times $2 s \beta_{neg}$, which is 1/64 at 128 px
-# and 1/16 at 64 px. So 64 nats at 128 px, or 16 nats at 64 px, divide the exponential by $e$. The error is a sum over
-# pixels and shrinks with their number; the KL does not. That is why runs at 64 px set `ra_beta_kl` to 0.25.
+# ## What the weights decide: bottleneck and plateau
 #
+# $L$ is a sum over pixels, and $s$ divides it by their number; the KL is divided by the same number, but does not grow
+# with it. The same $\beta_{kl}$ would weigh four times as much at 64 px as at 128 px. The parameters are therefore the
+# authors' numbers *at 128 px*, and both weights of a KL are multiplied by $HW / 128^2$, so that a nat costs the same at
+# every size. (`ra_as_published: fixed-weights` takes that back.) Two formulas then say what the weights lead to.
+#
+# **The bottleneck.** To code one principal direction of the images, of variance $v$ summed over pixels, lowers the
+# bound only if
+#
+# $$v > \frac{\beta_{kl}}{2 \beta_{rec}}.$$
+#
+# This is exact for a linear VAE (Lucas et al., NeurIPS 2019). Directions below are left out of every reconstruction,
+# however long the training.
+#
+# **The plateau.** For every nat of a real image the encoder pays $s \beta_{kl}$, a pull towards small KLs. For every
+# nat of a generated image it gains $\tfrac12 s \beta_{neg} \exp(-2 s \beta_{neg} \mathrm{KL})$, a push that fades. Both
+# are equal at
+#
+# $$\mathrm{KL} = \frac{\ln\left(\beta_{neg} / 2 \beta_{kl}\right)}{2 s \beta_{neg}}.$$
+#
+# So the critic raises the KL of generated images to about this plateau and no further. If real images need as much KL
+# for their own reconstruction, the critic cannot tell the two apart, and the game is off.
+#
+# When the game begins, the KL is far below the plateau and the push many times the pull. It lifts the KL of real
+# images too, which destroys what the warm-up has learned. `ra_rejection_start` gives the exponential terms a smaller
+# weight at first, and `ra_rejection_growth` the number of epochs in which it grows to 1.
+
+# %%
+from lib.scores.health import spectrum
+
+if relatives:
+    variances = spectrum(images.train)
+    directions = int((variances > weights.coded_variance()).sum())
+    print(
+        f"At {params.image_size} px with β_kl = {weights.kl:g} and β_neg = {weights.neg:g}: {directions} of the training "
+        f"images' {len(variances)} directions are worth coding. The plateau is at {plateau:.0f} nats; the median real "
+        f"image has {medians['real']:.0f}."
+    )
+
+# %% [markdown]
 # ## Third term: the reversal
 #
 # The last term is what makes the method *RA*. An autoencoder goes from the image to the code and back to an image.
@@ -241,6 +280,9 @@ for name in relatives:
 # | target when a generated image is reconstructed again (encoder's update) | attached: sends gradient into the first pass | detached: to the critic a generated image is given data. `attached-target` takes theirs |
 # | batch normalisation in training | always in evaluation mode: making a copy of the model switches the original, and nothing switches it back | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated images too. `frozen-normalisation` takes theirs; `normalisation: group` needs no averages at all |
 # | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar): in short trials on normal images, the game without it had not begun to reconstruct |
+# | weights of KLs | the same numbers at every image size | the same pressure per nat. `fixed-weights` takes theirs |
+# | start of the game | at full weight | `ra_rejection_start` and `ra_rejection_growth` let the exponential terms grow; by default at full weight |
+# | weights that are validated and scored | the last, of a copy | the last, or with `average_decay` a moving average |
 # | learning rate | a schedule that receives the loss as its epoch and never acts | constant, and documented as such |
 # | latent at test time | a sample: scores are random | the posterior's mean: a score depends on the image alone. `sampled-latent` takes theirs, from a fixed seed |
 # | 1×1 shortcuts | chosen by whether two widths are the same Python object, which depends on where the list came from | chosen by value |

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures.images import image_grid
-from lib.figures.style import INK, Drawing, look
+from lib.figures.style import GREY, INK, Drawing, look
 
 
 def variational(columns: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> Figure:
@@ -26,12 +26,13 @@ def players(
     kl: Mapping[str, np.ndarray],
     medians: Mapping[str, float],
     rejection: float,
+    plateau: float,
 ) -> Figure:
     """Draw the game between encoder and decoder.
 
     Left the mean KL in training, in the middle the `kl`, (n,) in nats, of "real", "reconstruction" and "sample" images
     that are new, right the error and the critic's term. `medians` are those of `kl`, `rejection` is the mean of the
-    exponential over the samples.
+    exponential over the samples, `plateau` the KL in nats at which the critic's push and pull are equal.
     """
     shades = {"real": INK, "reconstruction": look(method)[0], "sample": "0.65"}
     figure = Drawing(figsize=(10, 3.2), layout="constrained")
@@ -42,6 +43,7 @@ def players(
         if (column := f"encoder/kl_{kind}") in rows:
             left.plot(rows["epoch"], rows[column], label=kind, **style)
         middle.plot(np.sort(kl[kind]), np.linspace(0, 1, len(kl[kind])), **style)
+    left.axhline(plateau, color=GREY, linestyle=":", label="plateau")
     left.set(xlabel="epoch", ylabel="mean KL, nats", title="in training")
     left.legend(fontsize=8, frameon=False)
     middle.set(xlabel="KL, nats", ylabel="share of images with a lower KL", title="on new images")

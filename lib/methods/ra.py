@@ -12,6 +12,7 @@ $$\mathcal L_D = s\,[\beta_{rec} L(x, \hat x)
   + \tfrac12 \sum_g (\beta_{kl} KL(g) + \gamma_r \beta_{rec} L(g, \hat g))]$$
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,8 +30,11 @@ Embeddings = list[Features]
 """The encoder's features after each halving, finest first."""
 
 
+AUTHORS_SIZE = 128  # pixels; the side of the images that the authors' weights belong to
+
+
 class Weights(NamedTuple):
-    """The weight of each term, and the length of the warm-up; the defaults are the authors' (`RA_Trainer`)."""
+    """The weight of each term at this image size, and when they act; the defaults are the authors' (`RA_Trainer`)."""
 
     rec: float = 0.5  # reconstruction error
     kl: float = 1.0  # KL of real images (encoder), of generated ones (decoder)
@@ -38,6 +42,28 @@ class Weights(NamedTuple):
     generated_rec: float = 1.0e-8  # gamma_r: the generated images' own reconstruction error (decoder)
     embedding: float = 0.005  # lambda_emb, a literal in their code: the reversed embedding loss; 0 gives the SI-VAE
     warmup: int = 0  # epochs as a plain VAE before the game begins (`num_vae` of Daniel & Tamar)
+    rejection: float = 1.0  # of the exponential terms when the game begins
+    growth: int = 0  # epochs over which that weight grows to 1, by the same factor in each
+
+    def rejection_at(self, epoch: int) -> float:
+        """Return the weight of the exponential terms in an epoch of the game: 1 once it has grown."""
+        return self.rejection ** max(0.0, 1 - (epoch - self.warmup) / self.growth) if self.growth else 1.0
+
+    def coded_variance(self) -> float:
+        """Return the variance, summed over pixels, above which a direction of the data is worth coding.
+
+        In a linear VAE, coding a direction of variance v lowers the bound if beta_rec v > beta_kl / 2 (Lucas et al.,
+        NeurIPS 2019, for their noise variance beta_kl / (2 beta_rec)).
+        """
+        return self.kl / (2 * self.rec)
+
+    def plateau(self, scale: float) -> float:
+        """Return the KL, in nats, at which the critic's push on generated images equals its pull on real ones.
+
+        The pull is s beta_kl a nat; the push on either kind of generated images is (s beta_neg / 2)
+        exp(-2 s beta_neg KL), with their reconstruction error left out. `scale` is s, one over the number of pixels.
+        """
+        return math.log(self.neg / (2 * self.kl)) / (2 * scale * self.neg)
 
 
 class AsPublished(NamedTuple):
@@ -46,6 +72,7 @@ class AsPublished(NamedTuple):
     frozen_normalisation: bool = False  # evaluation mode while training: the statistics stay at mean 0 and variance 1
     attached_target: bool = False  # rejecting x̂ also trains the pass that drew it; ours: x̂ is a constant there
     sampled_latent: bool = False  # reconstruct from a draw, so that a score is random; ours: from the mean
+    fixed_weights: bool = False  # the same numbers at every image size; ours: the same pressure per nat
 
 
 class Posterior(NamedTuple):
@@ -133,16 +160,23 @@ class ReversedAutoencoder(Method):
 
     @classmethod
     def from_params(cls, params: Params) -> "ReversedAutoencoder":
-        """Build it from a run's settings."""
+        """Build it from a run's settings, whose weights of KLs are those at 128 px.
+
+        The error is a sum over pixels and is divided by their number; a KL is divided by the same number, but does not
+        grow with it. Equal pressure per nat at another size takes weights that do, unless "fixed-weights" is set.
+        """
+        as_published = AsPublished(**{name.replace("-", "_"): True for name in params.ra_as_published})
+        per_nat = 1.0 if as_published.fixed_weights else (params.image_size / AUTHORS_SIZE) ** 2
         weights = Weights(
             params.ra_beta_rec,
-            params.ra_beta_kl,
-            params.ra_beta_neg,
+            params.ra_beta_kl * per_nat,
+            params.ra_beta_neg * per_nat,
             params.ra_gamma_r,
             params.ra_lambda_emb,
             params.ra_warmup_epochs,
+            params.ra_rejection_start,
+            params.ra_rejection_growth,
         )
-        as_published = AsPublished(**{name.replace("-", "_"): True for name in params.ra_as_published})
         return cls(params.image_size, params.widths, params.latent_dim, weights, params.normalisation, as_published)
 
     def train(self, mode: bool = True) -> "ReversedAutoencoder":
@@ -178,7 +212,7 @@ class ReversedAutoencoder(Method):
         yield (
             "encoder",
             {
-                "total": bound + rejection + w.embedding * embedding,
+                "total": bound + w.rejection_at(epoch) * rejection + w.embedding * embedding,
                 "kl_real": real_kl,
                 "kl_reconstruction": posteriors[0].kl().mean(),
                 "kl_sample": posteriors[1].kl().mean(),
@@ -191,9 +225,11 @@ class ReversedAutoencoder(Method):
         posteriors = [encode(image) for image in generated]
         error = squared_error(images, generated[0]).mean()
         kl = sum(p.kl().mean() for p in posteriors)
+        # At weight 0 its two passes through the decoder, a seventh of the work, are left out.
         error_generated = sum(
             squared_error(g.detach(), decode(p.sample().detach())).mean()
             for g, p in zip(generated, posteriors, strict=True)
+            if w.generated_rec
         )
         total = self.scale * (w.rec * error + 0.5 * (w.kl * kl + w.generated_rec * w.rec * error_generated))
         yield "decoder", {"total": total, "reconstruction": self.scale * error, "kl_generated": 0.5 * kl}

@@ -31,17 +31,18 @@ def test_each_image_has_a_row_and_each_kind_of_picture_a_column():
 
 
 def test_the_players_curves_are_those_of_the_history_and_of_the_new_images():
-    figure = players("ra", ROWS, KL, MEDIANS, 0.25)
+    figure = players("ra", ROWS, KL, MEDIANS, 0.25, 89.0)
     left, middle, right = figure.axes
     assert list(left.lines[0].get_ydata()) == [3.0, 2.0]
     assert [list(line.get_xdata()) for line in middle.lines] == [[1, 2, 3], [4], [8, 9]]
     assert list(right.lines[0].get_ydata()) == [0.4, 0.2]
+    assert 89.0 in left.lines[-1].get_ydata()
     words = "median KL of real images 2 nats, of their reconstructions 4, of samples 8; mean exp(…) of the samples 0.25"
     assert words in figure.get_suptitle()
 
 
 def test_a_method_without_a_game_has_its_curves_too():
-    figure = players("vae", ROWS[:1], KL, MEDIANS, 1.0)
+    figure = players("vae", ROWS[:1], KL, MEDIANS, 1.0, 89.0)
     assert [line.get_label() for line in figure.axes[2].lines] == ["reconstruction error"]
 
 

@@ -335,7 +335,7 @@ def test_without_the_embedding_weight_the_loss_is_that_of_the_soft_introspective
 
 
 def test_the_default_weights_are_the_authors():
-    assert tuple(Weights()) == (0.5, 1.0, 128.0, 1e-8, 0.005, 0)
+    assert tuple(Weights()) == (0.5, 1.0, 128.0, 1e-8, 0.005, 0, 1.0, 0)
 
 
 def test_each_setting_sets_its_own_weight():
@@ -349,11 +349,83 @@ def test_each_setting_sets_its_own_weight():
         ra_gamma_r=0.4,
         ra_lambda_emb=0.5,
         ra_warmup_epochs=6,
+        ra_rejection_start=0.7,
+        ra_rejection_growth=8,
+        ra_as_published=["fixed-weights"],
     )
     method = ReversedAutoencoder.from_params(params)
-    assert method.weights == Weights(rec=0.1, kl=0.2, neg=0.3, generated_rec=0.4, embedding=0.5, warmup=6)
+    assert method.weights == Weights(0.1, 0.2, 0.3, 0.4, 0.5, warmup=6, rejection=0.7, growth=8)
     assert method.encoder(torch.rand(2, 1, 32, 32)).mean.shape == (2, 7)
     assert ReversedAutoencoder.from_params(Params()).weights == Weights(warmup=Params().ra_warmup_epochs)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_weights_give_equal_pressure_per_nat_at_every_size_unless_as_published(size):
+    at = {"image_size": size, "ra_beta_kl": 0.7, "ra_beta_neg": 90.0}
+    method = ReversedAutoencoder.from_params(Params(**at))
+    assert method.weights.kl * method.scale == pytest.approx(0.7 / 128**2)  # the weight of a nat in the loss
+    assert method.weights.neg * method.scale == pytest.approx(90 / 128**2)
+    fixed = ReversedAutoencoder.from_params(Params(**at, ra_as_published=["fixed-weights"]))
+    assert (fixed.weights.kl, fixed.weights.neg) == (0.7, 90.0)
+
+
+def test_the_rejection_grows_by_the_same_factor_in_each_epoch_of_the_game():
+    weights = Weights(warmup=10, rejection=0.01, growth=4)
+    grown = [weights.rejection_at(epoch) for epoch in range(10, 17)]
+    assert grown == pytest.approx([0.01, 0.01**0.75, 0.1, 0.01**0.25, 1, 1, 1])
+    assert Weights(warmup=10).rejection_at(10) == 1
+
+
+@pytest.mark.usefixtures("_float64")
+def test_a_growing_rejection_scales_that_term_alone():
+    images = torch.rand(BATCH, 1, SIZE, SIZE)
+    totals, rejections = [], []
+    for growth in (0, 2):
+        torch.manual_seed(0)
+        method = build(Weights(neg=2.0, rejection=0.25, growth=growth))
+        torch.manual_seed(1)
+        _, losses = next(method.moves(images, epoch=1))
+        totals.append(losses["total"].item())
+        rejections.append(losses["rejection"].item())
+    assert rejections[0] == pytest.approx(rejections[1], rel=1e-12)
+    assert totals[0] - totals[1] == pytest.approx(0.5 * rejections[0], rel=1e-9)  # a root of 0.25 in the middle
+
+
+@pytest.mark.usefixtures("_float64")
+def test_a_direction_is_coded_in_a_linear_vae_only_above_the_coded_variance():
+    """A closed form: the best code of one Gaussian direction costs beta_kl KL + beta_rec L, minimised on a grid."""
+    weights = Weights(rec=0.5, kl=0.8)
+    slope, noise = torch.linspace(0, 1, 201)[:, None], torch.linspace(0.01, 1, 100)[None]  # mean = slope x, deviation
+    for variance, is_coded in ((0.9 * weights.coded_variance(), False), (1.2 * weights.coded_variance(), True)):
+        moment = slope**2 * variance  # of the posterior's mean
+        gain = (slope * variance) / (moment + noise**2)  # the best linear decoder
+        error = variance - 2 * gain * slope * variance + gain**2 * (moment + noise**2)
+        kl = 0.5 * (moment + noise**2 - 2 * noise.log() - 1)
+        best = (weights.rec * error + weights.kl * kl).argmin()
+        assert bool(slope.flatten()[best // noise.numel()] > 0.05) == is_coded
+
+
+@pytest.mark.usefixtures("_float64")
+def test_pull_and_push_are_equal_at_the_plateau():
+    weights, scale = Weights(kl=0.25, neg=128.0), 1 / 64**2
+    kl = torch.tensor(weights.plateau(scale), requires_grad=True)
+    assert kl.item() == pytest.approx(88.7, abs=0.1)  # nats; the field's figure for the setting published first
+    (push,) = torch.autograd.grad(0.25 * torch.exp(-2 * scale * weights.neg * kl), kl)
+    assert -push.item() == pytest.approx(scale * weights.kl)
+
+
+@pytest.mark.usefixtures("_float64")
+def test_without_a_weight_the_generated_images_own_error_is_not_computed():
+    images, totals = torch.rand(BATCH, 1, SIZE, SIZE), []
+    for weight in (0.0, 1e-30):
+        torch.manual_seed(0)
+        method, calls = build(Weights(generated_rec=weight)), []
+        method.decoder.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(1)
+        *_, (_, losses) = method.moves(images)
+        totals.append((losses["total"].item(), len(calls)))
+    assert totals[0][0] == pytest.approx(totals[1][0], rel=1e-12)
+    assert totals[1][1] - totals[0][1] == 2
 
 
 # --- where gradients go -----------------------------------------------------------------------------------------------

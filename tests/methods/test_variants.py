@@ -73,7 +73,8 @@ def test_every_variant_has_the_widths_normalisation_and_latent_length_of_the_set
 def test_the_si_vae_is_ra_without_the_reversed_embedding_loss():
     params = Params(**SMALL, ra_beta_neg=64.0)
     assert VARIANTS["si-vae"](params).weights == VARIANTS["ra"](params).weights._replace(embedding=0.0)
-    assert VARIANTS["ra"](params).weights == Weights(neg=64.0, warmup=2)
+    weights = Weights(kl=1 / 16, neg=64.0 / 16, warmup=2)  # at 32 px, a sixteenth of the authors' pixels
+    assert VARIANTS["ra"](params).weights == weights
 
 
 def test_the_vae_is_ras_network_and_never_plays_the_game():
