@@ -29,12 +29,14 @@ class Checkpoint:
         self,
         file: Path,
         method: Method,
+        validated: Method,
         optimizers: Mapping[str, Adam],
         scalers: Mapping[str, GradScaler],
         settings: Mapping[str, Any],
     ) -> None:
+        """Take the `method` that is trained, and the `validated` one: its average, or the method itself."""
         self.file, self.settings = file, dict(settings)
-        self._method, self._optimizers, self._scalers = method, optimizers, scalers
+        self._method, self._validated, self._optimizers, self._scalers = method, validated, optimizers, scalers
 
     def save(self, history: History) -> None:
         """Write everything that an exact resume needs."""
@@ -42,7 +44,8 @@ class Checkpoint:
         state = {
             "settings": self.settings,
             "history": history,
-            "method": self._method.state_dict(),
+            "method": self._validated.state_dict(),
+            "trained": None if self._validated is self._method else self._method.state_dict(),
             "optimizers": {part: optimizer.state_dict() for part, optimizer in self._optimizers.items()},
             "scalers": {part: scaler.state_dict() for part, scaler in self._scalers.items()},
             "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
@@ -70,7 +73,8 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.file} has {len(history)} epochs, but epochs={epochs} asks for fewer: choose another run_dir"
             )
-        self._method.load_state_dict(state["method"])
+        self._validated.load_state_dict(state["method"])
+        self._method.load_state_dict(state["trained"] or state["method"])
         for part in self._optimizers:
             self._optimizers[part].load_state_dict(state["optimizers"][part])
             self._scalers[part].load_state_dict(state["scalers"][part])
@@ -83,7 +87,7 @@ class Checkpoint:
         """Write the weights beside the checkpoint if `epochs` is a positive multiple of `keep_every`."""
         if keep_every and epochs and epochs % keep_every == 0:
             with replacing(kept_file(self.file, epochs)) as out:
-                torch.save({"method": self._method.state_dict()}, out)
+                torch.save({"method": self._validated.state_dict()}, out)
 
 
 def load_checkpoint(file: Path, method: Method, device: torch.device) -> dict[str, Any]:

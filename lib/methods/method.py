@@ -43,6 +43,10 @@ class Method(nn.Module, ABC):
         """Return scores by name that need more than the reconstruction; higher is more anomalous. Default: none."""
         return {}
 
+    def samples(self, count: int) -> Images | None:
+        """Return `count` images that the method imagines from noise alone. Default: None, it imagines none."""
+        return None
+
 
 def to_unit(images: ImageStack, device: torch.device) -> Images:
     """Return uint8 images, (n, height, width), as float32 in [0, 1] on the device."""

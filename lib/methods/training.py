@@ -72,19 +72,25 @@ def train(
     settings: Mapping[str, Any],
     device: torch.device,
     precision: torch.dtype,
+    average_decay: float = 0.0,
     keep_every: int = 0,
+    measure: Callable[[Method, int], Mapping[str, float]] = lambda method, epochs: {},
     log: Callable[[History], None] = lambda history: None,
     name: str = "",
 ) -> History:
     """Train on normal images, resuming from `checkpoint` if it exists; return the history, one entry per epoch.
 
-    `images` and `validation` are like arrays (n, height, width) uint8. The method is left in evaluation mode.
+    `images` and `validation` are like arrays (n, height, width) uint8. The method is left in evaluation mode, with the
+    weights that are validated and kept: the last ones, or with `average_decay` in (0, 1) an exponential moving average
+    of all weights and running statistics, by that decay a batch (`_average`).
 
     An entry holds the mean of each loss as "part/loss", the mean absolute residual of the validation normals, and the
-    budget so far: images seen, optimizer steps, multiply-adds, seconds. The order of the images depends on seed and
-    epoch alone, in the first epoch also on a stream's shards; the checkpoint holds the state of torch's generators.
-    So a resumed run equals an uninterrupted one to the last bit. Every `keep_every` epochs the weights are kept beside
-    the checkpoint (`kept`). `log` is called with the history before the first new epoch and after each epoch.
+    budget so far: images seen, optimizer steps, multiply-adds, seconds, seconds of CPU time. `measure` adds numbers of
+    its own by name; it gets the validated method in evaluation mode, and the number of epochs, and costs no budget. The
+    order of the images depends on seed and epoch alone, in the first epoch also on a stream's shards; the checkpoint
+    holds the state of torch's generators. So a resumed run equals an uninterrupted one to the last bit. Every
+    `keep_every` epochs the weights are kept beside the checkpoint (`kept`). `log` is called with the history before the
+    first new epoch and after each epoch.
 
     Raises:
         TrainingError: There are fewer images than a batch holds, or no validation images.
@@ -105,7 +111,8 @@ def train(
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
     torch.manual_seed(seed)
     settings = {**settings, "precision": str(precision).removeprefix("torch.")}  # what "auto" has been resolved to
-    state = Checkpoint(checkpoint, method, optimizers, scalers, settings)
+    validated = copy.deepcopy(method) if average_decay else method
+    state = Checkpoint(checkpoint, method, validated, optimizers, scalers, settings)
     history = state.resume(epochs)
     if not kept_file(checkpoint, len(history)).is_file():  # the copy to another disk may have been cut short
         state.keep_weights(len(history), keep_every)
@@ -116,33 +123,39 @@ def train(
         total=epochs * batches, initial=len(history) * batches, desc=name, unit="batch", mininterval=1
     ) as progress:
         for epoch in range(len(history), epochs):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             sums: dict[str, Any] = defaultdict(float)
             method.train()
-            for batch in _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size):
+            order = _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size)
+            for step, batch in enumerate(order, epoch * batches):
                 for part, losses in _moves(method, to_unit(images[batch], device), epoch, _autocast(device, precision)):
                     _update(optimizers[part], scalers[part], parts[part], losses)
                     for loss, value in losses.items():
                         sums[f"{part}/{loss}"] += value.detach()  # read once per epoch: reading waits for the device
+                if average_decay:
+                    _average(validated, method, min(average_decay, (1 + step) / (10 + step)))
                 progress.update()
             means = {loss: float(total) / batches for loss, total in sums.items()}
-            means["validation/residual"] = _residual(method, validation, batch_size, device, precision)
+            means["validation/residual"] = _residual(validated, validation, batch_size, device, precision)
             if not all(map(math.isfinite, means.values())):
                 bad = ", ".join(f"{loss}={value}" for loss, value in means.items() if not math.isfinite(value))
                 good = f"the last good one, epoch {epoch - 1}, is in {checkpoint}" if history else "no epoch was good"
                 raise Diverged(f"{name or 'training'} diverged in epoch {epoch}: {bad}; {good}. Lower learning_rate")
             spent = {
                 "seconds": time.perf_counter() - start,
+                "cpu_seconds": time.process_time() - cpu_start,
                 "images_seen": batches * batch_size,
                 "steps": batches * len(parts),
                 "multiply_adds": batches * batch_size * multiply_adds(method, images.shape[-1], epoch),
             }
             before = history[-1] if history else dict.fromkeys(spent, 0)
+            means |= measure(validated, epoch + 1)
             history.append({"epoch": epoch, **means, **{key: before[key] + spent[key] for key in spent}})
             state.keep_weights(epoch + 1, keep_every)
             state.save(history)
             log(history)
             progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {means['validation/residual']:.4f}")
+    method.load_state_dict(validated.state_dict())
     method.eval()
     return history
 
@@ -208,6 +221,20 @@ def _update(optimizer: Adam, scaler: GradScaler, part: nn.Module, losses: Losses
     scaler.scale(losses["total"]).backward(inputs=list(part.parameters()))
     scaler.step(optimizer)
     scaler.update()
+
+
+@torch.no_grad()
+def _average(average: Method, method: Method, decay: float) -> None:
+    """Move the average towards the method's weights and running statistics, by 1 - `decay` of the way.
+
+    The loop lets the decay grow with the number of batches n, as min(decay, (1 + n) / (10 + n)): early averages forget
+    the initial weights soon. Integers, which count batches, are copied.
+    """
+    for mean, value in zip(average.state_dict().values(), method.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
 
 
 def _order(images: ImageStack, seed: int, epoch: int) -> np.ndarray:

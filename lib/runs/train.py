@@ -12,6 +12,7 @@ from lib.methods.variants import VARIANTS
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.tracking import Tracker
+from lib.scores.health import measured_after
 
 
 class TrainedMethod(NamedTuple):
@@ -31,6 +32,11 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
     torch.manual_seed(params.seed)
     method, device = VARIANTS[name](params), choose_device(params.device)
 
+    def measure(method: Method, epochs: int) -> dict[str, float]:
+        if not measured_after(epochs, params.epochs):
+            return {}
+        return {f"health/{name}": value for name, value in prepared.health_check(method).items()}
+
     def log(history: History) -> None:
         run.log(name, history)
         tracker.log(name, history)
@@ -47,7 +53,9 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
         settings=params.training_settings() | {"split": prepared.split.hash},
         device=device,
         precision=choose_precision(params.precision, device),
+        average_decay=params.average_decay,
         keep_every=params.choose_every,
+        measure=measure,
         log=log,
         name=name,
     )

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ from lib.methods.method import to_unit
 
 @each_method
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
-def test_resumed_equals_uninterrupted_to_the_last_bit(name, precision, fit, tmp_path):
-    fit(build(name), epochs=4, precision=precision, checkpoint=tmp_path / "whole.pt")
-    fit(build(name), epochs=2, precision=precision, checkpoint=tmp_path / "parts.pt")
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_resumed_equals_uninterrupted_to_the_last_bit(name, precision, average_decay, fit, tmp_path):
+    fit = partial(fit, precision=precision, average_decay=average_decay)
+    fit(build(name), epochs=4, checkpoint=tmp_path / "whole.pt")
+    fit(build(name), epochs=2, checkpoint=tmp_path / "parts.pt")
     torch.manual_seed(99)
     torch.rand(7)  # another process has drawn other numbers, and built other weights
     resumed = METHODS[name]()
-    history = fit(resumed, epochs=4, precision=precision, checkpoint=tmp_path / "parts.pt")
+    history = fit(resumed, epochs=4, checkpoint=tmp_path / "parts.pt")
     whole, parts = read(tmp_path / "whole.pt"), read(tmp_path / "parts.pt")
     assert not differences(parts, whole)
     assert not differences(history, whole["history"])

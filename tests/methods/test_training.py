@@ -152,6 +152,60 @@ def test_log_receives_the_whole_history_after_a_resume_and_after_each_epoch(fit)
     assert lengths == [0, 1, 2, 2, 3, 4]
 
 
+# --- the average of the weights ---------------------------------------------------------------------------------------
+
+
+def test_the_average_of_the_weights_is_what_is_validated_kept_and_left_in_the_method(fit, images, tmp_path):
+    class Remembering(Toy):
+        def moves(self, images, epoch=0):
+            yield from super().moves(images, epoch)
+            if len(images) == 4:  # a batch, and not what counts multiply-adds
+                weights.append(self.network.weight.item())
+
+    weights, method, measured = [], Remembering(), []
+    settings = {"learning_rate": 0.1, "average_decay": 0.25, "keep_every": 1}
+    rows = fit(method, **settings, measure=lambda m, _: measured.append(m.network.weight.item()) or {})
+    average, averages = 0.5, []
+    for n, weight in enumerate(weights):
+        decay = min(0.25, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * weight
+        averages.append(average)
+    assert measured == pytest.approx(averages[1::2], rel=1e-5)  # two batches an epoch
+    assert method.network.weight.item() == pytest.approx(averages[-1], rel=1e-5)
+    first = read(tmp_path / "here.1.pt")["method"]["network.weight"].item()
+    assert first == pytest.approx(averages[1], rel=1e-5) != pytest.approx(weights[1], rel=1e-3)
+    residual = np.mean(images[:5] / 255.0) * (1 - averages[-1])
+    assert rows[-1]["validation/residual"] == pytest.approx(residual, rel=1e-4)
+
+
+def test_running_statistics_are_averaged_too(fit, tmp_path):
+    plain, averaged = build("unet"), build("unet")
+    fit(plain, epochs=1, batch_size=9)  # one batch: the decay is 1 in 10
+    initial = {name: statistic.clone() for name, statistic in averaged.named_buffers()}
+    fit(averaged, epochs=1, batch_size=9, average_decay=0.5, checkpoint=tmp_path / "averaged.pt")
+    for name, statistic in plain.named_buffers():
+        now = averaged.get_buffer(name)
+        expected = 0.1 * initial[name] + 0.9 * statistic if statistic.is_floating_point() else statistic
+        assert torch.allclose(now, expected, atol=1e-6), name
+
+
+def test_what_is_measured_stands_in_the_history_and_costs_no_budget(fit, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(training.time, "process_time", lambda: next(clock))
+
+    def measure(method, epochs):
+        assert not method.training
+        for _ in range(100):
+            next(clock)
+        return {"health/residual": 1.0 * epochs} if epochs == 2 else {}
+
+    rows = fit(Toy(), measure=measure)
+    assert ["health/residual" in row for row in rows] == [False, True]
+    assert rows[1]["health/residual"] == 2
+    assert rows[1]["seconds"] < 100 > rows[1]["cpu_seconds"]
+
+
 class Stream:
     """Images of which half arrive, and the others only once `come` is set; like an array."""
 
@@ -337,7 +391,7 @@ def test_other_precisions_use_no_gradient_scaling(precision, fit, tmp_path):
 def test_half_precision_trains_like_float32_and_keeps_its_weights(name, precision, fit, tmp_path):
     full = fit(build(name), checkpoint=tmp_path / "full.pt")
     half = fit(build(name), precision=precision)
-    for key in full[-1].keys() - {"seconds"}:
+    for key in full[-1].keys() - {"seconds", "cpu_seconds"}:
         assert half[-1][key] == pytest.approx(full[-1][key], rel=0.1), key
     weights = read(tmp_path / "here.pt")["method"]
     assert all(w.dtype is torch.float32 for key, w in weights.items() if not key.endswith("num_batches_tracked"))
