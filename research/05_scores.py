@@ -86,6 +86,35 @@ choices = [(name, choice.epoch, choice.score) for name, choice in scored.results
 pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("method").head(10)
 
 # %% [markdown]
+# ## Is each method trained to where it can be judged?
+#
+# A method that cannot redraw a normal chest says nothing about its idea. Four marks were set before any run, and none
+# needs a label. *Principal components* of the training images are the yardstick: sixteen numbers and a linear map.
+#
+# 1. The **residual** of new normal images is at most that of 16 components.
+# 2. Their reconstructions look like radiographs: the **Fréchet distance** from normal images, in the features of a
+#    frozen network (Heusel et al., 2017), is below that of 16 components. The dotted line is the distance of training
+#    from validation images; no method can be expected to fall below it.
+# 3. If the method has a critic, it tells generated images from real ones: their **KL** is at least 1.5 times as high.
+# 4. At most half of a pasted square is **copied**.
+#
+# *Detail* is the power of the reconstructions above an eighth of a cycle per pixel, as a share of the images' own.
+
+# %%
+from lib.evidence.marks import sentence
+from lib.evidence.results import required
+from lib.figures.normals import health_curves, health_table
+
+health = required(scored.results.health, "health")
+if trained:
+    display(run.save_figure(health_curves({name: histories[name] for name in trained}, health), "health"))
+print("\n".join(sentence(name, method) for name, method in health.methods.items()))
+health_table(health).head(10)
+
+# %% [markdown]
+# A method that lacks something may still rank well in the next chapter. Then it does so for another reason than its
+# idea.
+#
 # The next figure follows three abnormal images through all stages, for each method: the input (with the lesion
 # outlined where it is marked), the reconstruction and the residual. All residuals share the same limits.
 

@@ -3,6 +3,8 @@
 In come scores, labels, maps and masks as arrays and tables; out come the records of `results.py`. Nothing here knows
 torch, draws or writes a file. Open `evaluation.py` first.
 
+record        the base of every type in results.json
+marks         measures of a method on normal images -> whether it works, or what it lacks
 results       what results.json holds, as types
 wording       numbers and differences -> the text that sentences, tables and figures share
 metrics       metrics of a score, for many weightings of the images at once

@@ -62,6 +62,13 @@ def _ranks(found: Found) -> Iterator[Sentence]:
         yield Sentence("rank", not area.contains(0.5), f"{name} ranks abnormal images {where} normal ones: {why}")
 
 
+def _works(found: Found) -> Iterator[Sentence]:
+    if (health := found.results.health) is not None:
+        for name, method in health.methods.items():
+            why = "; ".join(method.lacks) or "it meets every mark that was set beforehand, on normal images alone"
+            yield Sentence("health", not method.lacks, f"{name} does what it is meant to do with normal images: {why}")
+
+
 def _differ(found: Found) -> Iterator[Sentence]:
     others = {(pair.first, pair.second): pair.auroc for pair in found.all_scores.differences}
     for pair in found.evaluation.differences:
@@ -200,7 +207,7 @@ def _whose(found: Found) -> Iterator[Sentence]:
     yield Sentence("device", False, "anybody should be diagnosed or treated with it: it is not a medical device")
 
 
-RULES = (_ranks, _differ, _explained, _frozen, _promises, _places, _readings, _sizes, _training, _whose)
+RULES = (_works, _ranks, _differ, _explained, _frozen, _promises, _places, _readings, _sizes, _training, _whose)
 
 
 def claims(results: Results) -> Claims:

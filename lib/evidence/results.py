@@ -7,18 +7,15 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
+
+from lib.evidence.marks import Health
+from lib.evidence.record import Record
 
 VERSION = 2
 """The schema's version. `imgae-evaluate RUN` writes older results again, and `imgae-study` older studies."""
 
 Part = TypeVar("Part")
-
-
-class Record(BaseModel):
-    """A part of a result: frozen, without undeclared fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)
@@ -249,9 +246,11 @@ class Results(Record):
     choices: dict[str, Choice]
     copied: dict[str, dict[str, float]]
     """The share of a pasted change that is reconstructed, by method and kind of change."""
+    health: Health | None = None
+    """Of the methods that this run has trained; None if an older version has scored it."""
     evaluation: Evaluation | None = None
     """Of the methods' primary scores, by the labels that the settings name."""
-    other_labels: list[Evaluation] = []
+    other_labels: list[Evaluation] = Field(default_factory=list)
     """The same by the other columns of labels."""
     all_scores: Evaluation | None = None
     """Of all scores, references included."""

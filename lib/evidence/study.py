@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lib.evidence.evaluation import FALSE_ALARM_RATE, threshold_at
-from lib.evidence.results import Budget, Choice, Estimate, Localisation, Promise, Record
+from lib.evidence.record import Record
+from lib.evidence.results import Budget, Choice, Estimate, Localisation, Promise
 from lib.evidence.uncertainty import Bootstrap, bootstrap, over_seeds
 from lib.params import Params
 from lib.scores.conformal import achieved_rate

@@ -198,7 +198,7 @@ def loss_curves(history: Sequence[dict]) -> Figure:
     rows = pd.DataFrame(list(history))
     parts: dict[str, list[str]] = {}
     for key in rows.columns:
-        if "/" in key:
+        if "/" in key and not key.startswith("health/"):  # measured at some epochs; `lib.figures.normals` draws them
             part, name = key.split("/", 1)
             parts.setdefault(f"{part}, KL in nats" if name.startswith("kl_") else part, []).append(key)
     if not parts:

@@ -11,7 +11,11 @@ from lib.data.cache import Preparation
 from lib.data.dataset import Data, Sides, Split, load_data, load_masks, reference_half
 from lib.data.source import ImageStack, Source
 from lib.data.sources import open_source
+from lib.methods.method import to_device
+from lib.methods.training import choose_device
 from lib.params import Params
+from lib.scores.features import FeaturesError, open_backbone
+from lib.scores.health import HealthCheck
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,22 @@ class Prepared:
     data: Data
     split: Split
     images: Sides
-    preparation: Preparation
+    params: Params
+
+    @property
+    def preparation(self) -> Preparation:
+        """How an image of the source becomes one of these."""
+        return Preparation.from_params(self.params)
+
+    @cached_property
+    def health_check(self) -> HealthCheck:
+        """The measures of a method's health on these normals, in the settings' frozen network if it is available."""
+        try:
+            backbone = open_backbone(self.params.backbone)
+            to_device(backbone, choose_device(self.params.device))
+        except FeaturesError as error:
+            return HealthCheck(self.images.train, self.images.validation, error, self.params.seed)
+        return HealthCheck(self.images.train, self.images.validation, backbone, self.params.seed)
 
     @cached_property
     def lesions(self) -> dict[str, np.ndarray]:
@@ -43,4 +62,4 @@ def prepare(params: Params, base: Path) -> Prepared:
     source = open_source(params, base)
     data = load_data(source, params)
     split = data.split(params)
-    return Prepared(source, data, split, data.sides(split), Preparation.from_params(params))
+    return Prepared(source, data, split, data.sides(split), params)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from lib.data.source import problem_counts
+from lib.evidence.marks import Health, Redrawn, assess
 from lib.evidence.results import Budget, Choice, Results, Trained
 from lib.methods.checkpoint import History, kept, load_checkpoint
 from lib.methods.method import Method
@@ -80,12 +81,29 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
             name: {kind: copied_share(method, images["reference"][:32], kind).share for kind in KINDS}
             for name, method in trained.items()
         },
+        health=measure_health(run, prepared, trained),
     )
     run.write_scores(table)
     write_candidates(selected, table, list(records), run.folder)
     names = [str(file.relative_to(run.folder)) for file in files.values()]
     results = record.close(results, "scores.parquet", "candidates.parquet", "candidates.csv", *names)
     return Scored(table, _opened(files), results)
+
+
+def measure_health(run: Run, prepared: Prepared, trained: Mapping[str, Method]) -> Health:
+    """Return how well each method redraws the validation normals, and what it lacks; the history names its losses."""
+    check = prepared.health_check
+    components = {count: Redrawn(**redrawn._asdict()) for count, redrawn in check.pca.items()}
+    return Health(
+        floor=check.floor,
+        components=components,
+        methods={
+            name: assess(
+                check(method), components, has_critic=any("rejection" in loss for loss in run.history(name)[-1])
+            )
+            for name, method in trained.items()
+        },
+    )
 
 
 def budget(method: Method, history: History) -> Budget:

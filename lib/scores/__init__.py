@@ -8,6 +8,7 @@ maps          an image and its reconstruction -> anomaly maps -> one number per 
 scoring       trained methods -> reconstructions -> all scores, the same for every method
 copying       how much of an image a network can carry, and how much of a pasted change it reconstructs
 references    references that need no training loop: mean image, PCA, nearest neighbours in frozen features
+health        a trained method -> how well it redraws normal chests, beside principal components
 conformal     scores of normal images -> p-values with a guaranteed false alarm rate, one score or several
 lesions       synthetic lesions painted into normal images, the criterion of model selection
 selection     all scores of a method -> a chosen one, and several combined

@@ -74,7 +74,7 @@ def reference_scores(
         mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(train)) / len(train) / 255
         references.fitted["mean-image"] = lambda stack: (np.tile(mean.astype(np.float32), (len(stack), 1, 1)), {})
     if "pca" in names:
-        references.fitted["pca"] = _pca(train, seed)
+        references.fitted["pca"] = principal_components(train, seed)
     if "view" in names:
         if missing := int((records["test"]["view"] == "").sum()):
             references.left_out["view"] = f"{missing} of {len(records['test'])} test records have no view"
@@ -97,12 +97,12 @@ def _batches(images: ImageStack, size: int = 256) -> Iterator[np.ndarray]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def _pca(train: ImageStack, seed: int) -> Version:
-    """Return the projection of images on the training images' components and back."""
+def principal_components(train: ImageStack, seed: int, components: int = COMPONENTS) -> Version:
+    """Return the projection of images on the training images' principal components and back."""
     height, width = train.shape[1:]
-    count = min(len(train), max(PCA_PIXELS // (height * width), COMPONENTS))
+    count = min(len(train), max(PCA_PIXELS // (height * width), components))
     drawn = np.sort(np.random.default_rng([seed, 30]).permutation(len(train))[:count])
-    pca = PCA(min(COMPONENTS, count), svd_solver="randomized", random_state=seed)
+    pca = PCA(min(components, count), svd_solver="randomized", random_state=seed)
     pca.fit(train[drawn].reshape(count, -1).astype(np.float32) / 255)
 
     def reconstruct(batch: np.ndarray) -> np.ndarray:

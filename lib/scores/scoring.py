@@ -70,7 +70,7 @@ def reconstruct(method: Method, images: ImageStack, batch_size: int = 64, name: 
     reconstructions = np.empty(images.shape, dtype=np.float32)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1):
+        for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
             batch = slice(start, start + batch_size)
             reconstructions[batch] = method.reconstruct(to_unit(images[batch], device))[:, 0].cpu().numpy()
     return reconstructions

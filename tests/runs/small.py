@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.cache import Preparation
 from lib.data.dataset import Data, Sides, Split, split_records
 from lib.data.source import problems_table
 from lib.evidence.results import Budget, Results, Trained
@@ -64,7 +63,7 @@ def prepared(split: Split) -> Prepared:
     sides = (split.train, split.validation, split.test)
     images = Sides(*(rng.integers(0, 256, (len(side), SIZE, SIZE), dtype=np.uint8) for side in sides))
     data = Data(pd.concat(sides), images.train, problems_table([]))
-    return Prepared(NoSource(), data, split, images, Preparation(SIZE))
+    return Prepared(NoSource(), data, split, images, params())
 
 
 def finished(base: Path, name: str, methods: list[str], split: Split | None = None, seen: int = 640, **changes) -> Run:

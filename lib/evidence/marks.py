@@ -1,0 +1,85 @@
+"""Measures of a method's health -> what it lacks, by a rule that was written down before any run was looked at.
+
+A method that reconstructs without a game is held to two marks, one that plays it to three; both use principal
+components of the training images as the yardstick, because these are what 16 numbers and a linear map achieve:
+
+1. The mean residual of validation normals is at most that of 16 principal components.
+2. The Fréchet distance of its reconstructions from them is below that of 16 principal components.
+3. Its critic tells generated images from real ones: the mean KL of reconstructions and of samples is at least 1.5 times
+   that of real images.
+
+A method that gives back more than half of a pasted white square copies, and that is a fourth mark: its residual cannot
+show a change. The marks say whether a method does what it is meant to do, not whether it detects anything.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from lib.evidence.record import Record
+
+YARDSTICK = 16  # principal components
+KL_GAP = 1.5  # times the KL of real images
+COPIED = 0.5  # of a pasted square
+
+
+class Redrawn(Record):
+    """How reconstructions of validation normals compare with them (`lib.scores.health`)."""
+
+    residual: float
+    detail: float
+    frechet: float | None = None
+
+
+class MethodHealth(Redrawn):
+    """What a method does with normal images; a measure that it or the machine does not have is None."""
+
+    frechet_sample: float | None = None
+    kl_real: float | None = None
+    kl_reconstruction: float | None = None
+    kl_sample: float | None = None
+    copied: float
+    """The share of a pasted white square that is reconstructed."""
+    lacks: list[str]
+    """What it falls short of, by the rule above."""
+
+    @property
+    def kl_gap(self) -> float | None:
+        """The lower mean KL of the two kinds of generated images, over that of real ones; None without a posterior."""
+        if self.kl_real is None or self.kl_reconstruction is None or self.kl_sample is None:
+            return None
+        return min(self.kl_reconstruction, self.kl_sample) / self.kl_real
+
+
+class Health(Record):
+    """Whether the methods are trained to where they can be judged, by normal images alone."""
+
+    floor: float | None
+    """Fréchet distance of training from validation normals."""
+    components: dict[int, Redrawn]
+    """Reconstructions from so many principal components of the training images."""
+    methods: dict[str, MethodHealth]
+
+
+def assess(measures: Mapping[str, float], components: Mapping[int, Redrawn], *, has_critic: bool) -> MethodHealth:
+    """Return a method's measures (`lib.scores.health`), and what it lacks."""
+    measured = MethodHealth(**measures, lacks=[])
+    return measured.model_copy(update={"lacks": list(_lacks(measured, components.get(YARDSTICK), has_critic))})
+
+
+def _lacks(health: MethodHealth, yardstick: Redrawn | None, has_critic: bool) -> Iterator[str]:
+    if yardstick and health.residual > yardstick.residual:
+        residuals = f"residual {health.residual:.3f}, theirs {yardstick.residual:.3f}"
+        yield f"it reconstructs normal images worse than {YARDSTICK} principal components ({residuals})"
+    least = yardstick.frechet if yardstick else None
+    if least is not None and health.frechet is not None and health.frechet >= least:
+        distances = f"Fréchet distance {health.frechet:,.0f}, theirs {least:,.0f}"
+        yield f"its reconstructions look less like radiographs than those of {YARDSTICK} components ({distances})"
+    if has_critic and health.kl_gap is not None and health.kl_gap < KL_GAP:
+        gap = f"their KL is {health.kl_gap:.2f} times that of real images, wanted {KL_GAP}"
+        yield f"its critic hardly tells generated images from real ones ({gap})"
+    if health.copied > COPIED:
+        yield f"it copies: {100 * health.copied:.0f} % of a pasted square is reconstructed"
+
+
+def sentence(name: str, health: MethodHealth) -> str:
+    """Return whether a method works, or what it lacks, as one sentence."""
+    return f"{name} lacks something: {'; '.join(health.lacks)}." if health.lacks else f"{name} works, by every mark."

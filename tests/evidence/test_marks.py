@@ -1,0 +1,38 @@
+"""The rule that says whether a method works: each mark alone is missed, and said."""
+
+import pytest
+
+from lib.evidence.marks import Redrawn, assess, sentence
+
+COMPONENTS = {16: Redrawn(residual=0.060, detail=0.3, frechet=1400.0)}
+GOOD = {
+    **{"residual": 0.055, "detail": 0.5, "frechet": 900.0, "frechet_sample": 1000.0, "copied": 0.2},
+    **{"kl_real": 100.0, "kl_reconstruction": 150.0, "kl_sample": 160.0},
+}
+MISSED = {
+    "worse than 16 principal components": {"residual": 0.061},
+    "less like radiographs": {"frechet": 1400.0},
+    "hardly tells generated": {"kl_sample": 149.0},
+    "it copies: 51 %": {"copied": 0.51},
+}
+
+
+def test_a_method_that_meets_every_mark_works():
+    health = assess(GOOD, COMPONENTS, has_critic=True)
+    assert (health.lacks, sentence("ra", health)) == ([], "ra works, by every mark.")
+
+
+@pytest.mark.parametrize("mark", MISSED)
+def test_a_missed_mark_is_said(mark):
+    (lack,) = assess(GOOD | MISSED[mark], COMPONENTS, has_critic=True).lacks
+    assert mark in lack
+
+
+def test_a_method_without_a_game_needs_no_critic():
+    assert not assess(GOOD | {"kl_sample": 90.0}, COMPONENTS, has_critic=False).lacks
+
+
+def test_without_a_backbone_or_components_the_other_marks_are_held():
+    plain = {name: GOOD[name] for name in ("residual", "detail", "copied")}
+    assert not assess(plain, {}, has_critic=False).lacks
+    assert len(assess(plain | {"residual": 0.07, "copied": 0.9}, COMPONENTS, has_critic=False).lacks) == 2
