@@ -80,6 +80,9 @@ class Params(BaseModel):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
     choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose from; 0: only the last")
+    measure_every: int = Field(
+        0, ge=0, description="measure health every n epochs; 0: after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs"
+    )
     validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of normals kept for thresholds")
     unet_skips: Literal["full", "none", "noise"] = Field("full", description="U-Net: what its skip connections carry")
     unet_skip_noise: float = Field(1.0, gt=0, description="U-Net: scale of the noise on noisy skips")
@@ -192,7 +195,7 @@ class Params(BaseModel):
         The images themselves are identified by the split's hash, so `data_dir` is not among them.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
-        return self.model_dump(exclude=free | {"data_dir", "keep_in", "labels", "on_bad_image"})
+        return self.model_dump(exclude=free | {"data_dir", "keep_in", "labels", "on_bad_image", "measure_every"})
 
     @property
     def extras(self) -> list[str]:

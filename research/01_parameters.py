@@ -49,6 +49,8 @@ learning_rate: float = 0.0002  # @param {"type":"number","max":1} # Adam step si
 average_decay: float = 0.0  # @param {"type":"number","min":0}
 # keep weights every n epochs, to choose from; 0: only the last
 choose_every: int = 0  # @param {"type":"integer","min":0}
+# measure health every n epochs; 0: after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs
+measure_every: int = 0  # @param {"type":"integer","min":0}
 # share of normals kept for thresholds (above 0, below 0.5)
 validation_fraction: float = 0.15  # @param {"type":"number"}
 unet_skips: str = "full"  # @param ["full","none","noise"] # U-Net: what its skip connections carry

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from lib.evidence.record import Record
 
-YARDSTICK = 16  # principal components
+COMPONENTS = 16  # of the training images; the yardstick
 KL_GAP = 1.5  # times the KL of real images
 COPIED = 0.5  # of a pasted square
 
@@ -49,35 +49,45 @@ class MethodHealth(Redrawn):
         return min(self.kl_reconstruction, self.kl_sample) / self.kl_real
 
 
-class Health(Record):
-    """Whether the methods are trained to where they can be judged, by normal images alone."""
+class Yardstick(Record):
+    """What no training loop is needed for, by the same measures."""
 
     floor: float | None
     """Fréchet distance of training from validation normals."""
     components: dict[int, Redrawn]
     """Reconstructions from so many principal components of the training images."""
+
+
+class Health(Yardstick):
+    """Whether the methods are trained to where they can be judged, by normal images alone."""
+
     methods: dict[str, MethodHealth]
 
 
-def assess(measures: Mapping[str, float], components: Mapping[int, Redrawn], *, has_critic: bool) -> MethodHealth:
+def assess(measures: Mapping[str, float], yardstick: Yardstick, *, has_critic: bool) -> MethodHealth:
     """Return a method's measures (`lib.scores.health`), and what it lacks."""
-    measured = MethodHealth(**measures, lacks=[])
-    return measured.model_copy(update={"lacks": list(_lacks(measured, components.get(YARDSTICK), has_critic))})
+    measured, components = MethodHealth(**measures, lacks=[]), yardstick.components.get(COMPONENTS)
+    return measured.model_copy(update={"lacks": list(_lacks(measured, components, has_critic))})
 
 
 def _lacks(health: MethodHealth, yardstick: Redrawn | None, has_critic: bool) -> Iterator[str]:
     if yardstick and health.residual > yardstick.residual:
         residuals = f"residual {health.residual:.3f}, theirs {yardstick.residual:.3f}"
-        yield f"it reconstructs normal images worse than {YARDSTICK} principal components ({residuals})"
+        yield f"it reconstructs normal images worse than {COMPONENTS} principal components ({residuals})"
     least = yardstick.frechet if yardstick else None
     if least is not None and health.frechet is not None and health.frechet >= least:
         distances = f"Fréchet distance {health.frechet:,.0f}, theirs {least:,.0f}"
-        yield f"its reconstructions look less like radiographs than those of {YARDSTICK} components ({distances})"
+        yield f"its reconstructions look less like radiographs than those of {COMPONENTS} components ({distances})"
     if has_critic and health.kl_gap is not None and health.kl_gap < KL_GAP:
         gap = f"their KL is {health.kl_gap:.2f} times that of real images, wanted {KL_GAP}"
         yield f"its critic hardly tells generated images from real ones ({gap})"
     if health.copied > COPIED:
         yield f"it copies: {100 * health.copied:.0f} % of a pasted square is reconstructed"
+
+
+def has_critic(losses: Mapping[str, float]) -> bool:
+    """Return whether a method has played against a critic, by the names of its losses."""
+    return any("rejection" in loss for loss in losses)
 
 
 def sentence(name: str, health: MethodHealth) -> str:

@@ -11,6 +11,7 @@ from lib.data.cache import Preparation
 from lib.data.dataset import Data, Sides, Split, load_data, load_masks, reference_half
 from lib.data.source import ImageStack, Source
 from lib.data.sources import open_source
+from lib.evidence.marks import Redrawn, Yardstick
 from lib.methods.method import to_device
 from lib.methods.training import choose_device
 from lib.params import Params
@@ -42,6 +43,13 @@ class Prepared:
         except FeaturesError as error:
             return HealthCheck(self.images.train, self.images.validation, error, self.params.seed)
         return HealthCheck(self.images.train, self.images.validation, backbone, self.params.seed)
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What principal components and training images achieve by the same measures."""
+        check = self.health_check
+        components = {count: Redrawn(**redrawn._asdict()) for count, redrawn in check.pca.items()}
+        return Yardstick(floor=check.floor, components=components)
 
     @cached_property
     def lesions(self) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
 """The run folder: all files of a run, written so that an interruption loses nothing that was finished.
 
 `status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
-per epoch and method), `checkpoints/`, `reconstructions/`, `scores.parquet` (one row per image), `candidates.parquet`
-and `candidates.csv` (every score of every kept epoch), `results.json`, `stages.json` (what each stage has read and
-written), `figures/` (PNG; charts also as SVG), `tables/*.csv`; a runner adds the executed `notebook.ipynb` and
-`report.html`.
+per epoch and method), `yardstick.json` (what principal components achieve), `checkpoints/`, `reconstructions/`,
+`scores.parquet` (one row per image), `candidates.parquet` and `candidates.csv` (every score of every kept epoch),
+`results.json`, `stages.json` (what each stage has read and written), `figures/` (PNG; charts also as SVG),
+`tables/*.csv`; a runner adds the executed `notebook.ipynb` and `report.html`.
 """
 
 import json
@@ -19,6 +19,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lib.data.dataset import Split
+from lib.evidence.marks import Yardstick
 from lib.evidence.results import VERSION, Results
 from lib.files import replacing, write_json
 from lib.params import Params
@@ -132,6 +133,16 @@ class Run:
     def _metrics(self) -> list[dict[str, Any]]:
         file = self.folder / "metrics.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def write_yardstick(self, yardstick: Yardstick) -> None:
+        """Write yardstick.json, beside which the health in metrics.jsonl is read."""
+        write_json(self.folder / "yardstick.json", yardstick.model_dump(mode="json"))
+
+    def yardstick(self) -> Yardstick:
+        """Read yardstick.json; RunError if training has not written it."""
+        if not (file := self.folder / "yardstick.json").is_file():
+            raise RunError(f"{self.folder} has no yardstick.json: an older version has trained it; train it again")
+        return Yardstick.model_validate_json(file.read_bytes())
 
     def write_scores(self, table: pd.DataFrame) -> None:
         """Write scores.parquet."""

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from lib.data.source import problem_counts
-from lib.evidence.marks import Health, Redrawn, assess
+from lib.evidence.marks import Health, assess, has_critic
 from lib.evidence.results import Budget, Choice, Results, Trained
 from lib.methods.checkpoint import History, kept, load_checkpoint
 from lib.methods.method import Method
@@ -92,18 +92,12 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
 
 def measure_health(run: Run, prepared: Prepared, trained: Mapping[str, Method]) -> Health:
     """Return how well each method redraws the validation normals, and what it lacks; the history names its losses."""
-    check = prepared.health_check
-    components = {count: Redrawn(**redrawn._asdict()) for count, redrawn in check.pca.items()}
-    return Health(
-        floor=check.floor,
-        components=components,
-        methods={
-            name: assess(
-                check(method), components, has_critic=any("rejection" in loss for loss in run.history(name)[-1])
-            )
-            for name, method in trained.items()
-        },
-    )
+    check, yardstick = prepared.health_check, prepared.yardstick
+    methods = {
+        name: assess(check(method), yardstick, has_critic=has_critic(run.history(name)[-1]))
+        for name, method in trained.items()
+    }
+    return Health(floor=yardstick.floor, components=yardstick.components, methods=methods)
 
 
 def budget(method: Method, history: History) -> Budget:

@@ -4,6 +4,7 @@ imgae-study research/results/published runs/adult-0 runs/adult-1 ...            
 imgae-study research/results/adult.json research/results/published/adult-{0,1,2,3,4} ...  combines them into a study
 imgae-study docs/RESULTS.md research/results/*.json                                       writes the page of all studies
 imgae-study docs/results.schema.json                                                      writes the files' JSON schema
+imgae-study research/results/trials.csv runs/trial-0 runs/trial-1 ...                     adds trials to a table
 
 A kept run holds the scores of every image, its settings and its results. From these a study can be computed again
 without images and without training. Runs of one seed count as one: each method is taken from the first run that has it.
@@ -29,6 +30,7 @@ from lib.params import ParameterError, Params
 from lib.runs.candidates import read_candidates
 from lib.runs.results_page import PRIMARY, TITLES, page
 from lib.runs.run import Run, RunError
+from lib.runs.trials import add_trials
 
 RESAMPLES = 2000
 WIDTH = 260  # of a line in a study's JSON file, in characters
@@ -208,7 +210,7 @@ def write_text(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Keep, combine, or write a page or the schema, as the target's name says; errors are printed as a message."""
     parser = argparse.ArgumentParser("imgae-study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("target", type=Path, help="a folder, FILE.json, FILE.md or FILE.schema.json, see above")
+    parser.add_argument("target", type=Path, help="a folder or FILE.json, .csv, .md, .schema.json, see above")
     parser.add_argument("sources", type=Path, nargs="*", help="folders of evaluated or kept runs; for a page, studies")
     options = parser.parse_args(arguments)
     target: Path = options.target
@@ -221,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_text(target, f"{json.dumps(schema(), indent=1)}\n")
         elif target.suffix == ".json":
             write_text(target, f"{laid_out(combine(options.sources).model_dump(mode='json'))}\n")
+        elif target.suffix == ".csv":
+            table = add_trials(target, [Run.open(folder) for folder in options.sources])
+            write_text(target, table.to_csv(index=False, float_format="%.6g"))
         elif target.suffix == ".md":
             studies = {path.stem: read_study(path) for path in options.sources}
             if PRIMARY[0] not in studies:

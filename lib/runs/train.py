@@ -33,8 +33,9 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
     method, device = VARIANTS[name](params), choose_device(params.device)
 
     def measure(method: Method, epochs: int) -> dict[str, float]:
-        if not measured_after(epochs, params.epochs):
+        if not measured_after(epochs, params.epochs, params.measure_every):
             return {}
+        run.write_yardstick(prepared.yardstick)
         return {f"health/{name}": value for name, value in prepared.health_check(method).items()}
 
     def log(history: History) -> None:

@@ -108,10 +108,14 @@ class HealthCheck:
         return frechet_distance(features, self._features)
 
 
-def measured_after(epochs: int, last: int) -> bool:
-    """Return whether health is measured after this many epochs: 1, 2, 3, 4, 6, 8, 12, 16 ... and after the `last`."""
+def measured_after(epochs: int, last: int, every: int = 0) -> bool:
+    """Return whether health is measured after this many epochs: `every` so many, and after the `last`.
+
+    If `every` is 0, after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs.
+    """
     power = 1 << (epochs.bit_length() - 1)
-    return epochs in (power, power + power // 2, last)
+    due = epochs % every == 0 if every else epochs in (power, power + power // 2)
+    return due or epochs == last
 
 
 def spectrum(images: ImageStack, most: int = 1024) -> np.ndarray:

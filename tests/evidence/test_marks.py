@@ -2,9 +2,10 @@
 
 import pytest
 
-from lib.evidence.marks import Redrawn, assess, sentence
+from lib.evidence.marks import Redrawn, Yardstick, assess, has_critic, sentence
 
-COMPONENTS = {16: Redrawn(residual=0.060, detail=0.3, frechet=1400.0)}
+YARDSTICK = Yardstick(floor=140.0, components={16: Redrawn(residual=0.060, detail=0.3, frechet=1400.0)})
+NOTHING = Yardstick(floor=None, components={})
 GOOD = {
     **{"residual": 0.055, "detail": 0.5, "frechet": 900.0, "frechet_sample": 1000.0, "copied": 0.2},
     **{"kl_real": 100.0, "kl_reconstruction": 150.0, "kl_sample": 160.0},
@@ -18,21 +19,26 @@ MISSED = {
 
 
 def test_a_method_that_meets_every_mark_works():
-    health = assess(GOOD, COMPONENTS, has_critic=True)
+    health = assess(GOOD, YARDSTICK, has_critic=True)
     assert (health.lacks, sentence("ra", health)) == ([], "ra works, by every mark.")
 
 
 @pytest.mark.parametrize("mark", MISSED)
 def test_a_missed_mark_is_said(mark):
-    (lack,) = assess(GOOD | MISSED[mark], COMPONENTS, has_critic=True).lacks
+    (lack,) = assess(GOOD | MISSED[mark], YARDSTICK, has_critic=True).lacks
     assert mark in lack
 
 
 def test_a_method_without_a_game_needs_no_critic():
-    assert not assess(GOOD | {"kl_sample": 90.0}, COMPONENTS, has_critic=False).lacks
+    assert not assess(GOOD | {"kl_sample": 90.0}, YARDSTICK, has_critic=False).lacks
 
 
 def test_without_a_backbone_or_components_the_other_marks_are_held():
     plain = {name: GOOD[name] for name in ("residual", "detail", "copied")}
-    assert not assess(plain, {}, has_critic=False).lacks
-    assert len(assess(plain | {"residual": 0.07, "copied": 0.9}, COMPONENTS, has_critic=False).lacks) == 2
+    assert not assess(plain, NOTHING, has_critic=False).lacks
+    assert len(assess(plain | {"residual": 0.07, "copied": 0.9}, YARDSTICK, has_critic=False).lacks) == 2
+
+
+def test_a_method_has_a_critic_if_it_has_rejected_anything():
+    assert has_critic({"encoder/total": 1.0, "encoder/rejection": 0.1})
+    assert not has_critic({"encoder/total": 1.0, "encoder/kl_real": 3.0})

@@ -121,5 +121,8 @@ def test_with_a_backbone_the_distances_are_those_of_its_last_features(stacks):
     assert check.floor == pytest.approx(frechet_distance(floor, features), rel=1e-3)
 
 
-def test_health_is_measured_at_every_half_octave_and_at_the_end():
-    assert [n for n in range(1, 42) if measured_after(n, 41)] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 41]
+@pytest.mark.parametrize(
+    ("every", "epochs"), [(0, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 41]), (1, [*range(1, 42)]), (15, [15, 30, 41])]
+)
+def test_health_is_measured_at_half_octaves_or_at_equal_steps_and_at_the_end(every, epochs):
+    assert [n for n in range(1, 42) if measured_after(n, 41, every)] == epochs

@@ -1,0 +1,60 @@
+"""The table of trials: one row for each measurement, the rows of earlier sessions kept."""
+
+import json
+
+import pandas as pd
+import pytest
+from small import params
+
+from lib.evidence.marks import Redrawn, Yardstick
+from lib.runs.run import Run
+from lib.runs.study import main
+from lib.runs.trials import add_trials
+
+GOOD = {"residual": 0.05, "detail": 0.5, "copied": 0.2, "kl_real": 10.0, "kl_reconstruction": 30.0, "kl_sample": 20.0}
+
+
+def trial(folder, name: str, residual: float = 0.05, **changes) -> Run:
+    run = Run.start(params(methods=["ra"], run_dir=name, epochs=3, **changes), folder)
+    entry = {"encoder/rejection": 0.1, "images_seen": 40, "cpu_seconds": 90.0}
+    health = {f"health/{key}": value for key, value in (GOOD | {"residual": residual}).items()}
+    run.log("ra", [entry, entry | health | {"images_seen": 80}, entry | health | {"images_seen": 120}])
+    run.write_yardstick(Yardstick(floor=None, components={16: Redrawn(residual=0.06, detail=0.3)}))
+    return run
+
+
+def test_a_measurement_is_a_row_with_the_settings_that_shape_the_training(tmp_path):
+    table = add_trials(tmp_path / "none.csv", [trial(tmp_path, "trial-a", seed=3, ra_beta_kl=0.4)])
+    assert table["images_seen"].tolist() == [80, 120]
+    row = table.iloc[0]
+    assert (row["trial"], row["method"], row["data"], row["seed"]) == ("trial-a", "ra", "data", 3)
+    settings = dict(setting.split("=") for setting in row["settings"].split("; "))
+    assert settings["ra_beta_kl"] == "0.4" and not {"seed", "epochs", "methods"} & settings.keys()
+    assert (row["cpu_minutes"], row["residual"], row["kl_sample"], row["lacks"]) == (1.5, 0.05, 20, 0)
+
+
+def test_the_marks_that_are_missed_are_counted(tmp_path):
+    assert add_trials(tmp_path / "none.csv", [trial(tmp_path, "trial-a", residual=0.07)])["lacks"].tolist() == [1, 1]
+
+
+def test_the_command_adds_trials_and_replaces_those_of_the_same_name(tmp_path):
+    file = tmp_path / "trials.csv"
+    first, second = trial(tmp_path, "trial-a"), trial(tmp_path, "trial-b", residual=0.07)
+    assert main([str(file), str(first.folder)]) == main([str(file), str(second.folder)]) == 0
+    again = trial(tmp_path / "later", "trial-a", residual=0.04)
+    assert main([str(file), str(again.folder)]) == 0
+    table = pd.read_csv(file)
+    assert table.groupby("trial")["residual"].unique().map(list).to_dict() == {"trial-a": [0.04], "trial-b": [0.07]}
+
+
+def test_a_run_without_a_yardstick_is_refused_with_what_to_do(tmp_path, capsys):
+    run = trial(tmp_path, "trial-a")
+    (run.folder / "yardstick.json").unlink()
+    assert main([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
+    assert "train it again" in capsys.readouterr().err
+
+
+def test_the_yardstick_is_read_as_it_was_written(tmp_path):
+    run = trial(tmp_path, "trial-a")
+    assert json.loads((run.folder / "yardstick.json").read_text())["components"]["16"]["residual"] == 0.06
+    assert run.yardstick().components[16].residual == pytest.approx(0.06)
