@@ -79,7 +79,9 @@ class Params(BaseModel):
         0.0, ge=0, lt=1, description="decay a batch of the average of weights that is used; 0: the last weights"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
-    choose_every: int = Field(0, ge=0, description="keep weights every n epochs, to choose from; 0: only the last")
+    choose_from: list[int] = Field(
+        [], description="epochs whose weights are kept, to choose from and to draw curves; always the last"
+    )
     measure_every: int = Field(
         0, ge=0, description="measure health every n epochs; 0: after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs"
     )
@@ -137,6 +139,11 @@ class Params(BaseModel):
             )
         if min(self.widths) < 1:
             raise ValueError(f"widths={self.widths} holds a number below 1; wanted channels, for example [32, 64, 128]")
+        if self.choose_from and not 1 <= min(self.choose_from) <= max(self.choose_from) <= self.epochs:
+            raise ValueError(
+                f"choose_from={self.choose_from} names an epoch that does not exist; wanted numbers from 1 to "
+                f"epochs={self.epochs}"
+            )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={self.methods} names a method twice; wanted each at most once")
         if self.ra_warmup_epochs >= self.epochs:

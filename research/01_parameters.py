@@ -47,8 +47,8 @@ batch_size: int = 32  # @param {"type":"integer","min":2} # images per update
 learning_rate: float = 0.0002  # @param {"type":"number","max":1} # Adam step size, both methods (above 0, at most 1)
 # decay a batch of the average of weights that is used; 0: the last weights (at least 0, below 1)
 average_decay: float = 0.0  # @param {"type":"number","min":0}
-# keep weights every n epochs, to choose from; 0: only the last
-choose_every: int = 0  # @param {"type":"integer","min":0}
+# epochs whose weights are kept, to choose from and to draw curves; always the last (each entry an integer)
+choose_from: list[int] = []  # @param {"type":"raw"}
 # measure health every n epochs; 0: after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs
 measure_every: int = 0  # @param {"type":"integer","min":0}
 # share of normals kept for thresholds (above 0, below 0.5)

@@ -46,7 +46,7 @@ for name in [name for name in params.methods if name not in trained]:
 #
 # * The **reference** half may be used. It gives the means and standard deviations above, and the criterion of model
 #   selection. Soft opacities are painted into copies of its images. How well does a score (and an epoch, with
-#   `choose_every`) separate the images from their copies? A score that uses the encoder of another method is
+#   `choose_from`) separate the images from their copies? A score that uses the encoder of another method is
 #   excluded, since the credit of a method must not depend on the training of another.
 # * The **calibration** half is left alone, so its images remain as new as a new normal image would be. It gives every
 #   threshold. In tables and figures of scores it is the half that is called *validation*.

@@ -77,6 +77,7 @@ def test_no_advice_is_given_that_would_be_refused_again(settings):
             "'rsna-dicom', 'kermany', 'nih', 'nih-sample', 'vinbigdata'; did you mean folder?",
         ),
         ({"widths": [8, "16"]}, "widths[1]='16' is str; widths wants a list, each entry an integer"),
+        ({"choose_from": [2, 9], "epochs": 8}, "choose_from=[2, 9] names an epoch that does not exist; wanted numbers"),
         ({"widths": [8, 0]}, "widths=[8, 0] holds a number below 1"),
         ({"data_dir": None}, "data_dir=None is NoneType; data_dir wants text"),
         ({"source": "folder"}, "data_dir='' is empty, but source='folder' reads images from it"),

@@ -3,7 +3,7 @@
 A checkpoint is replaced as a whole or not at all, and it is read with `weights_only=True`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ class Checkpoint:
             torch.cuda.set_rng_state_all(state["rng"]["cuda"][: torch.cuda.device_count()])
         return history
 
-    def keep_weights(self, epochs: int, keep_every: int) -> None:
-        """Write the weights beside the checkpoint if `epochs` is a positive multiple of `keep_every`."""
-        if keep_every and epochs and epochs % keep_every == 0:
+    def keep_weights(self, epochs: int, keep_after: Collection[int]) -> None:
+        """Write the weights beside the checkpoint if `keep_after` holds this number of epochs."""
+        if epochs in keep_after:
             with replacing(kept_file(self.file, epochs)) as out:
                 torch.save({"method": self._validated.state_dict()}, out)
 
@@ -103,17 +103,17 @@ def kept_file(checkpoint: Path, epochs: int) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}.{epochs}{checkpoint.suffix}")
 
 
-def kept(checkpoint: Path, epochs: int, keep_every: int) -> dict[int, Path]:
+def kept(checkpoint: Path, epochs: int, keep_after: Collection[int]) -> dict[int, Path]:
     """Return the files of kept weights by number of epochs; the last entry, `epochs`, is the checkpoint itself.
 
     Raises:
         CheckpointError: A file is missing.
 
     """
-    files = {n: kept_file(checkpoint, n) for n in range(keep_every, epochs, keep_every)} if keep_every else {}
+    files = {n: kept_file(checkpoint, n) for n in sorted(keep_after) if n < epochs}
     if missing := [str(file) for file in files.values() if not file.is_file()]:
         raise CheckpointError(
-            f"weights that choose_every={keep_every} needs are missing ({', '.join(missing)}): "
+            f"weights that choose_from={sorted(keep_after)} needs are missing ({', '.join(missing)}): "
             f"remove {checkpoint}, and its copy in keep_in, and train again"
         )
     return files | {epochs: checkpoint}

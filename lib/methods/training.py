@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def train(
     device: torch.device,
     precision: torch.dtype,
     average_decay: float = 0.0,
-    keep_every: int = 0,
+    keep_after: Collection[int] = (),
     measure: Callable[[Method, int], Mapping[str, float]] = lambda method, epochs: {},
     log: Callable[[History], None] = lambda history: None,
     name: str = "",
@@ -88,9 +88,9 @@ def train(
     budget so far: images seen, optimizer steps, multiply-adds, seconds, seconds of CPU time. `measure` adds numbers of
     its own by name; it gets the validated method in evaluation mode, and the number of epochs, and costs no budget. The
     order of the images depends on seed and epoch alone, in the first epoch also on a stream's shards; the checkpoint
-    holds the state of torch's generators. So a resumed run equals an uninterrupted one to the last bit. Every
-    `keep_every` epochs the weights are kept beside the checkpoint (`kept`). `log` is called with the history before the
-    first new epoch and after each epoch.
+    holds the state of torch's generators. So a resumed run equals an uninterrupted one to the last bit. After each
+    number of epochs in `keep_after` the weights are kept beside the checkpoint (`kept`). `log` is called with the
+    history before the first new epoch and after each epoch.
 
     Raises:
         TrainingError: There are fewer images than a batch holds, or no validation images.
@@ -115,8 +115,8 @@ def train(
     state = Checkpoint(checkpoint, method, validated, optimizers, scalers, settings)
     history = state.resume(epochs)
     if not kept_file(checkpoint, len(history)).is_file():  # the copy to another disk may have been cut short
-        state.keep_weights(len(history), keep_every)
-    kept(checkpoint, min(len(history) + 1, epochs), keep_every)
+        state.keep_weights(len(history), keep_after)
+    kept(checkpoint, min(len(history) + 1, epochs), keep_after)
     log(history)
     batches = len(images) // batch_size
     with tqdm(
@@ -151,7 +151,7 @@ def train(
             before = history[-1] if history else dict.fromkeys(spent, 0)
             means |= measure(validated, epoch + 1)
             history.append({"epoch": epoch, **means, **{key: before[key] + spent[key] for key in spent}})
-            state.keep_weights(epoch + 1, keep_every)
+            state.keep_weights(epoch + 1, keep_after)
             state.save(history)
             log(history)
             progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {means['validation/residual']:.4f}")

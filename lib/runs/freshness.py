@@ -39,7 +39,7 @@ IMAGES = ("image_size", "stretch", "square")
 SAMPLING = ("labels", "resamples", "seed")
 STAGES = {
     "score": Stage(
-        ("methods", "references", "backbone", "ra_map", "epochs", "choose_every", "seed", "device", *IMAGES),
+        ("methods", "references", "backbone", "ra_map", "epochs", "choose_from", "seed", "device", *IMAGES),
         ("methods", "scores", "runs/candidates.py", "runs/prepare.py", "runs/score.py"),
         (
             *("split", "image_size", "synthetic", "score", "patient_separation", "problems"),
@@ -134,8 +134,8 @@ class Record:
 
 def weight_hashes(run: Run) -> Hashes:
     """Return the hash of each method's weights, including those kept from earlier epochs."""
-    epochs, every = run.params.epochs, run.params.choose_every
-    files = {name: kept(run.checkpoint(name), epochs, every).values() for name in run.params.methods}
+    epochs, others = run.params.epochs, run.params.choose_from
+    files = {name: kept(run.checkpoint(name), epochs, others).values() for name in run.params.methods}
     return {f"weights of {name}": _hash("".join(map(digest, of))) for name, of in files.items()}
 
 

@@ -128,7 +128,7 @@ def _opened(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
 def _versions(run: Run, name: str, method: Method, device: torch.device) -> dict[int, Version]:
     """Return the method after each number of epochs whose weights were kept."""
     versions = {}
-    for epochs, file in kept(run.checkpoint(name), run.params.epochs, run.params.choose_every).items():
+    for epochs, file in kept(run.checkpoint(name), run.params.epochs, run.params.choose_from).items():
         earlier = copy.deepcopy(method)
         load_checkpoint(file, earlier, device)
         versions[epochs] = version(earlier, f"{name}: epoch {epochs}")

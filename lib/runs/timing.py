@@ -45,7 +45,7 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
         described = describe(images, distances)
         maps = quickest(lambda: anomaly_maps(described, describe(images, distances), distances)) / len(images)
     scored = len(split.test) + 2 * len(split.validation)  # reference half thrice: moments, itself, painted
-    kept = -(-params.epochs // params.choose_every) if params.choose_every else 1
+    kept = len({*params.choose_from, params.epochs})
     times = len(params.methods) * kept + 2  # references that reconstruct
     work["score"] = Work(f"scoring of {scored:,} images, {times} times", maps * scored * times)
 

@@ -55,7 +55,7 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
         device=device,
         precision=choose_precision(params.precision, device),
         average_decay=params.average_decay,
-        keep_every=params.choose_every,
+        keep_after=params.choose_from,
         measure=measure,
         log=log,
         name=name,

@@ -140,8 +140,8 @@ def test_a_resume_in_another_precision_is_refused(fit):
 
 @each_method
 def test_weights_kept_after_n_epochs_equal_those_of_a_run_of_n_epochs(name, fit, tmp_path):
-    fit(build(name), epochs=3, keep_every=1)
-    files = kept(tmp_path / "here.pt", 3, 1)
+    fit(build(name), epochs=3, keep_after=[1, 2])
+    files = kept(tmp_path / "here.pt", 3, [2, 1])
     assert list(files) == [1, 2, 3]
     for epochs, file in files.items():
         whole, loaded = build(name), build(name, seed=1)
@@ -153,15 +153,15 @@ def test_weights_kept_after_n_epochs_equal_those_of_a_run_of_n_epochs(name, fit,
 @each_method
 def test_keeping_weights_does_not_change_training(name, fit, tmp_path):
     fit(build(name), checkpoint=tmp_path / "plain.pt")
-    fit(build(name), keep_every=1)
+    fit(build(name), keep_after=[1, 2])
     assert not differences(read(tmp_path / "here.pt"), read(tmp_path / "plain.pt"))
 
 
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_resumed_run_keeps_the_same_files_as_an_uninterrupted_one(first, fit, tmp_path):
-    fit(build("ra"), epochs=3, keep_every=2, checkpoint=tmp_path / "whole" / "ra.pt")
+    fit(build("ra"), epochs=3, keep_after=[2], checkpoint=tmp_path / "whole" / "ra.pt")
     for epochs in (first, 3):
-        fit(build("ra"), epochs=epochs, keep_every=2, checkpoint=tmp_path / "parts" / "ra.pt")
+        fit(build("ra"), epochs=epochs, keep_after=[2], checkpoint=tmp_path / "parts" / "ra.pt")
     whole, parts = ({file.name: file for file in (tmp_path / run).iterdir()} for run in ("whole", "parts"))
     assert whole.keys() == parts.keys() == {"ra.pt", "ra.2.pt"}
     for name, file in whole.items():
@@ -170,7 +170,7 @@ def test_a_resumed_run_keeps_the_same_files_as_an_uninterrupted_one(first, fit, 
 
 def test_the_weights_of_the_last_epoch_are_in_the_checkpoint(tmp_path):
     checkpoint = tmp_path / "here.pt"
-    assert kept(checkpoint, 4, 0) == kept(checkpoint, 4, 4) == kept(checkpoint, 4, 9) == {4: checkpoint}
+    assert kept(checkpoint, 4, []) == kept(checkpoint, 4, [4]) == kept(checkpoint, 4, [9]) == {4: checkpoint}
 
 
 def test_by_default_nothing_is_kept_beside_the_checkpoint(fit, tmp_path):
@@ -179,24 +179,24 @@ def test_by_default_nothing_is_kept_beside_the_checkpoint(fit, tmp_path):
 
 
 def test_missing_kept_weights_are_named_and_no_others(fit, tmp_path):
-    fit(Toy(), epochs=6, keep_every=2)
+    fit(Toy(), epochs=6, keep_after=[2, 4])
     (tmp_path / "here.4.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"choose_every=2 .*missing .*here\.4\.pt.*train again") as refusal:
-        kept(tmp_path / "here.pt", 6, 2)
+    with pytest.raises(CheckpointError, match=r"choose_from=\[2, 4\] .*missing .*here\.4\.pt.*train again") as refusal:
+        kept(tmp_path / "here.pt", 6, [2, 4])
     assert "here.2.pt" not in str(refusal.value)
 
 
 def test_a_resume_without_its_kept_weights_is_refused_before_training(fit, tmp_path):
-    fit(Toy(), epochs=4, keep_every=2)
+    fit(Toy(), epochs=4, keep_after=[2, 4])
     (tmp_path / "here.2.pt").unlink()
     with pytest.raises(CheckpointError, match=r"missing .*here\.2\.pt.*remove .*here\.pt.*train again"):
-        fit(Toy(), epochs=6, keep_every=2)
+        fit(Toy(), epochs=6, keep_after=[2, 4])
     assert len(read(tmp_path / "here.pt")["history"]) == 4
 
 
 def test_missing_kept_weights_of_the_last_epoch_are_written_again(fit, tmp_path):
-    fit(Toy(), epochs=4, keep_every=2)
+    fit(Toy(), epochs=4, keep_after=[2, 4])
     before = read(tmp_path / "here.4.pt")
     (tmp_path / "here.4.pt").unlink()
-    fit(Toy(), epochs=6, keep_every=2)
+    fit(Toy(), epochs=6, keep_after=[2, 4])
     assert not differences(read(tmp_path / "here.4.pt"), before)

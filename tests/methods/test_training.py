@@ -163,7 +163,7 @@ def test_the_average_of_the_weights_is_what_is_validated_kept_and_left_in_the_me
                 weights.append(self.network.weight.item())
 
     weights, method, measured = [], Remembering(), []
-    settings = {"learning_rate": 0.1, "average_decay": 0.25, "keep_every": 1}
+    settings = {"learning_rate": 0.1, "average_decay": 0.25, "keep_after": [1]}
     rows = fit(method, **settings, measure=lambda m, _: measured.append(m.network.weight.item()) or {})
     average, averages = 0.5, []
     for n, weight in enumerate(weights):

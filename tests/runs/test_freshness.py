@@ -202,7 +202,7 @@ class Watched(Params):
 
 
 READ: set[str] = set()
-IN_WEIGHTS = {"methods", "epochs", "choose_every"}  # they say which weights' files there are, and those are hashed
+IN_WEIGHTS = {"methods", "epochs", "choose_from"}  # they say which weights' files there are, and those are hashed
 
 
 def test_a_stage_reads_no_setting_but_those_that_it_is_known_to_read(run):

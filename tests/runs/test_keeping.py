@@ -232,7 +232,7 @@ def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_sa
 def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_from_where_it_can(
     epoch, tmp_path, monkeypatch
 ):
-    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=6, choose_every=2)
+    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=6, choose_from=[2, 4])
     with monkeypatch.context() as patch, pytest.raises(Disconnected):
         patch.setitem(VARIANTS, "unet", lambda params: interrupted(epoch))
         train(Run.start(settings, tmp_path), "unet", images, Off())
@@ -241,14 +241,14 @@ def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_
     newest.write_bytes(newest.read_bytes()[:100])
     run = Run.start(settings, tmp_path)
     assert len(train(run, "unet", images, Off()).history) == 6
-    assert list(kept(run.checkpoint("unet"), 6, 2)) == [2, 4, 6]
+    assert list(kept(run.checkpoint("unet"), 6, [2, 4])) == [2, 4, 6]
 
 
 @pytest.mark.parametrize("copies_made", range(1, 7))
 def test_between_whichever_copies_the_machine_is_lost_all_weights_to_choose_from_are_there_at_the_end(
     copies_made, tmp_path, monkeypatch
 ):
-    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=4, choose_every=1)
+    images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=4, choose_from=[1, 2, 3])
     copy, copied = keeping._copy, []
 
     def lost(source, target, content):

@@ -33,7 +33,7 @@ SETTINGS = {
     "latent_dim": 4,
     "batch_size": 8,
     "epochs": 2,
-    "choose_every": 1,
+    "choose_from": [1],
     "ra_warmup_epochs": 0,
     "resamples": 100,
 }

@@ -15,7 +15,7 @@ def test_the_work_of_a_run_is_what_was_timed_times_how_often_it_is_done(monkeypa
     monkeypatch.setattr(timing, "quickest", one_second)
     monkeypatch.setattr(timing, "expected_seconds", lambda *_: 7.0)
     settings = params(
-        methods=["unet", "ra"], epochs=4, choose_every=2, references=["pca"], backbone="none", resamples=300
+        methods=["unet", "ra"], epochs=4, choose_from=[2], references=["pca"], backbone="none", resamples=300
     )
     images = prepared(divided())
     work = expected_work(settings, images)
