@@ -12,7 +12,7 @@ A method that gives back more than half of a pasted white square copies, and tha
 show a change. The marks say whether a method does what it is meant to do, not whether it detects anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lib.evidence.record import Record
 
@@ -49,6 +49,15 @@ class MethodHealth(Redrawn):
         return min(self.kl_reconstruction, self.kl_sample) / self.kl_real
 
 
+class Point(Record):
+    """A method's health at one point of its training, and what it had spent until then."""
+
+    epochs: int
+    images_seen: int
+    cpu_seconds: float
+    health: MethodHealth
+
+
 class Yardstick(Record):
     """What no training loop is needed for, by the same measures."""
 
@@ -83,6 +92,22 @@ def _lacks(health: MethodHealth, yardstick: Redrawn | None, has_critic: bool) ->
         yield f"its critic hardly tells generated images from real ones ({gap})"
     if health.copied > COPIED:
         yield f"it copies: {100 * health.copied:.0f} % of a pasted square is reconstructed"
+
+
+def points(history: Iterable[Mapping[str, float]], yardstick: Yardstick) -> list[Point]:
+    """Return the points of a training history at which health was measured, as "health/residual" and so on."""
+    found = []
+    for entry in history:
+        health = {name.removeprefix("health/"): value for name, value in entry.items() if name.startswith("health/")}
+        if health:
+            point = Point(
+                epochs=int(entry["epoch"]) + 1,
+                images_seen=int(entry["images_seen"]),
+                cpu_seconds=round(entry["cpu_seconds"], 1),
+                health=assess(health, yardstick, has_critic=has_critic(entry)),
+            )
+            found.append(point)
+    return found
 
 
 def has_critic(losses: Mapping[str, float]) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
-from lib.evidence.marks import Health
+from lib.evidence.marks import Health, Point
 from lib.evidence.record import Record
 
 VERSION = 2
@@ -248,6 +248,8 @@ class Results(Record):
     """The share of a pasted change that is reconstructed, by method and kind of change."""
     health: Health | None = None
     """Of the methods that this run has trained; None if an older version has scored it."""
+    points: dict[str, list[Point]] = Field(default_factory=dict)
+    """The health of each method during its training."""
     evaluation: Evaluation | None = None
     """Of the methods' primary scores, by the labels that the settings name."""
     other_labels: list[Evaluation] = Field(default_factory=list)

@@ -43,7 +43,7 @@ STAGES = {
         ("methods", "scores", "runs/candidates.py", "runs/prepare.py", "runs/score.py"),
         (
             *("split", "image_size", "synthetic", "score", "patient_separation", "problems"),
-            *("references", "left_out", "choices", "copied", "health"),
+            *("references", "left_out", "choices", "copied", "health", "points"),
         ),
     ),
     "locate": Stage((*SAMPLING, *IMAGES), ("scores", "evidence", "runs/evaluate.py"), ("localisation",)),

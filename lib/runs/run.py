@@ -3,8 +3,9 @@
 `status.json` (running, ok or failed, and why), `params.json`, `split.json`, `problems.csv`, `metrics.jsonl` (one row
 per epoch and method), `yardstick.json` (what principal components achieve), `checkpoints/`, `reconstructions/`,
 `scores.parquet` (one row per image), `candidates.parquet` and `candidates.csv` (every score of every kept epoch),
-`results.json`, `stages.json` (what each stage has read and written), `figures/` (PNG; charts also as SVG),
-`tables/*.csv`; a runner adds the executed `notebook.ipynb` and `report.html`.
+`curve.parquet` (the test images' scores after each kept epoch), `results.json`, `stages.json` (what each stage has read
+and written), `figures/` (PNG; charts also as SVG), `tables/*.csv`; a runner adds the executed `notebook.ipynb` and
+`report.html`.
 """
 
 import json
@@ -148,6 +149,15 @@ class Run:
         """Write scores.parquet."""
         with replacing(self.folder / "scores.parquet") as out:
             table.to_parquet(out, index=False)
+
+    def write_curve(self, table: pd.DataFrame) -> None:
+        """Write curve.parquet."""
+        with replacing(self.folder / "curve.parquet") as out:
+            table.to_parquet(out, index=False)
+
+    def curve(self) -> pd.DataFrame:
+        """Read curve.parquet: the test images' scores at each point of training whose weights were kept."""
+        return pd.read_parquet(self._scored("curve.parquet"))
 
     def scores(self) -> pd.DataFrame:
         """Read scores.parquet, one row per image: its record, its side, and every score."""

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from lib.data.source import problem_counts
-from lib.evidence.marks import Health, assess, has_critic
+from lib.evidence.marks import Health, assess, has_critic, points
 from lib.evidence.results import Budget, Choice, Results, Trained
 from lib.methods.checkpoint import History, kept, load_checkpoint
 from lib.methods.method import Method
@@ -23,7 +23,7 @@ from lib.scores.copying import KINDS, copied_share
 from lib.scores.lesions import with_lesions
 from lib.scores.references import reference_scores
 from lib.scores.scoring import Version
-from lib.scores.selection import BySide, feature_distances, select, version
+from lib.scores.selection import BySide, Selection, feature_distances, select, version
 
 LESIONS = ("opacity",)  # what is painted for model selection: the finding of the primary comparison
 
@@ -82,11 +82,13 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
             for name, method in trained.items()
         },
         health=measure_health(run, prepared, trained),
+        points={name: points(run.history(name), prepared.yardstick) for name in trained},
     )
     run.write_scores(table)
     write_candidates(selected, table, list(records), run.folder)
+    run.write_curve(curve_table(records["test"], selected))
     names = [str(file.relative_to(run.folder)) for file in files.values()]
-    results = record.close(results, "scores.parquet", "candidates.parquet", "candidates.csv", *names)
+    results = record.close(results, "scores.parquet", "candidates.parquet", "candidates.csv", "curve.parquet", *names)
     return Scored(table, _opened(files), results)
 
 
@@ -98,6 +100,18 @@ def measure_health(run: Run, prepared: Prepared, trained: Mapping[str, Method]) 
         for name, method in trained.items()
     }
     return Health(floor=yardstick.floor, components=yardstick.components, methods=methods)
+
+
+def curve_table(test: pd.DataFrame, selected: Mapping[str, Selection]) -> pd.DataFrame:
+    """Return the test images' scores after each number of epochs whose weights were kept, as "ra, chosen @ 20"."""
+    columns = {
+        f"{name if form == 'primary' else f'{name}, {form}'} @ {epochs}": by_side["test"].astype(np.float32)
+        for name, selection in selected.items()
+        for epochs, at in selection.curve.items()
+        if epochs  # references do not train
+        for form, by_side in at.items()
+    }
+    return pd.DataFrame({"id": test["id"].to_numpy(), **columns})
 
 
 def budget(method: Method, history: History) -> Budget:

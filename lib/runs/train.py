@@ -33,7 +33,8 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
     method, device = VARIANTS[name](params), choose_device(params.device)
 
     def measure(method: Method, epochs: int) -> dict[str, float]:
-        if not measured_after(epochs, params.epochs, params.measure_every):
+        due = measured_after(epochs, params.epochs, params.measure_every)
+        if not due and epochs not in params.choose_from:
             return {}
         run.write_yardstick(prepared.yardstick)
         return {f"health/{name}": value for name, value in prepared.health_check(method).items()}

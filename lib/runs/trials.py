@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.evidence.marks import assess, has_critic
+from lib.evidence.marks import points
 from lib.params import Params
 from lib.runs.run import Run
 
@@ -27,26 +27,22 @@ def settings_text(params: Params) -> str:
 
 def measured(run: Run) -> pd.DataFrame:
     """Return one row for each measurement of a run's methods."""
-    params, yardstick, rows = run.params, run.yardstick(), []
-    for method in params.methods:
-        for entry in run.history(method):
-            health = {key.removeprefix("health/"): value for key, value in entry.items() if key.startswith("health/")}
-            if not health:
-                continue
-            found = assess(health, yardstick, has_critic=has_critic(entry)).model_dump()
-            rows.append(
-                {
-                    "trial": run.folder.name,
-                    "method": method,
-                    "data": Path(params.data_dir).name or params.source,
-                    "seed": params.seed,
-                    "settings": settings_text(params),
-                    "images_seen": int(entry["images_seen"]),
-                    "cpu_minutes": round(entry["cpu_seconds"] / 60, 1),
-                    **{name: value for name, value in found.items() if name != "lacks"},
-                    "lacks": len(found["lacks"]),
-                }
-            )
+    params, yardstick = run.params, run.yardstick()
+    rows = [
+        {
+            "trial": run.folder.name,
+            "method": method,
+            "data": Path(params.data_dir).name or params.source,
+            "seed": params.seed,
+            "settings": settings_text(params),
+            "images_seen": point.images_seen,
+            "cpu_minutes": round(point.cpu_seconds / 60, 1),
+            **point.health.model_dump(exclude={"lacks"}),
+            "lacks": len(point.health.lacks),
+        }
+        for method in params.methods
+        for point in points(run.history(method), yardstick)
+    ]
     return pd.DataFrame(rows)
 
 

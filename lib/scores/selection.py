@@ -39,6 +39,7 @@ class Selection(NamedTuple):
     criterion: dict[tuple[int, str], float]  # how well each separates images with lesions
     own: list[tuple[int, str]]  # the candidates that need no other method's training
     choice: dict[str, Any]  # the chosen epoch and score, and the scores that are combined
+    curve: Mapping[int, dict[str, BySide]] = {}  # the columns as they would be, had training ended after these epochs
 
 
 class Regret(NamedTuple):
@@ -116,7 +117,9 @@ def select(
             for score in [*scores[name, epochs]["test"], *own[name, epochs]["test"]]
         }
         others = {key for key, distance in distances.items() if distance.owner not in ("", name)}
-        selected[name] = _select(candidates, others)
+        by_end = {end: {key: of for key, of in candidates.items() if key[0] == end} for end in by_epoch}
+        curve = {end: _select(of_end, others).columns for end, of_end in by_end.items()}
+        selected[name] = _select(candidates, others)._replace(curve=curve)
     return selected
 
 

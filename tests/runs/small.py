@@ -63,7 +63,7 @@ def prepared(split: Split) -> Prepared:
     sides = (split.train, split.validation, split.test)
     images = Sides(*(rng.integers(0, 256, (len(side), SIZE, SIZE), dtype=np.uint8) for side in sides))
     data = Data(pd.concat(sides), images.train, problems_table([]))
-    return Prepared(NoSource(), data, split, images, params())
+    return Prepared(NoSource(), data, split, images, params(backbone="none"))
 
 
 def finished(base: Path, name: str, methods: list[str], split: Split | None = None, seen: int = 640, **changes) -> Run:

@@ -48,3 +48,23 @@ def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare
     np.testing.assert_allclose(scored.table.query("side == 'test'")["unet"], residual, rtol=1e-5)
     assert set(results.choices) == {"unet"} and set(results.copied["unet"]) == {"square", "shuffle"}
     assert len(pd.read_csv(run.folder / "candidates.csv")) > 3
+
+
+def test_the_curve_holds_the_scores_and_the_health_after_each_kept_epoch(tmp_path):
+    images = prepared(divided())
+    run = Run.start(params(run_dir="a", epochs=5, choose_from=[3, 5], references=["pca"], backbone="none"), tmp_path)
+    method, history = train(run, "unet", images, Off())
+    scored = score(run, images, {"unet": method})
+    curve = run.curve()
+    forms = ("unet", "unet, chosen", "unet, combined")
+    assert list(curve) == ["id", *(f"{form} @ {end}" for end in (3, 5) for form in forms)]
+    test = scored.table[scored.table["side"] == "test"]
+    assert curve["id"].tolist() == test["id"].tolist()
+    np.testing.assert_allclose(curve["unet @ 5"], test["unet"], rtol=1e-5)
+    assert not np.allclose(curve["unet @ 3"], curve["unet @ 5"], rtol=1e-5)
+    points = scored.results.points["unet"]
+    assert [point.epochs for point in points] == [1, 2, 3, 4, 5]
+    assert [point.images_seen for point in points] == [row["images_seen"] for row in history]
+    health = scored.results.health.methods["unet"]
+    assert points[-1].health.residual == pytest.approx(health.residual, rel=1e-5)
+    assert health.residual == pytest.approx(history[-1]["validation/residual"], rel=1e-4)

@@ -27,6 +27,13 @@ def test_metrics_equal_the_history_also_after_a_resume(tmp_path):
     assert second.history("ra") == HISTORY
 
 
+def test_health_is_measured_at_half_octaves_at_kept_epochs_and_at_the_end(tmp_path):
+    run = Run.start(params(run_dir="a", epochs=11, choose_from=[5], measure_every=0), tmp_path)
+    _, history = train(run, "unet", prepared(divided()), Off())
+    assert [row["epoch"] + 1 for row in history if "health/residual" in row] == [1, 2, 3, 4, 5, 6, 8, 11]
+    assert run.yardstick().components[16].residual > 0
+
+
 def test_the_tracker_is_given_the_history_after_each_epoch_and_the_figures(tmp_path):
     heard = []
 

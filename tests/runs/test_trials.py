@@ -16,9 +16,10 @@ GOOD = {"residual": 0.05, "detail": 0.5, "copied": 0.2, "kl_real": 10.0, "kl_rec
 
 def trial(folder, name: str, residual: float = 0.05, **changes) -> Run:
     run = Run.start(params(methods=["ra"], run_dir=name, epochs=3, **changes), folder)
-    entry = {"encoder/rejection": 0.1, "images_seen": 40, "cpu_seconds": 90.0}
+    entry = {"epoch": 0, "encoder/rejection": 0.1, "images_seen": 40, "cpu_seconds": 90.0}
     health = {f"health/{key}": value for key, value in (GOOD | {"residual": residual}).items()}
-    run.log("ra", [entry, entry | health | {"images_seen": 80}, entry | health | {"images_seen": 120}])
+    later = [entry | health | {"epoch": epoch, "images_seen": 40 * (epoch + 1)} for epoch in (1, 2)]
+    run.log("ra", [entry, *later])
     run.write_yardstick(Yardstick(floor=None, components={16: Redrawn(residual=0.06, detail=0.3)}))
     return run
 

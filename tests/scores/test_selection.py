@@ -174,6 +174,15 @@ def test_the_primary_column_is_the_mean_residual_of_the_last_epoch_whatever_is_c
 # The combination
 
 
+@pytest.mark.parametrize("end", VERSIONS)
+def test_a_point_of_the_curve_is_what_a_run_that_ended_there_would_give(end, selected, images, tmp_path):
+    ended = select_one({end: VERSIONS[end]}, images, APART, tmp_path)
+    assert list(selected.curve) == list(VERSIONS)
+    for form, by_side in ended.columns.items():
+        for side, scores in by_side.items():
+            assert np.array_equal(selected.curve[end][form][side], scores), (form, side)
+
+
 def test_the_best_score_of_each_map_at_the_chosen_epoch_is_combined(selected):
     best = {}
     for (epochs, score), value in selected.criterion.items():
