@@ -1,4 +1,4 @@
-"""A contract for experiment trackers, and its two implementations: none, and Weights & Biases.
+"""Experiment trackers behind one contract: none, and Weights & Biases.
 
 A tracker gets copies only: everything that counts is in the run folder. It remembers what it has been sent, so the
 whole history, or the whole folder of figures, can be sent again and again.
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lib.environment import secret
 from lib.evidence.results import Results
@@ -18,8 +18,8 @@ from lib.runs.run import Run
 PROJECT = "imgae-dx"  # the project's name at Weights & Biases
 
 
-class Tracker(Protocol):
-    """What a run's stages tell a tracker."""
+class Tracker:
+    """What a run's stages tell a tracker; this one takes nothing."""
 
     def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
         """Take the rows of a method's history, one per epoch, that are new."""
@@ -38,7 +38,7 @@ def open_tracker(params: Params, folder: Path) -> Tracker:
     """Return the tracker that the settings name; a tracker that this process left open is closed first."""
     if wandb := sys.modules.get("wandb"):
         wandb.finish()
-    return WandB(params, folder) if params.tracking == "wandb" else Off()
+    return WandB(params, folder) if params.tracking == "wandb" else Tracker()
 
 
 def finish(run: Run, tracker: Tracker, results: Results | None = None) -> None:
@@ -52,23 +52,7 @@ def finish(run: Run, tracker: Tracker, results: Results | None = None) -> None:
     run.finish()
 
 
-class Off:
-    """The tracker that takes nothing."""
-
-    def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
-        """Take nothing."""
-
-    def figures(self, folder: Path) -> None:
-        """Take nothing."""
-
-    def summarise(self, values: Mapping[str, float]) -> None:
-        """Take nothing."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-
-class WandB:
+class WandB(Tracker):
     """Weights & Biases, offline unless the environment variable WANDB_MODE says otherwise."""
 
     def __init__(self, params: Params, folder: Path) -> None:

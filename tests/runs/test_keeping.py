@@ -21,7 +21,7 @@ from lib.methods.variants import VARIANTS
 from lib.runs import keeping
 from lib.runs.keeping import Keeper, KeepingError
 from lib.runs.run import Run
-from lib.runs.tracking import Off
+from lib.runs.tracking import Tracker
 from lib.runs.train import train
 from tests.runs.small import divided, params, prepared
 
@@ -214,13 +214,13 @@ def interrupted(at):
 
 def test_a_run_whose_machine_was_lost_goes_on_from_the_kept_checkpoint_to_the_same_weights(tmp_path, monkeypatch):
     images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=4)
-    whole = train(Run.start(params(run_dir="a", epochs=4), tmp_path / "whole"), "unet", images, Off())
+    whole = train(Run.start(params(run_dir="a", epochs=4), tmp_path / "whole"), "unet", images, Tracker())
     with monkeypatch.context() as patch, pytest.raises(Disconnected):
         patch.setitem(VARIANTS, "unet", lambda params: interrupted(2))
-        train(Run.start(settings, tmp_path), "unet", images, Off())
+        train(Run.start(settings, tmp_path), "unet", images, Tracker())
     shutil.rmtree(tmp_path / "a")
     run = Run.start(settings, tmp_path)
-    resumed = train(run, "unet", images, Off())
+    resumed = train(run, "unet", images, Tracker())
     run.finish()
     assert [row["network/total"] for row in resumed.history] == [row["network/total"] for row in whole.history]
     wanted = whole.method.state_dict()
@@ -235,12 +235,12 @@ def test_where_the_newest_weights_to_choose_from_were_cut_short_the_run_goes_on_
     images, settings = prepared(divided()), params(run_dir="a", keep_in="drive", epochs=6, choose_from=[2, 4])
     with monkeypatch.context() as patch, pytest.raises(Disconnected):
         patch.setitem(VARIANTS, "unet", lambda params: interrupted(epoch))
-        train(Run.start(settings, tmp_path), "unet", images, Off())
+        train(Run.start(settings, tmp_path), "unet", images, Tracker())
     shutil.rmtree(tmp_path / "a")
     [newest] = tmp_path.glob("drive/a/checkpoints/unet.2.pt.*")
     newest.write_bytes(newest.read_bytes()[:100])
     run = Run.start(settings, tmp_path)
-    assert len(train(run, "unet", images, Off()).history) == 6
+    assert len(train(run, "unet", images, Tracker()).history) == 6
     assert list(kept(run.checkpoint("unet"), 6, [2, 4])) == [2, 4, 6]
 
 
@@ -259,7 +259,7 @@ def test_between_whichever_copies_the_machine_is_lost_all_weights_to_choose_from
 
     def weights():
         run = Run.start(settings, tmp_path)
-        train(run, "unet", images, Off())
+        train(run, "unet", images, Tracker())
         return kept(run.checkpoint("unet"), 4, [1, 2, 3])
 
     monkeypatch.setattr(keeping, "_copy", lost)
@@ -273,6 +273,6 @@ def test_between_whichever_copies_the_machine_is_lost_all_weights_to_choose_from
 def test_a_disk_that_is_full_while_a_run_trains_does_not_end_it(tmp_path, capsys):
     run = Run.start(params(run_dir="a", keep_in="drive", epochs=2), tmp_path)
     shutil.rmtree(tmp_path / "drive")
-    assert len(train(run, "unet", prepared(divided()), Off()).history) == 2
+    assert len(train(run, "unet", prepared(divided()), Tracker()).history) == 2
     run.finish()
     assert capsys.readouterr().err.count("cannot be kept") == 2  # while it trains, and at its end

@@ -7,7 +7,7 @@ import pytest
 from lib.data.dataset import reference_half
 from lib.runs.run import Run, RunError
 from lib.runs.score import score, score_table
-from lib.runs.tracking import Off
+from lib.runs.tracking import Tracker
 from lib.runs.train import train
 from tests.runs.small import divided, finished, params, prepared
 
@@ -33,7 +33,7 @@ def test_a_score_that_is_named_as_a_column_of_the_records_is_refused():
 def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare(tmp_path):
     images = prepared(divided())
     run = Run.start(params(run_dir="a", references=["mean-grey", "knn"], backbone="none"), tmp_path)
-    method, history = train(run, "unet", images, Off())
+    method, history = train(run, "unet", images, Tracker())
     scored = score(run, images, {"unet": method})
     results = scored.results
     assert results == run.results()
@@ -53,7 +53,7 @@ def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare
 def test_the_curve_holds_the_scores_and_the_health_after_each_kept_epoch(tmp_path):
     images = prepared(divided())
     run = Run.start(params(run_dir="a", epochs=5, choose_from=[3, 5], references=["pca"], backbone="none"), tmp_path)
-    method, history = train(run, "unet", images, Off())
+    method, history = train(run, "unet", images, Tracker())
     scored = score(run, images, {"unet": method})
     curve = run.curve()
     forms = ("unet", "unet, chosen", "unet, combined")

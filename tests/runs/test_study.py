@@ -17,7 +17,7 @@ from lib.runs.prepare import prepare
 from lib.runs.run import Run
 from lib.runs.score import score
 from lib.runs.study import StudyError, combine, laid_out, main, read_study
-from lib.runs.tracking import Off
+from lib.runs.tracking import Tracker
 from lib.runs.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,7 @@ def folders(tmp_path_factory) -> list[Path]:
     for name, changes in runs.items():
         run = Run.start(Params(**settings | changes | {"run_dir": name}), base)
         prepared = prepare(run.params, base)
-        trained = {method: train(run, method, prepared, Off()).method for method in run.params.methods}
+        trained = {method: train(run, method, prepared, Tracker()).method for method in run.params.methods}
         score(run, prepared, trained)
     return [base / name for name in runs]
 

@@ -6,7 +6,7 @@ import torch
 from lib.methods.checkpoint import CheckpointError
 from lib.runs.run import Run, RunError
 from lib.runs.score import budget
-from lib.runs.tracking import Off
+from lib.runs.tracking import Tracker
 from lib.runs.train import load, train
 from tests.runs.small import HISTORY, divided, params, prepared
 
@@ -19,9 +19,9 @@ def test_metrics_equal_the_history_also_after_a_resume(tmp_path):
     images = prepared(divided())
     first = Run.start(params(run_dir="a", epochs=1), tmp_path)
     first.log("ra", HISTORY)
-    train(first, "unet", images, Off())
+    train(first, "unet", images, Tracker())
     second = Run.start(params(run_dir="a", epochs=3), tmp_path)
-    _, history = train(second, "unet", images, Off())
+    _, history = train(second, "unet", images, Tracker())
     assert [row["epoch"] for row in history] == [0, 1, 2]
     assert second.history("unet") == history
     assert second.history("ra") == HISTORY
@@ -29,7 +29,7 @@ def test_metrics_equal_the_history_also_after_a_resume(tmp_path):
 
 def test_health_is_measured_at_half_octaves_at_kept_epochs_and_at_the_end(tmp_path):
     run = Run.start(params(run_dir="a", epochs=11, choose_from=[5], measure_every=0), tmp_path)
-    _, history = train(run, "unet", prepared(divided()), Off())
+    _, history = train(run, "unet", prepared(divided()), Tracker())
     assert [row["epoch"] + 1 for row in history if "health/residual" in row] == [1, 2, 3, 4, 5, 6, 8, 11]
     assert run.yardstick().components[16].residual > 0
 
@@ -37,7 +37,7 @@ def test_health_is_measured_at_half_octaves_at_kept_epochs_and_at_the_end(tmp_pa
 def test_the_tracker_is_given_the_history_after_each_epoch_and_the_figures(tmp_path):
     heard = []
 
-    class Tracker(Off):
+    class Noting(Tracker):
         def log(self, method, history):
             heard.append((method, len(history)))
 
@@ -45,7 +45,7 @@ def test_the_tracker_is_given_the_history_after_each_epoch_and_the_figures(tmp_p
             heard.append(folder)
 
     run = Run.start(params(run_dir="a", epochs=2), tmp_path)
-    train(run, "unet", prepared(divided()), Tracker())
+    train(run, "unet", prepared(divided()), Noting())
     assert heard == [("unet", 0), ("unet", 1), ("unet", 2), run.folder / "figures"]
 
 
@@ -54,14 +54,14 @@ def test_a_method_trains_the_same_whatever_was_drawn_before_it(tmp_path):
     trained = []
     for name in ("a", "b"):
         torch.rand(len(trained) + 1)
-        trained.append(train(Run.start(params(run_dir=name), tmp_path), "unet", images, Off()).method)
+        trained.append(train(Run.start(params(run_dir=name), tmp_path), "unet", images, Tracker()).method)
     assert equal(*trained)
 
 
 def test_a_trained_method_is_loaded_again_with_its_history_and_budget(tmp_path):
     split = divided()
     run = Run.start(params(run_dir="a", epochs=2), tmp_path)
-    trained, history = train(run, "unet", prepared(split), Off())
+    trained, history = train(run, "unet", prepared(split), Tracker())
     (run.folder / "metrics.jsonl").unlink()  # as of a folder whose checkpoints came back from a copy
     loaded = load(Run.open(run.folder), "unet")
     assert loaded.history == history == run.history("unet")
@@ -81,7 +81,7 @@ def test_a_method_that_was_not_trained_is_named(tmp_path):
 
 
 def test_a_method_that_was_not_trained_to_its_end_is_named(tmp_path):
-    train(Run.start(params(run_dir="a", epochs=1), tmp_path), "unet", prepared(divided()), Off())
+    train(Run.start(params(run_dir="a", epochs=1), tmp_path), "unet", prepared(divided()), Tracker())
     run = Run.start(params(run_dir="a", epochs=2), tmp_path)
     with pytest.raises(RunError, match=r"unet\.pt has 1 of 2 epochs: train it to its end"):
         load(run, "unet")
@@ -90,9 +90,9 @@ def test_a_method_that_was_not_trained_to_its_end_is_named(tmp_path):
 def test_other_settings_in_a_finished_folder_are_refused_and_its_record_is_kept(tmp_path):
     images = prepared(divided())
     run = Run.start(params(run_dir="a"), tmp_path)
-    train(run, "unet", images, Off())
+    train(run, "unet", images, Tracker())
     run.finish()
     before = (run.folder / "params.json").read_text()
     with pytest.raises((RunError, CheckpointError), match="learning_rate"):
-        train(Run.start(params(run_dir="a", learning_rate=0.01), tmp_path), "unet", images, Off())
+        train(Run.start(params(run_dir="a", learning_rate=0.01), tmp_path), "unet", images, Tracker())
     assert (run.folder / "params.json").read_text() == before
