@@ -108,44 +108,30 @@ def at_false_alarm_rate(share: float, called: Calls) -> Array:
 
 
 def weighted_auroc(rank: Ranking, weights: Array) -> Array:
-    """AUROC for each column of `weights` (n, r): r values in [0, 1], NaN where a class has no weight."""
+    """AUROC for each column of `weights`, (n, r)."""
     abnormal, normal = weights[rank.abnormal], weight_up_to(weights[rank.normal])
     won = np.einsum("ij,ij->j", abnormal, normal[rank.below]) + np.einsum("ij,ij->j", abnormal, normal[rank.up_to])
     return ratio(0.5 * won, abnormal.sum(axis=0) * normal[-1])
 
 
 def weighted_average_precision(rank: Ranking, weights: Array) -> Array:
-    """Average precision for each column of `weights` (n, r), without interpolation; else as `weighted_auroc`."""
+    """Average precision for each column of `weights`, (n, r), without interpolation."""
     found, alarms, abnormal, _ = calls(rank, weights)
     # Nothing called means that this image has no weight either, so its precision does not matter.
     precision = np.divide(found, found + alarms, out=np.zeros_like(found), where=found > 0)
     return ratio(np.einsum("ij,ij->j", weights[rank.abnormal], precision), abnormal)
 
 
-def weighted_fpr_at_tpr(rank: Ranking, weights: Array) -> Array:
-    """Lowest false alarm rate of the thresholds that find 95 % of the abnormal weight; else as `weighted_auroc`."""
-    return at_sensitivity(SENSITIVITY, calls(rank, weights))[1]
-
-
-def weighted_tpr_at_fpr(rank: Ranking, weights: Array) -> Array:
-    """Highest sensitivity of the thresholds that call at most 5 % of the normal weight; else as `weighted_auroc`."""
-    return at_false_alarm_rate(FALSE_ALARMS, calls(rank, weights))
-
-
 METRICS: dict[str, Callable[[Ranking, Array], Array]] = {
     "auroc": weighted_auroc,
     "average_precision": weighted_average_precision,
-    "fpr_at_95_tpr": weighted_fpr_at_tpr,
-    "tpr_at_5_fpr": weighted_tpr_at_fpr,
+    "fpr_at_95_tpr": lambda rank, weights: at_sensitivity(SENSITIVITY, calls(rank, weights))[1],
+    "tpr_at_5_fpr": lambda rank, weights: at_false_alarm_rate(FALSE_ALARMS, calls(rank, weights)),
 }
+"""A ranking, and weights (n, r), -> r values in [0, 1], NaN where a class has no weight."""
 POINTS = ("fpr_at_95_tpr", "tpr_at_5_fpr")  # points of the ROC curve
 
 
 def auroc(scores: Array, is_abnormal: Array) -> float:
     """Chance that an abnormal image scores higher than a normal one, ties counting half; (n,) and (n,)."""
     return float(weighted_auroc(ranking(scores, is_abnormal), np.ones((len(scores), 1)))[0])
-
-
-def average_precision(scores: Array, is_abnormal: Array) -> float:
-    """Mean precision over the abnormal images, (n,) and (n,); a score without information gets the prevalence."""
-    return float(weighted_average_precision(ranking(scores, is_abnormal), np.ones((len(scores), 1)))[0])
