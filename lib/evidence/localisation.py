@@ -99,29 +99,14 @@ def _pixels(images: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
     return images.reshape(len(images), -1) if inside is None else images[:, inside]
 
 
-def pixel_metrics(maps: np.ndarray, masks: np.ndarray, inside: np.ndarray | None = None) -> Located:
-    """Return how well `maps`, (n, h, w), higher inside lesions, find `masks` of that shape; without margins.
+def pixel_metrics(maps: np.ndarray, regions: np.ndarray) -> Located:
+    """Return how well `maps`, (n, p) pixels, higher inside lesions, find the lesions; without margins.
 
-    Only the pixels `inside`, (h, w) bool, count; all by default. AUPRO is the share of a lesion's connected region that
-    a threshold finds, averaged over the regions and the false positive rates up to 0.3 (Bergmann et al., CVPR 2020).
-    The pointing game is the share of images with a lesion whose highest pixel lies in it; tied pixels share the point
-    (Zhang et al., IJCV 2018; no tolerance). Best Dice is at the threshold that is best by the masks: an oracle. A
-    constant map has AUROC 0.5, AUPRO 0.15, and the prevalence as average precision.
-
-    Raises:
-        ValueError: The shapes differ, a value is not finite, or the pixels are not of both kinds.
-
-    """
-    masks = np.asarray(masks) > 0
-    pixels, regions = _pixels(_checked(maps, masks), inside), _pixels(_regions(masks), inside)
-    if not regions.any() or regions.all():
-        found = f"{(regions > 0).sum()} of {regions.size} pixels are of lesions"
-        raise ValueError(f"{found}: expected some, but not all; give images with a lesion, and pixels outside it")
-    return _metrics(pixels, regions)
-
-
-def _metrics(maps: np.ndarray, regions: np.ndarray) -> Located:
-    """Return the `pixel_metrics` of pixels, (n, p), given the number of each one's region, (n, p), 0 outside.
+    `regions`, (n, p), number each pixel's connected region, 0 outside; some pixels are inside, not all. AUPRO is the
+    share of a region that a threshold finds, averaged over the regions and the false positive rates up to 0.3 (Bergmann
+    et al., CVPR 2020). The pointing game is the share of images with a lesion whose highest pixel lies in it; tied
+    pixels share the point (Zhang et al., IJCV 2018; no tolerance). Best Dice is at the threshold that is best by the
+    masks: an oracle. A constant map has AUROC 0.5, AUPRO 0.15, and the prevalence as average precision.
 
     All follow from each lesion pixel's rank among the normal pixels, without a curve. As the threshold falls past the
     pixel's value, the false positive rate rises from `begins` to `ends`, and the overlap linearly by the pixel's share.
@@ -204,7 +189,7 @@ def localise(
         if not (part := _pixels(regions, inside)).any() or part.all():
             return None
         pixels = {name: _pixels(images, inside) for name, images in maps.items()}
-        found = {name: _metrics(values, part) for name, values in pixels.items()}
+        found = {name: pixel_metrics(values, part) for name, values in pixels.items()}
         if PRIOR not in maps:
             return found
         drawn = {name: _replicates(values, part > 0, patient, weights) for name, values in pixels.items()}
