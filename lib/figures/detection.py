@@ -1,6 +1,5 @@
 """Where maps point, what choosing a score costs, which lesions are detected -> matplotlib `Figure`."""
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 
 import pandas as pd
@@ -8,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lib.evidence.psychometric import CONTRAST, CONTRASTS, SEVERITY
 from lib.evidence.results import Localisation
-from lib.figures.style import GREY, WIDTH, Drawing, look
+from lib.figures.style import GREY, WIDTH, Drawing, look, panels
 
 DETECTED = 0.75  # AUROC below which the title calls a finding missed
 
@@ -39,10 +38,8 @@ def choices(candidates: pd.DataFrame, chosen: Mapping[str, Hashable]) -> Figure:
     `candidates` are rows of `lib.runs.candidates.read_candidates`. A black dot marks the epoch and score that each
     method has `chosen`, a line the oracle.
     """
-    rows, columns = math.ceil(len(chosen) / 4), min(4, len(chosen))
-    figure = Drawing(figsize=(WIDTH, 3.4 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax, (name, choice) in zip(grid, chosen.items(), strict=False):
+    figure, grid = panels(len(chosen), 3.4, most=4, sharex=True, sharey=True)
+    for ax, (name, choice) in zip(grid, chosen.items(), strict=True):
         own = candidates[(candidates["method"] == name) & candidates["own"]].set_index(["epoch", "score"])
         dot, oracle = own.loc[choice], own["auroc"].max()
         ax.plot(own["separation"], own["auroc"], ".", color=look(name)[0], alpha=0.5)
@@ -50,8 +47,6 @@ def choices(candidates: pd.DataFrame, chosen: Mapping[str, Hashable]) -> Figure:
         ax.axhline(oracle, color="black", linestyle="--", linewidth=1, label="oracle")
         ax.set_title(f"{name}: {dot['auroc']:.2f} of {oracle:.2f}", fontsize=10)
     grid[0].legend(fontsize=8, frameon=False)
-    for ax in grid[len(chosen) :]:
-        ax.remove()
     figure.supxlabel("how well a score separates painted lesions (AUROC)", fontsize=10)
     figure.supylabel("how well it separates test images (AUROC)", fontsize=10)
     return figure
@@ -69,15 +64,8 @@ def psychometric(detected: pd.DataFrame) -> Figure:
         rows = detected[detected["finding"] == finding]
         by_size, by_contrast = rows[rows["contrast"] == CONTRAST], rows[rows["severity"] == SEVERITY]
         size = by_contrast["size"].iloc[0]
-        curves = (
-            ("size", by_size, f"size, at contrast {CONTRAST:.2f}"),
-            (
-                "contrast",
-                by_contrast,
-                f"contrast, at size {size:.2f}",
-            ),
-        )
-        for ax, (across, curve, label) in zip(column, curves, strict=True):
+        at = {"size": f"at contrast {CONTRAST:.2f}", "contrast": f"at size {size:.2f}"}
+        for ax, across, curve in zip(column, at, (by_size, by_contrast), strict=True):
             for name in methods:
                 colour, marker = look(name)
                 for measure, line in (("AUROC", "-"), ("pairs", "--")):
@@ -86,7 +74,7 @@ def psychometric(detected: pd.DataFrame) -> Figure:
                     ax.plot(dots[across], dots["value"], line, color=colour, marker=marker, markersize=4, label=legend)
             ax.axhline(0.5, color=GREY, linestyle=":")
             ax.set_ylim(0, 1.03)
-            ax.set_xlabel(label, fontsize=8)
+            ax.set_xlabel(f"{across}, {at[across]}", fontsize=8)
             ax.tick_params(labelsize=8)
         column[0].set_title(finding, fontsize=10)
     grid[0, 0].legend(fontsize=7, frameon=False)
