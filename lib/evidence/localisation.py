@@ -90,11 +90,6 @@ def _checked(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return maps
 
 
-def _regions(masks: np.ndarray) -> np.ndarray:
-    """Number the connected regions of each image, (n, h, w) -> (n, h, w) int32, 0 outside; corners connect."""
-    return label(masks, np.ones((3, 3, 3)) * [[[0]], [[1]], [[0]]])[0]  # within an image, not from one to the next
-
-
 def _pixels(images: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
     return images.reshape(len(images), -1) if inside is None else images[:, inside]
 
@@ -177,7 +172,8 @@ def localise(
     if not masks.any():
         return None
     maps, patient = {name: _checked(images, masks) for name, images in maps.items()}, _numbered(patients, masks)
-    regions, marked, random = _regions(masks), masks.any(axis=(1, 2)), np.random.default_rng(seed)
+    regions = label(masks, np.ones((3, 3, 3)) * [[[0]], [[1]], [[0]]])[0]  # of one image each; corners connect
+    marked, random = masks.any(axis=(1, 2)), np.random.default_rng(seed)
     is_marked = np.bincount(patient, weights=marked) > 0
     weights = np.ones((resamples + 1, len(is_marked)))  # how often each patient is drawn; in the first row once
     for kind in filter(np.any, (is_marked, ~is_marked)):
@@ -193,7 +189,15 @@ def localise(
         if PRIOR not in maps:
             return found
         drawn = {name: _replicates(values, part > 0, patient, weights) for name, values in pixels.items()}
-        return {name: _with_margins(name, found, drawn) for name in found}
+
+        def margin(name: str, metric: str) -> Estimate:
+            value = getattr(found[name], metric) - getattr(found[PRIOR], metric)
+            away = drawn[name][metric] - drawn[PRIOR][metric]
+            low, high = value + np.quantile(away[1:] - away[0], TAILS)
+            return Estimate(value, float(low), float(high))
+
+        margins = {name: {metric: margin(name, metric) for metric in MARGINS} for name in found if name != PRIOR}
+        return {name: one.model_copy(update={"margins": margins.get(name)}) for name, one in found.items()}
 
     return Localisation(
         marked=int(marked.sum()),
@@ -202,16 +206,3 @@ def localise(
         regions={"whole image": located(None), "lungs": located(lungs_template(masks.shape[1]))},
         left_out=dict(left_out or {}),
     )
-
-
-def _with_margins(name: str, found: Mapping[str, Located], drawn: Mapping[str, Mapping[str, np.ndarray]]) -> Located:
-    """Return a method's metrics with its margins over the prior; the prior itself has none."""
-    if name == PRIOR:
-        return found[name]
-    margins = {}
-    for metric in MARGINS:
-        value = getattr(found[name], metric) - getattr(found[PRIOR], metric)
-        away = drawn[name][metric] - drawn[PRIOR][metric]
-        low, high = value + np.quantile(away[1:] - away[0], TAILS)
-        margins[metric] = Estimate(value, float(low), float(high))
-    return found[name].model_copy(update={"margins": margins})
