@@ -1,6 +1,6 @@
 """How long a run's stages will take on this machine: each kind of work is timed once and extrapolated."""
 
-import time
+import timeit
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,8 +59,4 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
 
 def quickest(work: Callable[[], object]) -> float:
     """Return the seconds that the faster of two calls takes."""
-    starts = [time.perf_counter()]
-    for _ in range(2):
-        work()
-        starts.append(time.perf_counter())
-    return float(min(np.diff(starts)))
+    return min(timeit.repeat(work, number=1, repeat=2))
