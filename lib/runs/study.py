@@ -201,12 +201,6 @@ def schema() -> dict[str, Any]:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Keep, combine, or write a page or the schema, as the target's name says; errors are printed as a message."""
     parser = argparse.ArgumentParser("imgae-study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -220,12 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         if target.name.endswith(".schema.json"):
-            write_text(target, f"{json.dumps(schema(), indent=1)}\n")
+            text = f"{json.dumps(schema(), indent=1)}\n"
         elif target.suffix == ".json":
-            write_text(target, f"{laid_out(combine(options.sources).model_dump(mode='json'))}\n")
+            text = f"{laid_out(combine(options.sources).model_dump(mode='json'))}\n"
         elif target.suffix == ".csv":
             table = add_trials(target, [Run.open(folder) for folder in options.sources])
-            write_text(target, table.to_csv(index=False, float_format="%.6g"))
+            text = table.to_csv(index=False, float_format="%.6g")
         elif target.suffix == ".md":
             studies = {path.stem: read_study(path) for path in options.sources}
             if PRIMARY[0] not in studies:
@@ -235,11 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kept = {
                 path.stem: path.parent / "published" / next(iter(studies[path.stem].runs)) for path in options.sources
             }
-            write_text(target, page(studies, {name: Run.open(folder).results() for name, folder in kept.items()}))
+            text = page(studies, {name: Run.open(folder).results() for name, folder in kept.items()})
         else:
             for folder in options.sources:
                 keep(Run.open(folder), target / folder.name)
+            return 0
     except (StudyError, RunError, ParameterError) as error:
         print(error, file=sys.stderr)
         return 2
+    with replacing(target) as file:
+        file.write(text.encode())
     return 0
