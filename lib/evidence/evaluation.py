@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.evidence.delong import delong
-from lib.evidence.metrics import METRICS, ranking
+from lib.evidence.metrics import METRICS
 from lib.evidence.results import Difference, Estimate, Evaluated, Evaluation, Finding, Stratum, Threshold
 from lib.evidence.uncertainty import LEVEL, Bootstrap, bootstrap, logit_interval
 
@@ -39,29 +39,16 @@ def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_
 
 
 def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
-    """Return the share of `hits`, (n,) bool, with its `logit_interval`; the variance is that of a ratio, by patient."""
+    """Return the share of `hits`, (n,) bool, with its `logit_interval`; the variance is that of a ratio, by patient.
+
+    Where a threshold decides what is a hit, it is taken as fixed.
+    """
     if not len(hits) or len(hits) != len(patients):
         raise ValueError(f"{len(hits)} hits of {len(patients)} patients: expected one or more, and the patient of each")
     patient, value = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1], float(np.mean(hits))
     beyond = np.bincount(patient, weights=hits - value)
     sd = np.sqrt(len(beyond) / (len(beyond) - 1) * (beyond**2).sum()) / len(hits) if len(beyond) > 1 else np.inf
     return logit_interval(value, sd, len(beyond))
-
-
-def sensitivity_specificity(
-    scores: np.ndarray, is_abnormal: np.ndarray, patients: np.ndarray, threshold: float
-) -> tuple[Estimate, Estimate]:
-    """Return the shares of abnormal images above `threshold` and of normal images not above it; arrays are (n,).
-
-    The intervals are those of `share`; the threshold is taken as fixed.
-    """
-    if len(patients) != len(scores) or np.isnan(threshold):
-        found = f"{len(patients)} patients of {len(scores)} scores, threshold {threshold}"
-        raise ValueError(
-            f"{found}: expected a patient for each score, and a threshold that is a number (`threshold_at`)"
-        )
-    rank, above, patients = ranking(scores, is_abnormal), np.asarray(scores) > threshold, np.asarray(patients)
-    return share(above[rank.abnormal], patients[rank.abnormal]), share(~above[rank.normal], patients[rank.normal])
 
 
 def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> None:
@@ -107,18 +94,15 @@ def why_no_auroc(n_normal: int, n_abnormal: int) -> str | None:
     return f"{' and '.join(few)}: fewer than {FEWEST_IMAGES}" if few else None
 
 
-def strata(test: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, str], pd.Series]:
-    """Return the rows with each value of each column: ages in bands, "unknown" last where a value is missing."""
-    groups: dict[tuple[str, str], pd.Series] = {}
-    for column in columns:
-        values = test[column].astype(object).where(test[column].notna(), "").astype(str)
-        order = sorted(set(values) - {""})
-        if column == "age":
-            bands = pd.cut(pd.to_numeric(values, errors="coerce"), [*AGE_BANDS, np.inf], right=False, labels=False)
-            values, order = bands.map(dict(enumerate(AGE_BANDS.values()))).fillna(""), list(AGE_BANDS.values())
-        groups |= {(column, value): values == value for value in order}
-        groups[column, UNKNOWN] = ~values.isin(order)
-    return {name: rows for name, rows in groups.items() if rows.any()}
+def strata(values: pd.Series) -> pd.Series:
+    """Return each image's stratum by a column, a categorical: its value, of an age its band; "unknown" comes last."""
+    if values.name == "age":
+        ages = pd.to_numeric(values, errors="coerce")
+        found = pd.cut(ages, [*AGE_BANDS, np.inf], right=False, labels=list(AGE_BANDS.values()))
+    else:
+        text = values.astype(object).where(values.notna(), "").astype(str)
+        found = text.where(~text.isin(["", UNKNOWN])).astype("category")
+    return found.cat.add_categories(UNKNOWN).fillna(UNKNOWN)
 
 
 class Sample(NamedTuple):
@@ -160,8 +144,9 @@ class Sample(NamedTuple):
     def strata(self) -> list[Stratum]:
         """Return every stratum that holds a normal or an abnormal image."""
         found = []
-        columns = [name for name in STRATA if name in self.test and name not in self.methods]
-        for (column, value), rows in strata(self.test, columns).items():
+        divided = {name: strata(self.test[name]) for name in STRATA if name in self.test and name not in self.methods}
+        for column, value in [(column, value) for column, of in divided.items() for value in of.cat.categories]:
+            rows = divided[column] == value
             normal, abnormal = (int((rows & (self.label == kind)).sum()) for kind in ("normal", "abnormal"))
             if not normal + abnormal:
                 continue
@@ -212,23 +197,19 @@ def evaluate_scores(
     enough = min(len(set(patients[rows])) for rows in (is_abnormal, ~is_abnormal)) > 1
     exact = delong(used[methods].to_numpy(float).T, is_abnormal, patients) if enough else None
 
-    def threshold(method: str) -> Threshold | None:
-        if validation[method].isna().any():
-            return None
-        value = threshold_at(validation[method])
-        sensitivity, specificity = sensitivity_specificity(used[method], is_abnormal, patients, value)
-        rate = FALSE_ALARM_RATE
-        return Threshold(value=value, false_alarm_rate=rate, sensitivity=sensitivity, specificity=specificity)
-
     def evaluated(i: int, method: str) -> Evaluated:
-        return Evaluated(
-            auroc=drawn.estimate("auroc", i),
-            average_precision=drawn.estimate("average_precision", i),
-            fpr_at_95_tpr=drawn.estimate("fpr_at_95_tpr", i),
-            tpr_at_5_fpr=drawn.estimate("tpr_at_5_fpr", i),
-            threshold=threshold(method),
-            findings=findings[method],
-        )
+        threshold = None
+        if validation[method].notna().all():
+            value = threshold_at(validation[method])
+            above = used[method].to_numpy() > value
+            threshold = Threshold(
+                value=value,
+                false_alarm_rate=FALSE_ALARM_RATE,
+                sensitivity=share(above[is_abnormal], patients[is_abnormal]),
+                specificity=share(~above[~is_abnormal], patients[~is_abnormal]),
+            )
+        metrics = {name: drawn.estimate(name, i) for name in METRICS}
+        return Evaluated(**metrics, threshold=threshold, findings=findings[method])
 
     def difference(first: str, second: str) -> Difference:
         a, b = methods.index(first), methods.index(second)

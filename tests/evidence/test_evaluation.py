@@ -8,17 +8,10 @@ import pytest
 from scipy.stats import binom
 
 from lib.evidence.delong import delong
-from lib.evidence.evaluation import evaluate_scores, sensitivity_specificity, share, threshold_at
+from lib.evidence.evaluation import evaluate_scores, share, threshold_at
 from lib.evidence.metrics import auroc
 from lib.evidence.results import Estimate, Evaluation
 from lib.evidence.uncertainty import bootstrap
-
-
-def images(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with many ties, and labels."""
-    random = np.random.default_rng(seed)
-    is_abnormal = random.random(n) < 0.4
-    return random.integers(0, 8, n) + 2.0 * is_abnormal, is_abnormal
 
 
 def table(seed: int = 0) -> pd.DataFrame:
@@ -51,9 +44,14 @@ def test_a_new_normal_image_exceeds_the_threshold_with_the_promised_chance(n):
 
 
 def test_a_score_at_the_threshold_is_called_normal():
-    scores, is_abnormal = np.array([1, 2, 3, 2, 3, 4.0]), np.array([False, False, False, True, True, True])
-    found = sensitivity_specificity(scores, is_abnormal, np.arange(6), 2.0)
-    assert [estimate.value for estimate in found] == pytest.approx([2 / 3, 2 / 3])
+    frame = table().assign(ra=2.0)
+    test = frame["side"] == "test"
+    frame.loc[test, "ra"] = np.resize([1.0, 2, 3], test.sum())
+    normal, abnormal = (frame["ra"][test & (frame["label"] == kind)] for kind in ("normal", "abnormal"))
+    threshold = evaluate_scores(frame, ["ra"], resamples=20).methods["ra"].threshold
+    assert threshold.value == 2
+    assert threshold.sensitivity.value == pytest.approx((abnormal == 3).mean())
+    assert threshold.specificity.value == pytest.approx((normal <= 2).mean())
 
 
 @pytest.mark.parametrize("n", [36, 64, 200])
@@ -84,8 +82,6 @@ def test_the_threshold_of_a_constant_or_tied_score_is_a_score_that_fewer_exceed(
         (lambda: threshold_at([1, np.nan]), "2 validation scores, 1 finite"),
         (lambda: share(np.array([], dtype=bool), []), "0 hits of 0 patients: expected one or more"),
         (lambda: share(np.array([True]), ["a", "b"]), "1 hits of 2 patients: .* the patient of each"),
-        (lambda: sensitivity_specificity(*images(), np.arange(60), np.nan), "threshold nan: .*`threshold_at`"),
-        (lambda: sensitivity_specificity(*images(), np.arange(9), 2.0), "9 patients of 60 scores"),
     ],
 )
 def test_what_has_no_value_is_refused_by_what_was_found_and_wanted(use, message):
