@@ -92,7 +92,7 @@ for difference in evaluation.differences[:10]:
 # %%
 from lib.figures.tables import budget_table
 
-budget_table(results).head(10)
+budget_table(results.budgets).head(10)
 
 # %% [markdown]
 # ## Results by finding

@@ -98,7 +98,7 @@ from pathlib import Path
 
 import lib
 from lib.figures import studies as tables
-from lib.figures.tables import budgets_table
+from lib.figures.tables import budget_table
 from lib.runs.study import read_study
 
 folder = Path(lib.__file__).parents[1] / "research/results"
@@ -112,7 +112,7 @@ display(tables.score_table(mains, [*tables.forms(headline), "knn"]))
 for name, study in mains.items():
     display(Markdown(f"**{name}**, labels: {study.evaluation.labels}, {study.settings.image_size} px"))
     display(tables.seeds_table(study.evaluation, headline, [("unet", "ra"), ("unet-denoising", "ra")]))
-    display(budgets_table({method: study.budgets[method] for method in headline}))
+    display(budget_table({method: study.budgets[method] for method in headline}))
 
 # %% [markdown]
 # Four questions follow. Each begins with the answer, and the cell below it computes that answer from these files by a

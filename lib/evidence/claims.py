@@ -174,7 +174,7 @@ def _sizes(found: Found) -> Iterator[Sentence]:
 
 
 def _training(found: Found) -> Iterator[Sentence]:
-    budgets = {name: trained.budget for name, trained in found.results.methods.items()}
+    budgets = found.results.budgets
     seen = {budget.images_seen for budget in budgets.values()}
     seconds = {name: budget.seconds for name, budget in budgets.items()}
     slow, fast = (extreme(seconds, key=seconds.__getitem__) for extreme in (max, min))

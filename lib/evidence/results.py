@@ -263,6 +263,11 @@ class Results(Record):
     test_images: TestImages | None = None
     claims: Claims | None = None
 
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """What training each method has spent."""
+        return {name: trained.budget for name, trained in self.methods.items()}
+
 
 def required(part: Part | None, name: str) -> Part:
     """Return a part of the results; ValueError with its `name` if no stage has filled it yet."""

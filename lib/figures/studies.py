@@ -52,13 +52,12 @@ def score_table(studies: Mapping[str, Study], names: Sequence[str]) -> pd.DataFr
 
 def difference_table(studies: Mapping[str, Study], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return the differences of AUROC of these pairs of scores, one column an evaluation."""
-    columns: dict[str, dict[str, str]] = {}
-    for title, one in evaluations(studies).items():
-        columns[title] = {
-            f"{d.first} − {d.second}": estimate_text(d.auroc.estimate, signed=True) for d in one.among(pairs)
-        }
+    columns = {
+        title: {f"{d.first} − {d.second}": estimate_text(d.auroc.estimate, signed=True) for d in one.among(pairs)}
+        for title, one in evaluations(studies).items()
+    }
     index = pd.Index([f"{first} − {second}" for first, second in pairs], name="difference of AUROC")
-    return pd.DataFrame(columns, index=index).fillna(GAP).loc[lambda table: (table != GAP).any(axis=1)]
+    return pd.DataFrame(columns, index=index).dropna(how="all").fillna(GAP)
 
 
 def verdict(difference: MeanDifference) -> str:
@@ -153,15 +152,14 @@ def audit_extract(audit: Audit, each: int = 2) -> pd.DataFrame:
         alike = check.check == "stratum" and check.what.endswith((": no", ": yes", ": pairs within strata"))
         return any(check.methods.values()) and (alike or check.check == MASKED)
 
-    trivial = [check for kind in ("tag", "image") for check in audit.checks if check.check == kind and check.auroc]
-    lines = [check for kind in ("tag", "image") for check in [one for one in trivial if one.check == kind][:each]]
+    trivial = {kind: [one for one in audit.checks if one.check == kind and one.auroc] for kind in ("tag", "image")}
     rows = {
         f"{check.check}: {check.what}": {
             "normal / abnormal": f"{check.normal} / {check.abnormal}",
             "its AUROC": estimate_text(check.auroc),
             **{name: estimate_text(estimate) for name, estimate in check.methods.items()},
         }
-        for check in lines + [check for check in audit.checks if telling(check)]
+        for check in [*trivial["tag"][:each], *trivial["image"][:each], *filter(telling, audit.checks)]
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("AUROC")
 

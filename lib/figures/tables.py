@@ -59,12 +59,7 @@ def differences_table(*evaluations: Evaluation) -> pd.DataFrame:
     return pd.json_normalize([pair.model_dump() for evaluation in evaluations for pair in evaluation.differences])
 
 
-def budget_table(results: Results) -> pd.DataFrame:
-    """Return one row for each method: what its training has spent."""
-    return budgets_table({name: trained.budget for name, trained in results.methods.items()})
-
-
-def budgets_table(budgets: Mapping[str, Budget]) -> pd.DataFrame:
+def budget_table(budgets: Mapping[str, Budget]) -> pd.DataFrame:
     """Return one row for each method: its budget."""
     rows = {
         name: {
@@ -146,7 +141,7 @@ def tables(results: Results) -> dict[str, pd.DataFrame]:
         "all-scores": results_table(all_scores),
         "differences": differences_table(evaluation, all_scores),
         "promise": promise_table(results),
-        "budget": budget_table(results),
+        "budget": budget_table(results.budgets),
         **localised,
         "audit": audit_table(required(results.audit, "audit")),
     }

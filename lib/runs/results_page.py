@@ -13,7 +13,7 @@ from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_m
 from lib.evidence.wording import percent
 from lib.figures import studies as tables
 from lib.figures.studies import FORMS, forms
-from lib.figures.tables import budgets_table
+from lib.figures.tables import budget_table
 
 PRIMARY = ("adult", "strict_label", "unet", "ra")
 """The comparison that was fixed before any result: the set, the labels, and two methods, by their mean residual."""
@@ -271,5 +271,5 @@ def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str
     parts.append(
         "## Cost\n\nOn one CPU core, for the seed that took the fewest seconds; other work shared the machine.\n"
     )
-    parts += chain(*((f"### Cost, {name}\n", markdown(budgets_table(studies[name].budgets))) for name in order))
+    parts += chain(*((f"### Cost, {name}\n", markdown(budget_table(studies[name].budgets))) for name in order))
     return "\n".join([*parts, *commands({name: studies[name] for name in order})])

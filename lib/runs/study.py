@@ -98,7 +98,7 @@ def together(runs: Sequence[Run], results: Sequence[Results]) -> SeedRuns:
         split=results[0].split,
         choices=first_of([one.choices for one in results]),
         copied=first_of([one.copied for one in results]),
-        budgets=first_of([{name: of.budget for name, of in one.methods.items()} for one in results]),
+        budgets=first_of([one.budgets for one in results]),
         scores=SeedScores(table, columns, candidates),
     )
 
