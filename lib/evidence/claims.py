@@ -13,7 +13,7 @@ from lib.scores.conformal import achieved_rate
 
 WIDE = 0.1  # an AUROC with a wider interval is not known to its second decimal
 SLOWER = 1.5  # times the training seconds of the fastest method: more is worth a sentence
-FROZEN = ("knn", "patchcore")  # references that have learnt from no chest X-ray
+FROZEN = ("knn", "patchcore")  # references in frozen features, which have learnt from no chest X-ray
 
 
 class Found(NamedTuple):
@@ -135,12 +135,10 @@ def _places(found: Found) -> Iterator[Sentence]:
         yield Sentence("localisation", False, "a map shows where a lesion is: no lesion is marked in these images")
         return
     regions = {region: located for region, located in localisation.regions.items() if located}
-    names = dict.fromkeys(name for located in regions.values() for name in located)
-    for name in [name for name in names if name in found.evaluation.methods]:
-        margins = {
-            region: (located[name].margins or {}).get("average_precision") for region, located in regions.items()
-        }
-        known = {region: margin for region, margin in margins.items() if margin}
+    maps = next(iter(regions.values()), {})  # of the same methods in every region
+    for name in [name for name in maps if name in found.evaluation.methods]:
+        every = {region: located[name].margins for region, located in regions.items()}
+        known = {region: margins["average_precision"] for region, margins in every.items() if margins}
         values = "; ".join(f"{estimate_text(margin, signed=True)} ({region})" for region, margin in known.items())
         why = f"difference in average precision {values}" if known else "too few patients with a lesion for such a map"
         beats = bool(known) and all(margin.low > 0 for margin in known.values())
@@ -222,9 +220,7 @@ def claims(results: Results) -> Claims:
         required(results.audit, "audit"),
         required(results.test_images, "test images"),
     )
-    sentences = [sentence for rule in RULES for sentence in rule(found)]
-    may, may_not = (
-        [Claim(rule=sentence.rule, says=sentence.says) for sentence in sentences if sentence.may == may]
-        for may in (True, False)
-    )
-    return Claims(may=may, may_not=may_not)
+    claimed: dict[bool, list[Claim]] = {True: [], False: []}
+    for rule, may, says in (sentence for rule_of in RULES for sentence in rule_of(found)):
+        claimed[may].append(Claim(rule=rule, says=says))
+    return Claims(may=claimed[True], may_not=claimed[False])

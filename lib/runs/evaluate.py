@@ -7,7 +7,7 @@ from itertools import combinations
 import pandas as pd
 
 from lib.evidence import audit as evidence
-from lib.evidence.claims import claims, promise
+from lib.evidence.claims import FROZEN, claims, promise
 from lib.evidence.evaluation import evaluate_scores
 from lib.evidence.localisation import localise, lungs_template, marked_and_normal
 from lib.evidence.results import Results, TestImages
@@ -28,7 +28,6 @@ from lib.runs.run import Run, RunError
 from lib.runs.score import Scored
 from lib.scores.scoring import reconstruct, residuals
 
-RIVALS = ("knn", "patchcore")  # references in frozen features, which each method's scores are compared with
 EARLIER = tuple(field for field in Results.model_fields if field not in STAGES["audit"].fields)
 
 
@@ -71,7 +70,7 @@ def evaluate(run: Run, comparison: Comparison, *, again: bool = True) -> Results
     ]
     forms = ("chosen", "combined")
     pairs = [pair for form in forms for pair in combinations([f"{name}, {form}" for name in names], 2)]
-    pairs += [(f"{name}, {form}", rival) for name in names for form in forms for rival in RIVALS]
+    pairs += [(f"{name}, {form}", rival) for name in names for form in forms for rival in FROZEN]
     pairs = [pair for pair in pairs if set(pair) <= set(comparison.columns)]
     evaluated = partial(evaluate_scores, table, resamples=params.resamples, seed=params.seed)
     results = run.results().model_copy(
