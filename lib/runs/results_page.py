@@ -4,7 +4,7 @@ Every number comes from the studies and, for the audit and for localisation, fro
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
 
 import pandas as pd
 
@@ -240,9 +240,8 @@ def commands(studies: Mapping[str, Study]) -> Iterator[str]:
         yield f"### Commands, {name}\n"
         kept = []
         for file, seeds in runs(study).items():
-            kept.append(
-                f"research/results/published/{file}-" + (seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}")
-            )
+            which = seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}"
+            kept.append(f"research/results/published/{file}-{which}")
             if file not in trained:
                 yield LOOP.format(seeds=" ".join(seeds), file=file)
             trained.add(file)
@@ -252,10 +251,10 @@ def commands(studies: Mapping[str, Study]) -> Iterator[str]:
 def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str:
     """Return the page of the studies, by their files' names, and of the results of the first run of each main study."""
     order = sorted(studies, key=lambda name: (list(TITLES).index(name.partition("-")[2]), name))
-    groups: dict[str, Group] = {}
-    for asked in TITLES:
-        named = {name.partition("-")[0]: studies[name] for name in order if name.partition("-")[2] == asked}
-        groups |= {asked: Group(named)} if named else {}
+    groups = {
+        asked: Group({name.partition("-")[0]: studies[name] for name in names})
+        for asked, names in groupby(order, key=lambda name: name.partition("-")[2])
+    }
     main = groups[MAIN]
     parts = [INTRODUCTION.format(resamples=studies[order[0]].resamples), *primary(main)]
     for asked, group in groups.items():
