@@ -16,13 +16,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
-from lib.evidence.results import Budget, Choice, Results
+from lib.evidence.results import Results
 from lib.evidence.study import SeedScores, Study, evaluate_seeds, false_alarms, mean_candidates, selected
 from lib.figures.studies import FORMS
 from lib.files import replacing, write_json
@@ -39,16 +39,6 @@ T = TypeVar("T")
 
 class StudyError(ValueError):
     """Runs that cannot be combined, or a file that is not a study."""
-
-
-class SeedRuns(NamedTuple):
-    """The runs of one seed taken as one: each method is that of the first run that has it."""
-
-    split: str
-    choices: dict[str, Choice]
-    copied: dict[str, dict[str, float]]
-    budgets: dict[str, Budget]
-    scores: SeedScores
 
 
 def candidates_of(run: Run, labels: pd.Series) -> pd.DataFrame:
@@ -80,8 +70,11 @@ def keep(run: Run, folder: Path) -> None:
     write_json(folder / "results.json", less.model_dump(mode="json"))
 
 
-def together(runs: Sequence[Run], results: Sequence[Results]) -> SeedRuns:
-    """Put the scores of the runs of one seed side by side."""
+def together(runs: Sequence[Run], results: Sequence[Results]) -> tuple[Results, SeedScores]:
+    """Return the results and scores of the runs of one seed as of one: a method is that of the first run that has it.
+
+    Of the results, only the split, `methods`, `choices` and `copied` are those of all these runs.
+    """
     if len({one.split for one in results}) > 1:
         names = ", ".join(run.folder.name for run in runs)
         raise StudyError(f"{names} have one seed and different splits: train them on the same images")
@@ -94,13 +87,8 @@ def together(runs: Sequence[Run], results: Sequence[Results]) -> SeedRuns:
     labels = table[table["side"] == "test"].set_index("id")[runs[0].params.label_column]
     candidates = pd.concat([candidates_of(run, labels).assign(run=place) for place, run in enumerate(runs)])
     candidates = candidates[candidates["run"] == candidates.groupby("method")["run"].transform("min")]
-    return SeedRuns(
-        split=results[0].split,
-        choices=first_of([one.choices for one in results]),
-        copied=first_of([one.copied for one in results]),
-        budgets=first_of([one.budgets for one in results]),
-        scores=SeedScores(table, columns, candidates),
-    )
+    merged = {field: first_of([getattr(one, field) for one in results]) for field in ("methods", "choices", "copied")}
+    return results[0].model_copy(update=merged), SeedScores(table, columns, candidates)
 
 
 def first_of(mappings: Sequence[Mapping[str, T]]) -> dict[str, T]:
@@ -118,11 +106,11 @@ def combine(folders: Sequence[Path]) -> Study:
     """Evaluate the scores of all these runs together, and describe the runs."""
     runs = [Run.open(folder) for folder in folders]
     results = {run.folder.name: run.results() for run in runs}
-    by_seed: dict[int, SeedRuns] = {}
+    by_seed: dict[int, Results] = {}
+    scores: dict[int, SeedScores] = {}
     for seed in dict.fromkeys(run.params.seed for run in runs):
         of_seed = [run for run in runs if run.params.seed == seed]
-        by_seed[seed] = together(of_seed, [results[run.folder.name] for run in of_seed])
-    scores = {seed: one.scores for seed, one in by_seed.items()}
+        by_seed[seed], scores[seed] = together(of_seed, [results[run.folder.name] for run in of_seed])
     test, *others = (one.test for one in scores.values())
     if any(set(other.index) != set(test.index) for other in others):
         raise StudyError("the runs have different test images: give runs on a set with an official test side")
@@ -150,7 +138,7 @@ def combine(folders: Sequence[Path]) -> Study:
             if labels in test
         ],
         candidates=mean_candidates(list(scores.values())),
-        selection=by_name({seed: selected(one.scores.candidates, one.choices) for seed, one in by_seed.items()}),
+        selection=by_name({seed: selected(scores[seed].candidates, one.choices) for seed, one in by_seed.items()}),
         copied=by_name({seed: one.copied for seed, one in by_seed.items()}),
         false_alarms={seed: promise for seed, promise in promises.items() if promise},
         localisation={name: one.localisation for name, one in results.items() if one.localisation},
