@@ -114,8 +114,7 @@ def audit_table(audit: Audit) -> pd.DataFrame:
         }
         for check in audit.checks
     }
-    index = pd.MultiIndex.from_tuples(rows, names=["check", "what"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["check", "what"])
 
 
 def shaded(aurocs: pd.DataFrame) -> Styler:
