@@ -7,7 +7,7 @@ from lib.evidence.results import required
 from lib.figures.charts import curves, false_alarms, forest, score_distributions
 from lib.figures.images import cases
 from lib.runs.comparison import Comparison
-from lib.runs.freshness import Record, lesion_hashes, reconstruction_hashes, results_hash, split_hashes
+from lib.runs.freshness import Record, map_hashes, results_hash, split_hashes
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run
 from lib.runs.score import Scored
@@ -21,7 +21,7 @@ def draw(
     Return the figures by name, or {} if the stage is skipped.
     """
     params, lesions, table, results = run.params, prepared.lesions, comparison.table, run.results()
-    images = split_hashes(prepared.split) | lesion_hashes(lesions) | reconstruction_hashes(run)
+    images = split_hashes(prepared.split) | map_hashes(run, lesions)
     record = Record(run, "draw", images, comparison.hashes(), results_hash(results, "evaluation"))
     if not again and record.current():
         return {}

@@ -14,15 +14,7 @@ from lib.evidence.results import Results, TestImages
 from lib.figures.tables import tables
 from lib.methods.method import Method
 from lib.runs.comparison import Comparison
-from lib.runs.freshness import (
-    STAGES,
-    Record,
-    lesion_hashes,
-    reconstruction_hashes,
-    results_hash,
-    split_hashes,
-    weight_hashes,
-)
+from lib.runs.freshness import STAGES, Record, map_hashes, results_hash, split_hashes, weight_hashes
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.score import Scored
@@ -34,7 +26,7 @@ EARLIER = tuple(field for field in Results.model_fields if field not in STAGES["
 def locate(run: Run, prepared: Prepared, scored: Scored, *, again: bool = True) -> Results:
     """Measure how well the residual maps locate the marked lesions; `localisation` is None if none is marked."""
     params, lesions = run.params, prepared.lesions
-    record = Record(run, "locate", reconstruction_hashes(run), split_hashes(prepared.split), lesion_hashes(lesions))
+    record = Record(run, "locate", map_hashes(run, lesions), split_hashes(prepared.split))
     if not again and record.current():
         return run.results()
     test = scored.table[scored.table["side"] == "test"].reset_index(drop=True)

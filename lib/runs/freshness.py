@@ -139,22 +139,17 @@ def weight_hashes(run: Run) -> Hashes:
     return {f"weights of {name}": _hash("".join(map(digest, of))) for name, of in files.items()}
 
 
-def reconstruction_hashes(run: Run) -> Hashes:
-    """Return the hash of each method's reconstructions of the test side, as scoring has recorded it."""
-    wrote = _entries(run).get("score", {}).get("wrote", {})
-    return {name: value for name, value in wrote.items() if name.startswith("reconstructions/")}
-
-
 def split_hashes(split: Split) -> Hashes:
     """Return the hash of the split's images, and the hash of their records."""
     return {"split": split.hash, "records": table_hash(pd.concat([split.train, split.validation, split.test]))}
 
 
-def lesion_hashes(lesions: Mapping[str, np.ndarray]) -> Hashes:
-    """Return the hash of the lesions' masks and their images' ids."""
-    return {
-        "lesions": _hash(b"".join(name.encode() + np.packbits(lesions[name]).tobytes() for name in sorted(lesions)))
-    }
+def map_hashes(run: Run, lesions: Mapping[str, np.ndarray]) -> Hashes:
+    """Return the hashes of the test side's reconstructions, as scoring has recorded them, and of the lesions' masks."""
+    wrote = _entries(run).get("score", {}).get("wrote", {})
+    hashes = {name: value for name, value in wrote.items() if name.startswith("reconstructions/")}
+    masks = b"".join(name.encode() + np.packbits(lesions[name]).tobytes() for name in sorted(lesions))
+    return hashes | {"lesions": _hash(masks)}
 
 
 def table_hash(table: pd.DataFrame) -> str:
