@@ -39,6 +39,11 @@ class Split:
     problems: pd.DataFrame = field(default_factory=lambda: problems_table([]))
 
     @property
+    def sides(self) -> dict[str, pd.DataFrame]:
+        """The records by side: `train`, `validation`, `test`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def hash(self) -> str:
         """Identifies the images of the three sides: equal hashes mean equal images on equal sides."""
         return self.manifest["hash"]
@@ -209,9 +214,7 @@ class Data:
     def sides(self, split: Split) -> Sides:
         """Return the images of the three sides."""
         place = pd.Series(np.arange(len(self.records)), index=self.records["id"])
-        return Sides(
-            *(self.images.of(place[side["id"]].to_numpy()) for side in (split.train, split.validation, split.test))
-        )
+        return Sides(**{name: self.images.of(place[side["id"]].to_numpy()) for name, side in split.sides.items()})
 
 
 def load_data(source: Source, params: Params, cache: Path | None = None) -> Data:

@@ -19,11 +19,6 @@ def settings_table(params: Params, main: Iterable[str], machine: Mapping[str, ob
     return pd.DataFrame({"value": {name: str(value) for name, value in {**machine, **settings}.items()}})
 
 
-def sides(split: Split) -> dict[str, pd.DataFrame]:
-    """Return the records of a split by side."""
-    return {"train": split.train, "validation": split.validation, "test": split.test}
-
-
 def split_table(split: Split) -> pd.DataFrame:
     """Return what each side of a split holds: images, patients, and the 5th, 50th and 95th percentile of the ages."""
     known: Mapping[str, Any] = split.manifest["known_patients"]
@@ -34,7 +29,7 @@ def split_table(split: Split) -> pd.DataFrame:
             "images without a patient": f"{(records['patient'] == '').sum():,}",
             "age: 5 % – median – 95 % (images)": _ages(records),
         }
-        for side, records in sides(split).items()
+        for side, records in split.sides.items()
     }
     return pd.DataFrame(columns)
 
@@ -51,7 +46,7 @@ def counts_table(split: Split, columns: Iterable[str]) -> pd.DataFrame:
     tables = {}
     for column in columns:
         counts = {
-            side: records[column].replace("", "not known").value_counts() for side, records in sides(split).items()
+            side: records[column].replace("", "not known").value_counts() for side, records in split.sides.items()
         }
         tables[column] = pd.DataFrame(counts).fillna(0).astype(int).sort_values("test", ascending=False)
     return pd.concat(tables, names=["column", "value"])

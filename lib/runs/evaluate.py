@@ -94,7 +94,7 @@ def audit(
     test = comparison.table[comparison.table["side"] == "test"]
 
     audited = evidence.audit(
-        {"train": split.train, "validation": split.validation, "test": split.test},
+        split.sides,
         images.test,
         images.train[:].mean(axis=0),
         {name: test[name].to_numpy() for name in comparison.methods},
