@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.source import SourceError, age_in_years
+from lib.data.source import SourceError, age_in_years, boxes_by_image, read_table
 
 STRICT = {"Normal": "normal", "Lung Opacity": "abnormal", "No Lung Opacity / Not Normal": "other_abnormal"}
 NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
@@ -48,20 +48,14 @@ def _find(root: Path, name: str) -> Path:
     raise SourceError(f"{root} contains no {name}: found {top or 'nothing'}, expected the layout of Kaggle's archive")
 
 
-def _table(root: Path, name: str, texts: Iterable[str], numbers: Iterable[str] = ()) -> pd.DataFrame:
-    """Read these columns; an empty text is "" and an empty number NaN."""
-    file, wanted, empty = _find(root, name), [*texts, *numbers], {column: [""] for column in numbers}
-    types = dict.fromkeys(wanted, str) | dict.fromkeys(numbers, float)
-    options = {"dtype": types, "na_values": empty, "keep_default_na": False, "index_col": False, "usecols": wanted}
-    try:
-        return pd.read_csv(file, **options)[wanted]
-    except ValueError as error:  # the base class of pandas' own errors, also for a missing column
-        raise SourceError(f"{file} cannot be read as Kaggle's table: {error}") from error
+def _table(root: Path, name: str, *columns: str) -> pd.DataFrame:
+    return read_table(_find(root, name), columns)[[*columns]]
 
 
-def _boxes(root: Path, table: str, image: str, *sides: str) -> dict[str, np.ndarray]:
-    rows = _table(root, table, [image], sides).dropna()
-    return {key: box.to_numpy() for key, box in rows.groupby(image)[list(sides)]}
+def _boxes(root: Path, name: str, image: str, *sides: str) -> dict[str, np.ndarray]:
+    """Return the boxes of the rows that have one."""
+    rows = _table(root, name, image, *sides)
+    return boxes_by_image(_find(root, name), rows[(rows != "").all(axis=1)], image, sides)
 
 
 def _records(ids: pd.Series, words: pd.Series, normal: str, files: Iterable[Path], **more: pd.Series) -> pd.DataFrame:
@@ -70,17 +64,11 @@ def _records(ids: pd.Series, words: pd.Series, normal: str, files: Iterable[Path
     more = {"split": "", "patient": "", "age": "", "sex": "", "view": "", **more, "file": list(files)}
     table = pd.DataFrame({"id": ids, "label": label, "finding": words.where(label == "abnormal", ""), **more})
     sex, view = (table[c].where(table[c].isin(known), "") for c, known in (("sex", ["M", "F"]), ("view", ["PA", "AP"])))
-    return table.assign(age=table["age"].map(_years), sex=sex, view=view).reset_index(drop=True)
-
-
-def _years(age: str) -> str:
-    """Return the age in years; an age above 120 is an error, and unknown."""
-    years = age_in_years(age)
-    return years if years and int(years) <= 120 else ""
+    return table.assign(age=table["age"].map(age_in_years), sex=sex, view=view).reset_index(drop=True)
 
 
 def _rsna(root: Path, table: str, images: str, *covariates: str) -> pd.DataFrame:
-    rows = _table(root, table, ("patientId", "class", *covariates)).drop_duplicates("patientId")  # one row per box
+    rows = _table(root, table, "patientId", "class", *covariates).drop_duplicates("patientId")  # one row per box
     folder, suffix = _find(root, str(Path(images).parent)), Path(images).suffix
     more = {{"position": "view"}.get(column, column): rows[column] for column in covariates}
     ids, classes = rows["patientId"], rows["class"]
@@ -99,7 +87,7 @@ def _kermany(root: Path) -> pd.DataFrame:
 
 
 def _nih(root: Path, table: str, **lists: str) -> pd.DataFrame:
-    ids, words, patient, age, sex, view = (column for _, column in _table(root, table, NIH_COLUMNS).items())
+    ids, words, patient, age, sex, view = (column for _, column in _table(root, table, *NIH_COLUMNS).items())
     files = {path.name: path for path in _find(root, "images*").parent.glob("images*/**/*.png")}  # 1 folder, or 12
     sides = {name: side for side, file in lists.items() for name in _find(root, file).read_text().split()}
     patient, split = patient.map(lambda number: number and number.zfill(8)), ids.map(lambda name: sides.get(name, ""))
@@ -108,7 +96,7 @@ def _nih(root: Path, table: str, **lists: str) -> pd.DataFrame:
 
 
 def _vinbigdata(root: Path) -> pd.DataFrame:
-    rows, images = _table(root, "train.csv", ["image_id", "class_name"]), _find(root, "train.csv").parent / "train"
+    rows, images = _table(root, "train.csv", "image_id", "class_name"), _find(root, "train.csv").parent / "train"
     found = rows.groupby("image_id", sort=False)["class_name"].agg(set).reset_index()
     words = found["class_name"].map(lambda names: "|".join(sorted(names - {"No finding"} or names)))
     return _records(found["image_id"], words, "No finding", (images / f"{name}.png" for name in found["image_id"]))

@@ -90,10 +90,34 @@ def label_problems(records: pd.DataFrame) -> list[Problem]:
     return problems
 
 
+def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """Return a CSV file as text, empty cells as ""; SourceError if it cannot be read or lacks a `wanted` column."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as error:  # the base class of pandas' own errors
+        raise SourceError(f"{file} cannot be read as a table: {error}") from error
+    if absent := [column for column in wanted if column not in table]:
+        raise SourceError(f"{file} has no column {', '.join(absent)}; found {', '.join(table.columns)}")
+    if twice := [column for column in wanted if f"{column}.1" in table]:  # pandas' name for the second
+        raise SourceError(f"{file} has the column {', '.join(twice)} twice: remove one of them")
+    return table
+
+
+def boxes_by_image(file: Path, table: pd.DataFrame, image: str, sides: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return each image's boxes, (boxes, sides) float; SourceError names the row of `file` that holds no numbers."""
+    numbers = table[[*sides]].apply(pd.to_numeric, errors="coerce")
+    if (bad := ~np.isfinite(numbers).all(axis=1)).any():
+        row = int(bad.idxmax())
+        raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; expected numbers for {', '.join(sides)}")
+    return {name: rows.to_numpy() for name, rows in numbers.groupby(table[image])}
+
+
 def age_in_years(text: str) -> str:
-    """Return "60", "58.0", "060Y" or "011M" as whole years; "" for any other text."""
-    age = re.fullmatch(r"(\d+)(?:\.0)?([YMWD]?)", text)
-    return str(int(int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1))) if age else ""
+    """Return "60", "58.0", "060Y" or "011M" as whole years; "" for other texts, and for an error such as "148"."""
+    if not (age := re.fullmatch(r"(\d+)(?:\.0)?([YMWD]?)", text)):
+        return ""
+    years = int(int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1))
+    return str(years) if years <= 120 else ""
 
 
 def cache_folder() -> Path:

@@ -21,10 +21,22 @@ from lib.data.decoding import decode
 from lib.data.kaggle import fetch
 from lib.data.phantom import FINDINGS, Radiograph, radiograph, subject
 from lib.data.registry import REGISTRY
-from lib.data.source import LEFT_OUT, NORMAL_WORDS, OPTIONAL, SPLIT_WORDS, Problem, Source, SourceError, label_problems
+from lib.data.source import (
+    LEFT_OUT,
+    NORMAL_WORDS,
+    OPTIONAL,
+    SPLIT_WORDS,
+    Problem,
+    Source,
+    SourceError,
+    boxes_by_image,
+    label_problems,
+    read_table,
+)
 from lib.data.stream import StreamSource
 from lib.params import Params
 
+BOX = ("x", "y", "w", "h")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 
 
@@ -58,9 +70,7 @@ class PhantomSource:
                 **{key: [person[key] for person in subjects] for key in ("age", "sex", "view")},
             }
         )
-        self._arguments = {
-            row: (p, i, f) for i, (row, p, f) in enumerate(zip(self.records["id"], patients, findings, strict=True))
-        }
+        self._arguments = dict(zip(self.records["id"], zip(patients, range(count), findings, strict=True), strict=True))
 
     def image(self, image_id: str) -> Radiograph:
         """Draw one image at the run's image size."""
@@ -86,7 +96,7 @@ class FileSource:
     """Images in files: one row of `records` per image, with its path in the column `file`.
 
     `boxes` holds the boxes of each marked image, (k, 4) of x, y, width, height in pixels of the file. A row whose file
-    is missing is left out and listed among the problems.
+    is missing is left out and listed among the problems. `OPTIONAL` columns may be missing.
     """
 
     synthetic = False
@@ -105,6 +115,7 @@ class FileSource:
             first = f" (the first would be {records['file'].iloc[0]})" if len(exists) else ""
             raise SourceError(f"none of the {len(exists)} images in the table exists{first}: add the files")
         records = records[exists].reset_index(drop=True)
+        records = records.assign(**{column: "" for column in OPTIONAL if column not in records})
         self._files = dict(zip(records["id"], records["file"], strict=True))
         self.records, self._boxes, self.about = records.drop(columns="file"), boxes, about
         self.problems = [*problems, *missing, *label_problems(self.records)]
@@ -148,18 +159,17 @@ class FolderSource(FileSource):
                 about |= {str(k): str(v) for k, v in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
             except (AttributeError, ValueError, yaml.YAMLError) as error:
                 raise SourceError(f"{file} is not YAML with lines `name: text`: correct or remove it") from error
-        boxes = _read_boxes(folder / "boxes.csv")
+        boxes: dict[str, np.ndarray] = {}
+        if (file := folder / "boxes.csv").is_file():
+            boxes = boxes_by_image(file, read_table(file, ("filename", *BOX)), "filename", BOX)
         self._note(sorted(boxes.keys() - set(records["id"])), "boxes of an image without a row", "not used")
         super().__init__("folder", records, boxes, about, self._problems)
 
     def _from_table(self, folder: Path, table: Path) -> pd.DataFrame:
-        rows = _read_csv(table, ("filename", "label"))
-        ours = {"filename": "id", "label": "label", "strict_label": "strict_label"}
-        ours |= {"patient_id" if column == "patient" else column: column for column in OPTIONAL}
+        rows = read_table(table, ("filename", "label"))
+        ours = {"filename": "id", "label": "label", "strict_label": "strict_label", "patient_id": "patient"}
+        ours |= {column: column for column in OPTIONAL if column != "patient"}
         rows = rows[[name for name in ours if name in rows]].rename(columns=ours)
-        for column in OPTIONAL:
-            if column not in rows:
-                rows[column] = ""
         repeated = rows.drop_duplicates()["id"].duplicated(keep=False).reindex(rows.index, fill_value=False)
         contradicted = rows["id"].isin(rows["id"][repeated])
         self._note(rows["id"][contradicted].unique(), f"rows of {table.name} contradict each other", LEFT_OUT)
@@ -172,37 +182,35 @@ class FolderSource(FileSource):
         return rows
 
     def _from_class_folders(self, folder: Path) -> pd.DataFrame:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        hidden = {file for file in files if any(part.startswith(".") for part in file.relative_to(folder).parts)}
-        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES or file in hidden]
-        self._note(
-            [file.relative_to(folder).as_posix() for file in others if file.name != "about.yaml"],
-            "not an image by its name",
-            "not used",
-        )
-        rows = []
-        for file in sorted(set(files) - set(others)):
-            *above, name = ["", *file.relative_to(folder).parts[:-1]]
+        rows, others = [], []
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            path = file.relative_to(folder)
+            if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in path.parts):
+                others.append(path)
+                continue
+            *above, name = ["", *path.parts[:-1]]
             split = next((SPLIT_WORDS[part.lower()] for part in above if part.lower() in SPLIT_WORDS), "")
             if not name or name.lower() in SPLIT_WORDS or NORMAL_WORDS & {part.lower() for part in above}:
                 raise SourceError(f"{file} is not directly in the folder of a class: move it there, or remove it")
             normal = name.lower() in NORMAL_WORDS
             rows.append(
                 {
-                    "id": file.relative_to(folder).as_posix(),
+                    "id": path.as_posix(),
                     "label": "normal" if normal else "abnormal",
                     "finding": "" if normal else name,
                     "split": split,
                     "file": file,
                 }
             )
+        named = [path.as_posix() for path in others if path.name != "about.yaml"]
+        self._note(named, "not an image by its name", "not used")
         classes = sorted({row["finding"] or "normal" for row in rows})
         if "normal" not in classes or len(classes) < 2:
             raise SourceError(
                 f"{folder} has {len(rows)} images in folders {classes}: expected labels.csv, or a folder `normal` and "
                 "at least one folder of abnormal images"
             )
-        return pd.DataFrame(rows).assign(**dict.fromkeys(("patient", "age", "sex", "view"), ""))
+        return pd.DataFrame(rows)
 
     def _note(self, images: Iterable[str], problem: str, consequence: str) -> None:
         self._problems += [Problem(image, problem, consequence) for image in images]
@@ -236,29 +244,3 @@ def open_source(params: Params, base: Path) -> Source:
     if params.label_column not in source.records:
         raise SourceError("labels='strict', but the images have one reading only: write labels: given")
     return source
-
-
-def _read_boxes(file: Path) -> dict[str, np.ndarray]:
-    """Return each marked image's boxes, (boxes, 4) of x, y, w, h in pixels."""
-    if not file.is_file():
-        return {}
-    sides = ["x", "y", "w", "h"]
-    table = _read_csv(file, ("filename", *sides))
-    numbers = table[sides].apply(pd.to_numeric, errors="coerce")
-    if (bad := ~np.isfinite(numbers).all(axis=1)).any():
-        row = int(bad.idxmax())
-        raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; expected numbers for x, y, w and h")
-    return {name: rows.to_numpy() for name, rows in numbers.groupby(table["filename"])}
-
-
-def _read_csv(file: Path, wanted: tuple[str, ...]) -> pd.DataFrame:
-    """Read a table as text; empty cells are ""."""
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except ValueError as error:  # the base class of pandas' own errors
-        raise SourceError(f"{file} cannot be read as a table: {error}") from error
-    if absent := [column for column in wanted if column not in table]:
-        raise SourceError(f"{file} has no column {', '.join(absent)}; found {', '.join(table.columns)}")
-    if twice := [column for column in wanted if f"{column}.1" in table]:  # pandas' name for the second
-        raise SourceError(f"{file} has the column {', '.join(twice)} twice: remove one of them")
-    return table
