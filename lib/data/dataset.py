@@ -86,23 +86,20 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
     rng = np.random.default_rng([seed, 20])
     if not official and (words := sorted(set(records["split"]) - {""})):
         raise SplitError(f"split is {words} in some rows, and never 'test'; expected train, val, test, or all empty")
-    reason = pd.Series("", index=records.index)
-
     if official:
-        test = (records["split"] == "test").to_numpy()
-        unknown = ~test & ~records["split"].isin(["train", "val"]).to_numpy()
-        reason[unknown] = "split is neither train, val nor test"
-        reason[~test & ~unknown & ~normal] = "abnormal or unlabelled image of the official training or validation side"
-        shared = ~test & ~unknown & normal & np.isin(group, group[test])
-        reason[shared] = "shares a patient or an image with the official test side"
-        pool = ~test & (reason == "").to_numpy()
-        validation = pool & (records["split"] == "val").to_numpy()
-        validation |= np.isin(group, group[validation]) & pool
+        test, known = (records["split"].isin(words).to_numpy() for words in (["test"], ["train", "val"]))
+        reasons = {
+            "": test,
+            "split is neither train, val nor test": ~known,
+            "abnormal or unlabelled image of the official training or validation side": ~normal,
+            "shares a patient or an image with the official test side": np.isin(group, group[test]),
+        }
+        reason = np.select(list(reasons.values()), list(reasons), "")  # the first that holds
     else:
-        abnormal_groups = np.unique(group[~normal])
-        test = np.isin(group, abnormal_groups)
+        test, reason = np.isin(group, group[~normal]), np.full(len(records), "")
         test |= _draw(group, ~test, TEST_FRACTION * normal.sum(), rng)
-        pool, validation = ~test, np.zeros(len(records), dtype=bool)
+    pool = ~test & (reason == "")
+    validation = pool & np.isin(group, group[pool & (records["split"] == "val").to_numpy()])
     validation |= _draw(group, pool & ~validation, validation_fraction * pool.sum() - validation.sum(), rng)
     train = pool & ~validation
 
@@ -115,19 +112,19 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
                 f"{len(np.unique(group[normal]))} groups of one patient or image; expected normal images of at least "
                 "three patients"
             )
-    found = records[labels][test].replace("", "no label").value_counts().to_dict()
+    manifest = _manifest(records, sides, reason, group, bool(official))
+    found = manifest["test_labels"][labels]
     if not {"normal", "abnormal"} <= found.keys():
         raise SplitError(
             f"the test side holds {found} by the column {labels!r}: an AUROC needs images labelled 'normal' and images "
             "labelled 'abnormal'"
         )
-    manifest = _manifest(records, sides, reason, group, bool(official))
     tables = {name: records[side].reset_index(drop=True) for name, side in sides.items()}
     return Split(**tables, manifest=manifest)
 
 
 def _manifest(
-    records: pd.DataFrame, sides: dict[str, np.ndarray], reason: pd.Series, group: np.ndarray, official: bool
+    records: pd.DataFrame, sides: dict[str, np.ndarray], reason: np.ndarray, group: np.ndarray, official: bool
 ) -> dict[str, Any]:
     """Return what a reader needs to check the split and to reproduce it, ready for JSON."""
     known = (records["patient"] != "").to_numpy()
@@ -151,7 +148,7 @@ def _manifest(
         "patient_separation": "unverified for " + ", ".join(unverified) if unverified else "verified",
         "exact_duplicates": int(records["digest"].duplicated().sum()),
         "near_duplicates": int(records["twin"].duplicated().sum() - records["digest"].duplicated().sum()),
-        "left_out": reason[reason != ""].value_counts().to_dict(),
+        "left_out": pd.Series(reason[reason != ""]).value_counts().to_dict(),
     }
     if official:
         theirs = ~sides["test"] & records["split"].isin(["train", "val"]).to_numpy()
