@@ -10,9 +10,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from lib.data.source import Source, SourceError, cache_folder
 from lib.files import locked
 from lib.params import Params
 
-CHUNK, GROUP = 64, 16  # images between two writes to the disk; images that a thread takes at a time
+CHUNK = 64  # images between two writes to the disk
 PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
 RECIPE = 3  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
 
@@ -63,13 +63,9 @@ class Preparation(NamedTuple):
         return self._to_square(mask.astype(np.float32)) > 0.5
 
     def _to_square(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape
-        if self.square == "pad" and height != width:
-            side = max(height, width)
-            top, left = (side - height) // 2, (side - width) // 2
-            padded = np.zeros((side, side), dtype=np.float32)
-            padded[top : top + height, left : left + width] = image
-            image = padded
+        missing = [max(image.shape) - length for length in image.shape]
+        if self.square == "pad" and any(missing):
+            image = np.pad(image, [(pixels // 2, pixels - pixels // 2) for pixels in missing])
         return transforms.resize(torch.from_numpy(image)[None], [self.size, self.size], antialias=True)[0].numpy()
 
 
@@ -212,12 +208,10 @@ class Cache:
         ):
             start = pixels.seek(0, os.SEEK_END) - len(self._ids) * size * size
             while chunk := list(islice(contents, CHUNK)):
-                reads = [read for _, read in chunk]
-                groups = pool.map(self._prepare, (reads[i : i + GROUP] for i in range(0, len(reads), GROUP)))
-                prepared = list(chain.from_iterable(groups))
-                lines = [{"row": place[i], **line} for (i, _), (_, line) in zip(chunk, prepared, strict=True)]
-                for line, (image, _) in zip(lines, prepared, strict=True):
-                    pixels.seek(start + line["row"] * size * size)
+                lines = []
+                for (image_id, _), (image, line) in zip(chunk, pool.map(self._prepare, chunk), strict=True):
+                    lines.append({"row": place[image_id], **line})
+                    pixels.seek(start + place[image_id] * size * size)
                     pixels.write(image)  # not through the map, where a full disk is a signal instead of an error
                 pixels.flush()
                 os.fsync(pixels.fileno())
@@ -230,21 +224,17 @@ class Cache:
         if missing := int((~self._done).sum()):
             raise SourceError(f"{name} ended before {missing} of {len(self._ids)} images had arrived: run again")
 
-    def _prepare(self, reads: Sequence[Callable[[], bytes]]) -> list[tuple[bytes, dict[str, Any]]]:
-        """Return the pixels, black if the image is unusable, and the journal's line of each image."""
-        prepared = []
-        for read in reads:
-            line: dict[str, Any] = {"digest": "", "problem": "", "header": {}}
-            line |= dict.fromkeys(("bytes", "width", "height"))
-            try:
-                line["digest"], line["bytes"] = hashlib.sha256(content := read()).hexdigest(), len(content)
-                pixels, line["header"] = decode(content)
-                line["height"], line["width"] = pixels.shape
-                prepared.append((self.preparation.image(pixels).tobytes(), line))
-            except (ImageError, OSError) as error:
-                problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
-                prepared.append((bytes(self.preparation.size**2), line | {"problem": problem}))
-        return prepared
+    def _prepare(self, image: tuple[str, Callable[[], bytes]]) -> tuple[bytes, dict[str, Any]]:
+        """Return an image's pixels, black if it is unusable, and its line of the journal, but for the row."""
+        line: dict[str, Any] = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
+        try:
+            line["digest"], line["bytes"] = hashlib.sha256(content := image[1]()).hexdigest(), len(content)
+            pixels, line["header"] = decode(content)
+            line["height"], line["width"] = pixels.shape
+            return self.preparation.image(pixels).tobytes(), line
+        except (ImageError, OSError) as error:
+            problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
+            return bytes(self.preparation.size**2), line | {"problem": problem}
 
     def _take(self, lines: list[dict[str, Any]]) -> None:
         if self._strict and (bad := next((line for line in lines if line["problem"]), None)):
