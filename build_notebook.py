@@ -28,12 +28,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lib.notebook.chapter import Chapter, identify, needed, read_all, with_parameters
 from lib.notebook.differences import BUILDER, NOTEBOOK, difference, differences, text
-from lib.notebook.imports import check_imports, parse, purpose
+from lib.notebook.imports import check_imports, purpose
 from lib.notebook.links import link
 from lib.notebook.packing import pack, packed_files
 from lib.notebook.parameters import parameters_cell
 from lib.notebook.setup import Packed
-from lib.notebook.sources import CELLS, BuildError, content_id, text_of
+from lib.notebook.sources import CELLS, BuildError, content_id, parse, text_of
 
 for name in [name for name in OPTIONAL if sys.modules[name] is None]:
     del sys.modules[name]  # whoever imports this module may want it
@@ -71,7 +71,7 @@ def read_chapters(root: Path) -> list[Chapter]:
         raise BuildError(f'wanted one cell tagged "parameters" in all chapters, as papermill sets one; found {places}')
     if not (root / PARAMS).is_file():
         raise BuildError(f"{PARAMS} is not there; the parameters cell is generated from its class Params")
-    parse(PARAMS, text_of(root, PARAMS).encode())
+    parse(PARAMS, text_of(root, PARAMS))
     try:
         cell = parameters_cell(runpy.run_path(str(root / PARAMS), run_name="lib.params")["Params"])
     except TypeError as error:

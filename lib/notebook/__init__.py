@@ -7,11 +7,11 @@ sources       what the builder and the running notebook call a cell and a module
 cells         the running notebook's cells: which have run, where an error comes from
 kernel        the running notebook's library: `%embed`, `%%embed`, reloads after an edit
 setup         the notebook's setup cell, which unpacks the library
+parameters    the parameters cell: generated from `Params`, and read back
 chapter       a chapter: its cells, what it is refused for, what it takes over from those before it
 links         links between chapters, and images
 imports       the imports of chapters and library, refused where they cannot be followed
 packing       the packed cell: the library and the results, one file a line
-parameters    the parameters cell: generated from `Params`, and read back
 differences   what differs between a built notebook and its sources
 pair          an .ipynb beside each chapter, for those who would rather edit there
 """

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jupytext
 from nbformat import NotebookNode
 
-from lib.notebook.sources import BuildError, content_id, text_of
+from lib.notebook.parameters import settings_of
+from lib.notebook.sources import BuildError, content_id, parse, text_of
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
 NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
@@ -83,10 +84,7 @@ def read_all(root: Path) -> list[Chapter]:
 
 def read(name: str, source: str) -> Chapter:
     """Return the chapter; BuildError names the line of what a reader of the notebook would miss in it."""
-    try:
-        tree = ast.parse(source, name)  # magics are comments in a chapter, so it is Python
-    except SyntaxError as error:
-        raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None
+    tree = parse(name, source)  # magics are comments in a chapter, so it is Python
     cells = jupytext.reads(source, fmt="py:percent").cells
     starts = [source.count("\n", 0, header.start()) + 1 for header in HEADER.finditer(source)]
     if len(cells) != len(starts):
@@ -140,18 +138,6 @@ def draws(tree: ast.Module, line: int) -> bool:
     return bool(drawing & used)
 
 
-def is_plain(node: ast.stmt) -> bool:
-    """Say whether a line gives one name a value that is written out."""
-    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-        return False
-    try:
-        ast.literal_eval(node.value)
-    except ValueError:
-        return False
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [type(target) for target in targets] == [ast.Name]
-
-
 def with_parameters(chapter: Chapter, text: str) -> Chapter:
     """Return the chapter with the parameters cell's text replaced; BuildError if the old one computes a value."""
     [cell] = chapter.tagged("parameters")
@@ -160,7 +146,11 @@ def with_parameters(chapter: Chapter, text: str) -> Chapter:
     body = chapter.source[start : following.start() if following else len(chapter.source)]
     line = chapter.source.count("\n", 0, start)
     for node in ast.parse(body).body:
-        if not is_plain(node):
+        try:
+            names = list(settings_of(node))
+        except (TypeError, ValueError):  # ParameterError is one
+            names = []
+        if len(names) != 1 or not names[0].isidentifier():
             raise BuildError(
                 f"{chapter.name}:{line + node.lineno}: `{ast.unparse(node)}` is no plain value; papermill sets "
                 "parameters below this cell, so what is computed from them belongs into the next"
@@ -185,7 +175,7 @@ def names(chapter: Chapter) -> tuple[set[str], set[str]]:
         for symbol in scope.get_symbols():
             if symbol.is_referenced() and (scope is top or symbol.is_global()) and symbol.get_name() not in leaves:
                 reads.add(symbol.get_name())
-    tree = ast.parse(chapter.source)
+    tree = parse(chapter.name, chapter.source)
     begun: set[str] = set()
     for statement in tree.body:  # a value made of the one before, as in `table = table[:3]`, takes that over
         inner = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]

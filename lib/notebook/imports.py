@@ -3,14 +3,13 @@
 import ast
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from lib.notebook.sources import BuildError, library_files, library_imports
+from lib.notebook.sources import BuildError, library_files, library_imports, parse, text_of
 
 DYNAMIC = ("import_module", "__import__")
-SUSPECT = re.compile(rb"import_module|__import__|research")  # without these words there is nothing to look for
+SUSPECT = re.compile(r"import_module|__import__|research")  # without these words there is nothing to look for
 
 
 def check_imports(root: Path, chapters: Iterable[str]) -> None:
@@ -29,9 +28,9 @@ def check_imports(root: Path, chapters: Iterable[str]) -> None:
 
 def imports_of(root: Path, file: str, library: Mapping[str, str]) -> set[str]:
     """Return the modules of `lib` that a chapter or module imports."""
-    content = (root / file).read_bytes()
-    tree = parse(file, content)
-    for node in ast.walk(tree) if SUSPECT.search(content) else ():
+    text = text_of(root, file)
+    tree = parse(file, text)
+    for node in ast.walk(tree) if SUSPECT.search(text) else ():
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in DYNAMIC:
             if re.search(r"""\(f?['"](\.|\d\d_|(lib|research)\b)""", ast.unparse(node)):
                 raise BuildError(f"{file}:{node.lineno}: {ast.unparse(node)} cannot be followed; write an import")
@@ -45,16 +44,7 @@ def imports_of(root: Path, file: str, library: Mapping[str, str]) -> set[str]:
 
 def purpose(root: Path, file: str) -> str:
     """Return the first line of a module's docstring, which says in the notebook what the file is for."""
-    docstring = ast.get_docstring(parse(file, (root / file).read_bytes()))
+    docstring = ast.get_docstring(parse(file, text_of(root, file)))
     if not docstring:
         raise BuildError(f"{file} has no docstring; its first line says in the notebook what it is for")
     return docstring.splitlines()[0]
-
-
-@cache
-def parse(name: str, content: bytes) -> ast.Module:
-    """Return a file's syntax tree."""
-    try:
-        return ast.parse(content, name)
-    except SyntaxError as error:
-        raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None

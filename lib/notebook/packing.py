@@ -31,7 +31,11 @@ def packed_files(root: Path) -> dict[str, str]:
 def pack(files: Mapping[str, str]) -> str:
     """Return the packed cell of these files; `lib.notebook.setup.Packed` is the inverse."""
     width = max(map(len, files))
-    lines = {name: f"{name:{width}} {len(text.splitlines()):5} {packed(text)}\n" for name, text in files.items()}
+    lines = {}
+    for name, text in files.items():
+        content = text.encode()
+        packed = base64.b85encode(bz2.compress(content)).decode()
+        lines[name] = f"{name:{width}} {len(text.splitlines()):5} {digest(content)} {packed}\n"
     if spaced := [name for name in files if " " in name]:
         raise BuildError(f"{spaced[0]} has a space in its name, which the packed cell cannot hold; rename it")
     if (size := sum(map(len, lines.values()))) > LIMIT:
@@ -40,9 +44,3 @@ def pack(files: Mapping[str, str]) -> str:
             f"the packed cell holds {size:,} characters, wanted at most {LIMIT:,}; the largest is {largest}"
         )
     return MAGIC + COLUMNS + "".join(lines.values())
-
-
-def packed(text: str) -> str:
-    """Return the hash of a text, and the text compressed."""
-    content = text.encode()
-    return f"{digest(content)} {base64.b85encode(bz2.compress(content)).decode()}"

@@ -17,7 +17,6 @@ INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it in
 FIRST = ("methods", "source", "data_dir", "image_size", "epochs", "seed", "run_dir")  # what most runs change, in order
 WIDTH = 120  # characters of a line
 KINDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}  # JSON's name of a type -> Python's
-FORMS = {kind: kind for kind in KINDS} | {"array": "raw"}  # -> Colab's name of a field
 
 
 def parameters_cell(model: type[BaseModel] = Params) -> str:
@@ -45,7 +44,7 @@ def field_lines(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> list[
         raise TypeError(
             f"Params.{name} has no form field: {schema}; wanted text, a number, true or false, or a list of one"
         ) from None
-    form: dict[str, Any] | list[str] = schema.get("enum") or {"type": FORMS[schema["type"]]}
+    form: dict[str, Any] | list[str] = schema.get("enum") or {"type": schema["type"].replace("array", "raw")}
     if isinstance(form, dict):
         form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
     value = field.default if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
@@ -75,14 +74,27 @@ def read_parameters(namespace: Mapping[str, Any], model: type[Params] = Params) 
         except SyntaxError as error:
             raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
         for node in nodes:
-            if not isinstance(node, ast.Assign | ast.AnnAssign):
-                found = ast.unparse(node).split("\n")[0]
-                raise ParameterError(f"`{found}` does not set a parameter; the cell takes lines `name = value` only")
-            value = _literal(node.value)
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
-                settings.update(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
+            settings |= settings_of(node)
     return model(**settings)
+
+
+def settings_of(node: ast.stmt) -> dict[str, Any]:
+    """Return the plain values that a line sets, by name; ParameterError if it computes one, or does anything else."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        found = ast.unparse(node).split("\n")[0]
+        raise ParameterError(f"`{found}` does not set a parameter; the cell takes lines `name = value` only")
+    if node.value is None:
+        raise ParameterError("a line of the parameters cell has a name and no value: write name = value")
+    try:
+        value = ast.literal_eval(node.value)
+    except ValueError:
+        found = ast.unparse(node.value)
+        raise ParameterError(f"{found} is computed; the parameters cell takes plain values only") from None
+    settings: dict[str, Any] = {}
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        parts, values = (target.elts, value) if isinstance(target, ast.Tuple) else ([target], [value])
+        settings |= zip(map(ast.unparse, parts), values, strict=True)
+    return settings
 
 
 def _below_magic(cell: str) -> str:
@@ -98,12 +110,3 @@ def _is_parameters(cell: str, known: Set[str]) -> bool:
     """Say whether this is the parameters cell: by its title, or, if a reader took that, by what it assigns."""
     titled = re.match(rf"(#.*\n|[^\S\n]*\n)*{TITLE}[^\S\n]*({{.*}})?[^\S\n]*$", cell, re.M)
     return bool(titled) or len(known & set(re.findall(r"^(\w+)\s*(?::[^=\n]*)?=", cell, re.M))) > len(known) / 2
-
-
-def _literal(value: ast.expr | None) -> Any:
-    if value is None:
-        raise ParameterError("a line of the parameters cell has a name and no value: write name = value")
-    try:
-        return ast.literal_eval(value)
-    except ValueError:
-        raise ParameterError(f"{ast.unparse(value)} is computed; the parameters cell takes plain values only") from None

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Container
+from functools import cache
 from pathlib import Path, PurePath
 
 CELLS = "research/cells.json"  # written by the builder: chapter -> line above each of its code cells -> `content_id`
@@ -66,3 +67,12 @@ def text_of(root: Path, name: str) -> str:
     if "\r" in text or text.startswith("\ufeff"):
         raise BuildError(f"{name} has line ends of Windows or a byte order mark; save it as plain UTF-8 with ends \\n")
     return text
+
+
+@cache
+def parse(name: str, text: str) -> ast.Module:
+    """Return a source file's syntax tree; BuildError names the line where it is no Python."""
+    try:
+        return ast.parse(text, name)
+    except SyntaxError as error:
+        raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None
