@@ -36,6 +36,11 @@ def write_json(path: Path, content: Any) -> None:
         file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
+def hash_of(content: str | bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a text, as UTF-8, or of bytes."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
+
+
 def digest(file: Path) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a file's content."""
     with file.open("rb") as opened:

@@ -9,7 +9,6 @@ patient's left), y down, z to the patient's back, in centimetres of a patient of
 """
 
 import math
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,13 +41,9 @@ def half_chord(
     return axes[2] * np.sqrt(np.maximum(1 - u * u - (v * v) ** (power / 2), 0))
 
 
-def _uniform(rng: np.random.Generator) -> Callable[[float, float], float]:
-    return lambda low, high: float(rng.uniform(low, high))
-
-
 def draw_patient(rng: np.random.Generator) -> SimpleNamespace:
     """Return a patient; lengths are in cm of the standard patient, whom `build` scales."""
-    draw = _uniform(rng)
+    draw = rng.uniform
     female = bool(rng.random() < 0.5)
     age = int(np.clip(rng.normal(50, 17), 18, 90))
     top = draw(-13.6, -12.2)  # y of the apices
@@ -99,7 +94,7 @@ def _vessel_trees(rng: np.random.Generator) -> Array:
 
 def position(body: SimpleNamespace, rng: np.random.Generator) -> SimpleNamespace:
     """Return a patient as one image shows them: anatomy, heart and diaphragm in this position, and the apparatus."""
-    draw = _uniform(rng)
+    draw = rng.uniform
     upright = bool(rng.random() < (0.9 if body.outpatient else 0.2))  # PA needs a patient who can stand
     stray = 1.0 if upright else 1.6
     setting = dict(

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lib.data.decoding import ImageError, decode
 from lib.data.source import Source, SourceError, cache_folder
-from lib.files import locked
+from lib.files import hash_of, locked
 from lib.params import Params
 
 CHUNK = 64  # images between two writes to the disk
@@ -114,7 +114,7 @@ class Cache:
         self.preparation, self._source = preparation, source
         self._ids = source.records["id"].tolist()
         identity = json.dumps([RECIPE, source.name, preparation, self._ids])
-        self.folder = (folder or cache_folder()) / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self.folder = (folder or cache_folder()) / f"images-{hash_of(identity)}"
         self.rows: dict[int, dict[str, Any]] = {}
         self._done = np.zeros(len(self._ids), dtype=bool)
         self._arrived, self._strict = threading.Condition(), False

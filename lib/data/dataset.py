@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.duplicates import near_duplicates
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
-from lib.files import replacing
+from lib.files import hash_of, replacing
 from lib.params import Params
 
 TEST_FRACTION = 0.2  # of the normal images, if the data has no official split
@@ -136,7 +136,7 @@ def _manifest(
         f"{name} {row.id} {row.digest}" for name, side in sides.items() for row in records[side].itertuples()
     )
     manifest = {
-        "hash": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
+        "hash": hash_of("\n".join(lines)),
         "official_split": official,
         "images": {name: int(side.sum()) for name, side in sides.items()},
         "known_patients": {name: int(records["patient"][side & known].nunique()) for name, side in sides.items()},

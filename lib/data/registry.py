@@ -54,8 +54,8 @@ def _table(root: Path, name: str, *columns: str) -> pd.DataFrame:
 
 def _boxes(root: Path, name: str, image: str, *sides: str) -> dict[str, np.ndarray]:
     """Return the boxes of the rows that have one."""
-    rows = _table(root, name, image, *sides)
-    return boxes_by_image(_find(root, name), rows[(rows != "").all(axis=1)], image, sides)
+    rows = read_table(file := _find(root, name), (image, *sides))
+    return boxes_by_image(file, rows[(rows[[*sides]] != "").all(axis=1)], image, sides)
 
 
 def _records(ids: pd.Series, words: pd.Series, normal: str, files: Iterable[Path], **more: pd.Series) -> pd.DataFrame:

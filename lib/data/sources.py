@@ -6,7 +6,6 @@ separately), `finding` (several joined by "|"), `split` ("train", "val", "test",
 DICOM header says of the last four is filled in when the images are read.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -34,6 +33,7 @@ from lib.data.source import (
     read_table,
 )
 from lib.data.stream import StreamSource
+from lib.files import hash_of
 from lib.params import Params
 
 BOX = ("x", "y", "w", "h")
@@ -48,7 +48,7 @@ class PhantomSource:
     def __init__(self, count: int, size: int, seed: int = 0) -> None:
         # Every file that draws is part of the name, so that other formulas never read a cache of these images.
         formulas = b"".join(Path(str(module.__file__)).read_bytes() for module in (anatomy, phantom))
-        self.name = f"phantom-{hashlib.sha256(formulas).hexdigest()[:8]}-{count}-{size}-{seed}"
+        self.name = f"phantom-{hash_of(formulas)[:8]}-{count}-{size}-{seed}"
         self.about = {
             "from": f"drawn by formulas (lib/data/phantom.py), seed {seed}",
             "licence": "that of this project",
@@ -121,7 +121,7 @@ class FileSource:
         self.problems = [*problems, *missing, *label_problems(self.records)]
         stats = {image_id: file.stat() for image_id, file in self._files.items()}
         listing = "\n".join(sorted(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()))
-        self.name = f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
+        self.name = f"{name}-{hash_of(listing)}"
 
     def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each image's id with a function that reads its file."""

@@ -5,7 +5,6 @@ The folder's `shards.json` lists its shards, so that it can lie on a web server,
 """
 
 import atexit
-import hashlib
 import json
 import os
 import posixpath
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from lib.data.decoding import ImageError, encode
 from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
+from lib.files import hash_of
 
 INDEX = "shards.json"
 OURS = b"imgae-dx"  # the key in the schema of shards from `write_shards`, with facts about the whole set
@@ -86,7 +86,7 @@ class StreamSource:
         self.about: dict[str, str] = facts.get("about", {"from": address})
         self.problems = label_problems(self.records)
         identity = json.dumps([names, records["digest"].tolist() if checked else self._stamps])
-        self.name = f"stream-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self.name = f"stream-{hash_of(identity)}"
 
     def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield these images in the order of the shards; a shard with none of them is not opened.

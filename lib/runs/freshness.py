@@ -4,7 +4,6 @@ A stage reads settings, weights, images and their records, scores, results of ea
 installed packages. If none of these has changed, and everything that the stage wrote is still there, it can be skipped.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,7 @@ import pandas as pd
 import lib
 from lib.data.dataset import Split
 from lib.evidence.results import Results
-from lib.files import digest, write_json
+from lib.files import digest, hash_of, write_json
 from lib.methods.checkpoint import kept
 from lib.runs.run import Run, RunError
 
@@ -123,7 +122,7 @@ class Record:
         return digest(file) if (file := self.run.folder / name).is_file() else ""
 
     def _hash_of(self, results: Results) -> str:
-        return _hash(results.model_dump_json(include=set(self.stage.fields)))
+        return hash_of(results.model_dump_json(include=set(self.stage.fields)))
 
     def _results(self) -> Results | None:
         try:
@@ -136,7 +135,7 @@ def weight_hashes(run: Run) -> Hashes:
     """Return the hash of each method's weights, including those kept from earlier epochs."""
     epochs, others = run.params.epochs, run.params.choose_from
     files = {name: kept(run.checkpoint(name), epochs, others).values() for name in run.params.methods}
-    return {f"weights of {name}": _hash("".join(map(digest, of))) for name, of in files.items()}
+    return {f"weights of {name}": hash_of("".join(map(digest, of))) for name, of in files.items()}
 
 
 def split_hashes(split: Split) -> Hashes:
@@ -149,17 +148,17 @@ def map_hashes(run: Run, lesions: Mapping[str, np.ndarray]) -> Hashes:
     wrote = _entries(run).get("score", {}).get("wrote", {})
     hashes = {name: value for name, value in wrote.items() if name.startswith("reconstructions/")}
     masks = b"".join(name.encode() + np.packbits(lesions[name]).tobytes() for name in sorted(lesions))
-    return hashes | {"lesions": _hash(masks)}
+    return hashes | {"lesions": hash_of(masks)}
 
 
 def table_hash(table: pd.DataFrame) -> str:
     """Return the hash of a table's columns and values."""
-    return _hash(table.to_csv(index=False))
+    return hash_of(table.to_csv(index=False))
 
 
 def results_hash(results: Results, *fields: str) -> Hashes:
     """Return the hash of these fields of the results."""
-    return {"results": _hash(results.model_dump_json(include=set(fields)))}
+    return {"results": hash_of(results.model_dump_json(include=set(fields)))}
 
 
 def _entries(run: Run) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def _entries(run: Run) -> dict[str, Any]:
 def _code(name: str) -> str:
     place = Path(lib.__file__).parent / name
     files: Iterable[Path] = sorted(place.glob("*.py")) if place.is_dir() else [place]
-    return _hash("".join(map(digest, files)))
+    return hash_of("".join(map(digest, files)))
 
 
 def _version(package: str) -> str:
@@ -180,10 +179,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _hash(content: str | bytes) -> str:
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
 
 
 def _listed(names: list[str], most: int = 3) -> str:
