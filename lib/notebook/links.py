@@ -61,10 +61,9 @@ def link(root: Path, chapters: list[Chapter], kept: list[Chapter]) -> None:
         cell.source = LINK.sub(resolve, cell.source)
     for anchor in linked:
         heading, _, rest = prose[anchor].source.partition("\n")
-        lines = [heading, f'<a id="scrollTo={anchor}"></a>', rest.strip("\n")]
-        if not heading.startswith("#"):
-            lines = [lines[1], prose[anchor].source]
-        prose[anchor].source = "\n\n".join(filter(None, lines))
+        element = f'<a id="scrollTo={anchor}"></a>'
+        parts = [heading, element, rest.strip("\n")] if heading.startswith("#") else [element, prose[anchor].source]
+        prose[anchor].source = "\n\n".join(filter(None, parts))
 
 
 def data_address(file: Path, place: str) -> str:
