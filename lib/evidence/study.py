@@ -11,32 +11,13 @@ import numpy as np
 import pandas as pd
 
 from lib.evidence.evaluation import FALSE_ALARM_RATE, threshold_at
+from lib.evidence.learning import LearningCurves
 from lib.evidence.record import Record
-from lib.evidence.results import Budget, Choice, Estimate, Localisation, Promise
-from lib.evidence.uncertainty import Bootstrap, bootstrap, over_seeds
+from lib.evidence.results import Budget, Choice, Localisation, Promise
+from lib.evidence.seeds import SeedMean, seed_mean
+from lib.evidence.uncertainty import Bootstrap, bootstrap
 from lib.params import Params
 from lib.scores.conformal import achieved_rate
-
-Metric = Literal["auroc", "average_precision"]
-
-
-class SeedMean(Record):
-    """The mean over seeds of a metric, or of a difference of it, and where its variance comes from."""
-
-    estimate: Estimate
-    """The mean; its interval holds for other patients and these seeds."""
-    drawn: tuple[float, float] | None
-    """The interval that also takes the seeds as draws; None for a single seed."""
-    sample_sd: float
-    """Standard deviation of the mean, from the patients."""
-    seed_sd: float | None
-    """Standard deviation of the mean, from the seeds; None for a single seed."""
-    seeds: dict[int, float]
-    """Each seed's own value."""
-
-    def over(self, seeds: Sequence[int]) -> float:
-        """Return the mean over some of the seeds."""
-        return float(np.mean([self.seeds[seed] for seed in seeds]))
 
 
 class MeanScore(Record):
@@ -114,6 +95,8 @@ class Study(Record):
     """By seed; seeds with too few validation images to promise anything are missing."""
     localisation: dict[str, Localisation]
     """By run, of runs on images with marked lesions."""
+    curves: LearningCurves | None = None
+    """Over the training of each method; None if no run has kept the scores of earlier epochs."""
 
     @property
     def evaluation(self) -> MeanEvaluation:
@@ -142,24 +125,6 @@ class SeedScores(NamedTuple):
     def test(self) -> pd.DataFrame:
         """The test images, by id."""
         return self.table[self.table["side"] == "test"].set_index("id")
-
-
-def seed_mean(drawn: Mapping[int, Bootstrap], metric: Metric, minus: Mapping[int, Bootstrap] | None = None) -> SeedMean:
-    """Return the mean over the seeds of a score's metric, or, with `minus`, of its difference from another score."""
-    seeds = [seed for seed in drawn if minus is None or seed in minus]
-    values = np.array([drawn[seed].values[metric][0] for seed in seeds])
-    replicates = np.array([drawn[seed].replicates[metric][0] for seed in seeds])
-    if minus is not None:
-        values -= [minus[seed].values[metric][0] for seed in seeds]
-        replicates -= [minus[seed].replicates[metric][0] for seed in seeds]
-    split = over_seeds(values, replicates, drawn[seeds[0]].patients, None if minus else metric)
-    return SeedMean(
-        estimate=split.fixed,
-        drawn=None if split.drawn is None else (round(split.drawn.low, 4), round(split.drawn.high, 4)),
-        sample_sd=split.sample_sd,
-        seed_sd=split.seed_sd,
-        seeds={seed: round(float(value), 4) for seed, value in zip(seeds, values, strict=True)},
-    )
 
 
 def evaluate_seeds(

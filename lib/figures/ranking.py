@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.evidence.results import Check, Estimate, Evaluation
+from lib.evidence.seeds import FORMS
 from lib.evidence.study import Study
-from lib.figures.studies import FORMS
 from lib.figures.style import GREY, WIDTH, Drawing, look
 
 MARKERS = dict(zip(FORMS.items(), "os^", strict=True))

@@ -6,11 +6,10 @@ import pandas as pd
 
 from lib.evidence.audit import MASKED
 from lib.evidence.results import Audit, Check, Localisation
+from lib.evidence.seeds import FORMS
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study
 from lib.evidence.wording import GAP, estimate_text, percent
 
-FORMS = {"mean residual": "", "chosen score": ", chosen", "combined score": ", combined"}
-"""A method's three scores: what each is called, and what follows the method's name in the score's."""
 ORDER = {-1: "ranks below", 0: "is not told apart from", 1: "ranks above"}
 
 

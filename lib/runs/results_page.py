@@ -9,10 +9,11 @@ from itertools import chain, groupby
 import pandas as pd
 
 from lib.evidence.results import Results, method_of
+from lib.evidence.seeds import FORMS
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
 from lib.evidence.wording import percent
 from lib.figures import studies as tables
-from lib.figures.studies import FORMS, forms
+from lib.figures.studies import forms
 from lib.figures.tables import budget_table
 
 PRIMARY = ("adult", "strict_label", "unet", "ra")

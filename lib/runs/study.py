@@ -22,9 +22,10 @@ import pandas as pd
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
+from lib.evidence.learning import LearningCurves, SeedCurve, learning_curves
 from lib.evidence.results import Results
+from lib.evidence.seeds import FORMS
 from lib.evidence.study import SeedScores, Study, evaluate_seeds, false_alarms, mean_candidates, selected
-from lib.figures.studies import FORMS
 from lib.files import replacing, write_json
 from lib.params import ParameterError, Params
 from lib.runs.candidates import read_candidates
@@ -65,6 +66,9 @@ def keep(run: Run, folder: Path) -> None:
         table.to_parquet(file, index=False)
     with replacing(folder / "candidates.csv") as file:
         candidates_of(run, test[run.params.label_column]).to_csv(file, index=False)
+    if run.params.choose_from:  # or the curve is a point, which scores.parquet holds
+        with replacing(folder / "curve.parquet") as file:
+            run.curve().to_parquet(file, index=False)
     write_json(folder / "params.json", portable(run).model_dump())
     less = results.model_copy(update={"all_scores": None, "other_labels": []})  # a study computes them again
     write_json(folder / "results.json", less.model_dump(mode="json"))
@@ -91,6 +95,24 @@ def together(runs: Sequence[Run], results: Sequence[Results]) -> tuple[Results, 
     return results[0].model_copy(update=merged), SeedScores(table, columns, candidates)
 
 
+def curves(
+    by_seed: Mapping[int, Sequence[Run]], results: Mapping[str, Results], scores: Mapping[int, SeedScores], labels: str
+) -> LearningCurves | None:
+    """Return the learning curves of the runs that have kept scores of earlier epochs; None if there are none."""
+    seeds, references = {}, {}
+    for seed, runs in by_seed.items():
+        with_curve = [run for run in runs if (run.folder / "curve.parquet").is_file()]
+        if with_curve:
+            tables = [run.curve().set_index("id") for run in with_curve]
+            points = first_of([results[run.folder.name].points for run in with_curve])
+            seeds[seed] = SeedCurve(pd.concat(tables, axis=1, join="inner"), points)
+            names = dict.fromkeys(chain(*(results[run.folder.name].references for run in runs)))
+            references[seed] = scores[seed].test[[name for name in names if name in scores[seed].columns]]
+    if not seeds:
+        return None
+    return learning_curves(seeds, references, next(iter(scores.values())).test, labels, PRIMARY[3], RESAMPLES)
+
+
 def first_of(mappings: Sequence[Mapping[str, T]]) -> dict[str, T]:
     """Merge mappings; where several have a key, the first counts."""
     return {key: next(of[key] for of in mappings if key in of) for key in dict.fromkeys(chain(*mappings))}
@@ -108,8 +130,9 @@ def combine(folders: Sequence[Path]) -> Study:
     results = {run.folder.name: run.results() for run in runs}
     by_seed: dict[int, Results] = {}
     scores: dict[int, SeedScores] = {}
+    runs_of: dict[int, list[Run]] = {}
     for seed in dict.fromkeys(run.params.seed for run in runs):
-        of_seed = [run for run in runs if run.params.seed == seed]
+        runs_of[seed] = of_seed = [run for run in runs if run.params.seed == seed]
         by_seed[seed], scores[seed] = together(of_seed, [results[run.folder.name] for run in of_seed])
     test, *others = (one.test for one in scores.values())
     if any(set(other.index) != set(test.index) for other in others):
@@ -142,6 +165,7 @@ def combine(folders: Sequence[Path]) -> Study:
         copied=by_name({seed: one.copied for seed, one in by_seed.items()}),
         false_alarms={seed: promise for seed, promise in promises.items() if promise},
         localisation={name: one.localisation for name, one in results.items() if one.localisation},
+        curves=curves(runs_of, results, scores, label_column),
     )
 
 

@@ -97,6 +97,21 @@ def test_each_score_is_the_mean_over_the_seeds_that_have_it(study, folders):
             assert mean.estimate.value == pytest.approx(np.mean(list(expected.values())))
 
 
+def test_the_curve_holds_each_kept_epoch_and_ends_in_the_scores_of_the_run(study, folders):
+    first, second, _ = (Run.open(folder) for folder in folders)
+    for method in ("unet", "ra"):
+        early, last = study.curves.points[method]
+        assert (early.epochs, last.epochs) == (1, 2)
+        test = first.scores().query("side == 'test'").set_index("id")
+        of_seeds = [run.curve().set_index("id")[f"{method} @ 1"] for run in (first, second)]
+        expected = {
+            seed: roc_auc_score(test["label"] == "abnormal", curve[test.index]) for seed, curve in enumerate(of_seeds)
+        }
+        assert early.auroc["mean residual"].seeds == pytest.approx(expected, abs=1e-4)
+        assert last.auroc["mean residual"] == study.evaluation.scores[method].auroc
+    assert {one.second for one in study.curves.differences} == {"unet", "vae", "mean-grey", "mean-image"}
+
+
 def test_methods_are_compared_with_ra_by_each_form_of_score_and_with_the_denoising_u_net(study):
     pairs = [(difference.first, difference.second) for difference in study.evaluation.differences]
     assert pairs == [(f"{method}{form}", f"ra{form}") for form in FORMS for method in ("unet", "vae")]
@@ -137,6 +152,7 @@ def test_the_same_study_comes_of_what_is_kept_of_the_runs_and_names_no_place_of_
         "results.json",
         "scores.parquet",
         "candidates.csv",
+        "curve.parquet",
     }
     texts = [file.read_text() for folder in kept for file in folder.glob("*.json")]
     assert not [text for text in [*texts, study.model_dump_json()] if str(folders[0].parent) in text]
