@@ -7,6 +7,7 @@ style         the figure that a notebook shows, the look of a method, panels
 images        images, reconstructions and their residuals -> Figure
 networks      what networks carry and copy -> Figure
 game          a variational autoencoder, its game and its reversal -> Figure
+progress      how methods rank over their training -> Figure, table
 normals       what methods do with normal images, over training -> Figure, table
 charts        losses, evaluations, curves -> Figure
 detection     where maps point, what choosing a score costs, which lesions are detected -> Figure

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.evidence.marks import Health, MethodHealth
 from lib.evidence.wording import GAP, percent
+from lib.figures.progress import log_axis
 from lib.figures.style import GREY, INK, finish, look, panels
 
 STYLES = {"real": "-", "reconstruction": "--", "sample": ":"}
@@ -48,10 +48,7 @@ def health_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], health
         detail: "share of fine detail that is kept",
     }
     for ax, title in titles.items():
-        ax.set(xscale="log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter("{x:,.0f}")
+        log_axis(ax)
         ax.set_xlabel("images seen", fontsize=8)
         finish(ax, title)
     for ax in (residual, kl):

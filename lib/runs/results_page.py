@@ -13,6 +13,7 @@ from lib.evidence.seeds import FORMS
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
 from lib.evidence.wording import percent
 from lib.figures import studies as tables
+from lib.figures.progress import curve_table
 from lib.figures.studies import forms
 from lib.figures.tables import budget_table
 
@@ -225,6 +226,19 @@ def details(group: Group, first_runs: Mapping[str, Results]) -> Iterator[str]:
             yield markdown(tables.margins_table(located))
 
 
+def curves(group: Group) -> Iterator[str]:
+    """Yield how RA compares with the others over training, for the studies that have kept scores of earlier epochs."""
+    known = {name: study.curves for name, study in group.studies.items() if study.curves}
+    if known:
+        yield (
+            "## Over training\n\nDifferences of RA from the others at its last point: after equally many images, after "
+            "equally much CPU time, and each at\nits own end.\n"
+        )
+    for name, of_study in known.items():
+        yield f"### Over training, {name}, {of_study.labels}\n"
+        yield markdown(curve_table(of_study))
+
+
 def sizes(group: Group, main: Group) -> Iterator[str]:
     """Yield the scores of larger images beside those of the main studies, of the same seeds."""
     for name, study in group.studies.items():
@@ -261,7 +275,11 @@ def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str
     for asked, group in groups.items():
         parts += [f"## {TITLES[asked]}\n\n{described(group)}", *scores(group, asked == MAIN), *differences(group)]
         if asked == MAIN:
-            parts += [*questions(group), *details(group, {name: first_runs[name] for name in group.studies})]
+            parts += [
+                *questions(group),
+                *curves(group),
+                *details(group, {name: first_runs[name] for name in group.studies}),
+            ]
         if asked == SECONDS:
             for name, study in group.studies.items():
                 pairs = group.pairs(group.methods, [*group.methods, "knn"])
