@@ -99,6 +99,15 @@ pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("me
 # 4. At most half of a pasted square is **copied**.
 #
 # *Detail* is the power of the reconstructions above an eighth of a cycle per pixel, as a share of the images' own.
+#
+# Published indices of the same kind ask similar questions (Bercea et al.; their code, `ci-ber/GenAI_UAD`, computes
+# the ingredients, and the formulas that join them could not be read):
+#
+# | index | its ingredients there | here |
+# |---|---|---|
+# | RQI, restoration quality | MAE, LPIPS and SSIM of reconstructed normal images | mark 1, and the distance of mark 2 instead of LPIPS |
+# | AHI, anomalous to healthy | Fréchet distance from normal images, of abnormal images and of their reconstructions | mark 2, on normal images, because no abnormal one is seen before the evaluation |
+# | CACI, conservation and correction | MSE, LPIPS and SSIM inside and outside marked lesions | mark 4, with a pasted square instead of a lesion |
 
 # %%
 from lib.evidence.marks import sentence
