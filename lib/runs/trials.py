@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.evidence.marks import points
+from lib.evidence.marks import COMPONENTS, points
 from lib.params import Params
 from lib.runs.run import Run
 
@@ -39,6 +39,7 @@ def measured(run: Run) -> pd.DataFrame:
             "cpu_minutes": round(point.cpu_seconds / 60, 1),
             **point.health.model_dump(exclude={"lacks"}),
             "lacks": len(point.health.lacks),
+            "components_residual": yardstick.components[COMPONENTS].residual if yardstick.components else None,
         }
         for method in params.methods
         for point in points(run.history(method), yardstick)

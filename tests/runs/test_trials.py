@@ -32,6 +32,7 @@ def test_a_measurement_is_a_row_with_the_settings_that_shape_the_training(tmp_pa
     settings = dict(setting.split("=") for setting in row["settings"].split("; "))
     assert settings["ra_beta_kl"] == "0.4" and not {"seed", "epochs", "methods"} & settings.keys()
     assert (row["cpu_minutes"], row["residual"], row["kl_sample"], row["lacks"]) == (1.5, 0.05, 20, 0)
+    assert row["components_residual"] == 0.06
 
 
 def test_the_marks_that_are_missed_are_counted(tmp_path):
