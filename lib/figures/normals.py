@@ -31,12 +31,12 @@ def health_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], health
             if (column := f"health/{measure}") in rows:
                 known, label = rows[column].dropna(), name if ax is residual else None
                 ax.plot(known.index, known, line, color=colour, marker=marker, markersize=3, label=label)
-    for count, redrawn in health.components.items():
+    for place, (count, redrawn) in enumerate(health.components.items()):
         for ax, value in ((residual, redrawn.residual), (frechet, redrawn.frechet), (detail, redrawn.detail)):
             if value is not None:
                 ax.axhline(value, color=GREY, linewidth=0.8)
                 at_left = ax.get_yaxis_transform()
-                ax.text(0.01, value, f"{count} components", fontsize=7, va="bottom", transform=at_left)
+                ax.text(0.01 + 0.3 * place, value, f"{count} components", fontsize=7, va="bottom", transform=at_left)
     if health.floor is not None:
         frechet.axhline(health.floor, color=GREY, linestyle=":")
     for kind, line in STYLES.items():
