@@ -117,4 +117,4 @@ def has_critic(losses: Mapping[str, float]) -> bool:
 
 def sentence(name: str, health: MethodHealth) -> str:
     """Return whether a method works, or what it lacks, as one sentence."""
-    return f"{name} lacks something: {'; '.join(health.lacks)}." if health.lacks else f"{name} works, by every mark."
+    return f"{name} falls short: {'; '.join(health.lacks)}." if health.lacks else f"{name} meets every mark."

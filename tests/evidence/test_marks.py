@@ -20,7 +20,7 @@ MISSED = {
 
 def test_a_method_that_meets_every_mark_works():
     health = assess(GOOD, YARDSTICK, has_critic=True)
-    assert (health.lacks, sentence("ra", health)) == ([], "ra works, by every mark.")
+    assert (health.lacks, sentence("ra", health)) == ([], "ra meets every mark.")
 
 
 @pytest.mark.parametrize("mark", MISSED)
