@@ -14,6 +14,7 @@ localisation  maps and lesion masks -> how well maps localise, beside a location
 evaluation    scores, labels and metadata -> all numbers that are reported, by finding and stratum
 seeds         the mean of a metric over runs with different seeds
 learning      how well methods rank over their training, at equal images, equal CPU time, each at its end
+ensembles     scores of several seeds, methods and references, joined without a label
 study         runs with different seeds, taken together: means over seeds, differences, oracle, false alarms
 curves        the data of charts: curves with bands, scores by group, false alarms against the promised rate
 trivial       cues that need no network: tags of the records, image features; images without border or lungs

@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from lib.evidence.ensembles import Ensemble
 from lib.evidence.evaluation import FALSE_ALARM_RATE, threshold_at
 from lib.evidence.learning import LearningCurves
 from lib.evidence.record import Record
@@ -97,6 +99,8 @@ class Study(Record):
     """By run, of runs on images with marked lesions."""
     curves: LearningCurves | None = None
     """Over the training of each method; None if no run has kept the scores of earlier epochs."""
+    ensembles: list[Ensemble] = Field(default_factory=list)
+    """Each score over its seeds, then the combination, by the labels that count."""
 
     @property
     def evaluation(self) -> MeanEvaluation:

@@ -129,6 +129,16 @@ def copied_table(studies: Mapping[str, Study]) -> pd.DataFrame:
     return pd.DataFrame(columns).fillna(GAP).rename_axis("share given back")
 
 
+def ensemble_table(studies: Mapping[str, Study], names: Sequence[str]) -> pd.DataFrame:
+    """Return the AUROC of these ensembles, one column a set; those that no set has are left out."""
+    columns: dict[str, dict[str, str]] = {}
+    for name, study in studies.items():
+        found = {one.name: estimate_text(one.auroc) for one in study.ensembles}
+        columns[f"{name}, {study.evaluation.labels}"] = {one: found.get(one, GAP) for one in names}
+    table = pd.DataFrame(columns, index=pd.Index(names, name="AUROC of the mean over seeds"))
+    return table[(table != GAP).any(axis=1)]
+
+
 def false_alarm_table(studies: Mapping[str, Study], names: Sequence[str]) -> pd.DataFrame:
     """Return how many of the normal test images raise an alarm at the threshold that promises 5 %, over the seeds."""
     columns: dict[str, list[str]] = {}

@@ -19,6 +19,7 @@ draw          scores and results -> the figures of the comparison
 report        results -> the summary in plain text
 page          an executed notebook -> one HTML page that opens without network
 trials        trials of settings -> one table of their health
+reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
 study         `imgae-study`: keep runs, combine those with different seeds into a study, write the page of all studies
 cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the stages

@@ -8,6 +8,7 @@ from itertools import chain, groupby
 
 import pandas as pd
 
+from lib.evidence.ensembles import COMBINATION
 from lib.evidence.results import Results, method_of
 from lib.evidence.seeds import FORMS
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
@@ -16,6 +17,7 @@ from lib.figures import studies as tables
 from lib.figures.progress import curve_table
 from lib.figures.studies import forms
 from lib.figures.tables import budget_table
+from lib.runs.reproduction import commands, runs
 
 PRIMARY = ("adult", "strict_label", "unet", "ra")
 """The comparison that was fixed before any result: the set, the labels, and two methods, by their mean residual."""
@@ -43,23 +45,17 @@ interval contains zero.
 the score that best separate normal validation images from copies with painted opacities, which needs no label.
 `ra, combined` joins several such scores as conformal p-values. References need no training loop.
 """
+BEYOND = """\
+## Beyond one run
+
+Each score is standardised by the calibration normals of its run and averaged over the seeds. The *combination*, fixed
+before it was evaluated, is the mean of the combined scores of all methods that every seed has and that give back at
+most half of a pasted square, and of the references in frozen features.
+"""
 REVERSAL = """\
 **Does the reversal matter?** `si-vae` is RA without its reversed loss; `vae` also lacks its game. `ae-16` and `ae-4`
 are plain autoencoders with 16 and 4 latent numbers.
 """
-COMMANDS = """\
-## How to reproduce them
-
-The loops train and evaluate each run and keep the scores of every image. The last command of a set computes its file
-from the kept scores, without images and without training.
-"""
-
-LOOP = """\
-    for seed in {seeds}; do
-        imgae-train params/{file}.yaml --set data_dir=PATH seed=$seed run_dir=runs/{file}-$seed
-        imgae-evaluate runs/{file}-$seed
-        imgae-study research/results/published runs/{file}-$seed
-    done"""
 
 
 class Group:
@@ -117,14 +113,6 @@ def primary(group: Group) -> Iterator[str]:
     )
     yield verdicts(evaluation.among([(first, second)]))
     yield markdown(tables.seeds_table(evaluation, [first, second], [(first, second)]))
-
-
-def runs(study: Study) -> dict[str, list[str]]:
-    """Return the seeds of a study's runs by the params file that they are of."""
-    found: dict[str, list[str]] = {}
-    for run in study.runs:
-        found.setdefault(run.rpartition("-")[0], []).append(run.rpartition("-")[2])
-    return found
 
 
 def described(group: Group) -> str:
@@ -239,28 +227,23 @@ def curves(group: Group) -> Iterator[str]:
         yield markdown(curve_table(of_study))
 
 
+def ensembles(group: Group) -> Iterator[str]:
+    """Yield how scores of several seeds, methods and references rank together."""
+    parts = [
+        [*forms(group.methods), COMBINATION],
+        *(forms(group.ablations, [form]) for form in FORMS),
+        group.references,
+    ]
+    found = [table for names in parts if not (table := tables.ensemble_table(group.studies, names)).empty]
+    yield from [BEYOND, *map(markdown, found)] if found else []
+
+
 def sizes(group: Group, main: Group) -> Iterator[str]:
     """Yield the scores of larger images beside those of the main studies, of the same seeds."""
     for name, study in group.studies.items():
         names = [one for one in study.evaluation.scores if "," not in one or method_of(one) in group.methods]
         yield f"### {name} by image size, {study.evaluation.labels}, seed {', '.join(map(str, study.seeds))}\n"
         yield markdown(tables.size_table(study, main.studies[name], names))
-
-
-def commands(studies: Mapping[str, Study]) -> Iterator[str]:
-    """Yield the commands that make each study again."""
-    yield COMMANDS
-    trained: set[str] = set()
-    for name, study in studies.items():
-        yield f"### Commands, {name}\n"
-        kept = []
-        for file, seeds in runs(study).items():
-            which = seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}"
-            kept.append(f"research/results/published/{file}-{which}")
-            if file not in trained:
-                yield LOOP.format(seeds=" ".join(seeds), file=file)
-            trained.add(file)
-        yield f"    imgae-study research/results/{name}.json {' '.join(kept)}\n"
 
 
 def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str:
@@ -275,11 +258,8 @@ def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str
     for asked, group in groups.items():
         parts += [f"## {TITLES[asked]}\n\n{described(group)}", *scores(group, asked == MAIN), *differences(group)]
         if asked == MAIN:
-            parts += [
-                *questions(group),
-                *curves(group),
-                *details(group, {name: first_runs[name] for name in group.studies}),
-            ]
+            parts += [*questions(group), *curves(group), *ensembles(group)]
+            parts += details(group, {name: first_runs[name] for name in group.studies})
         if asked == SECONDS:
             for name, study in group.studies.items():
                 pairs = group.pairs(group.methods, [*group.methods, "knn"])

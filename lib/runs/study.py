@@ -16,12 +16,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import mean
 from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
+from lib.evidence.ensembles import Ensemble, combined_members, ensembles
 from lib.evidence.learning import LearningCurves, SeedCurve, learning_curves
 from lib.evidence.results import Results
 from lib.evidence.seeds import FORMS
@@ -113,6 +115,17 @@ def curves(
     return learning_curves(seeds, references, next(iter(scores.values())).test, labels, PRIMARY[3], RESAMPLES)
 
 
+def joined(
+    scores: Mapping[int, SeedScores], copied: Mapping[str, Mapping[int, Mapping[str, float]]], labels: str
+) -> list[Ensemble]:
+    """Return the ensembles over seeds, and the combination of the methods that every seed has with references."""
+    columns = list(dict.fromkeys(chain(*(of_seed.columns for of_seed in scores.values()))))
+    complete = [method for method, by_seed in copied.items() if set(by_seed) == set(scores)]
+    squares = {method: mean(of["square"] for of in by_seed.values()) for method, by_seed in copied.items()}
+    members = combined_members(complete, squares, columns)
+    return ensembles([of_seed.table for of_seed in scores.values()], columns, members, labels, RESAMPLES)
+
+
 def first_of(mappings: Sequence[Mapping[str, T]]) -> dict[str, T]:
     """Merge mappings; where several have a key, the first counts."""
     return {key: next(of[key] for of in mappings if key in of) for key in dict.fromkeys(chain(*mappings))}
@@ -141,6 +154,7 @@ def combine(folders: Sequence[Path]) -> Study:
     differing = [one.model_dump(exclude={"data_dir", "run_dir", "seed"}) for one in settings]
     budgets = by_name({seed: one.budgets for seed, one in by_seed.items()})
     promises = {seed: false_alarms(one, label_column) for seed, one in scores.items()}
+    copied = by_name({seed: one.copied for seed, one in by_seed.items()})
     methods = list(dict.fromkeys(method for one in settings for method in one.methods))
     first = results[runs[0].folder.name]
     return Study(
@@ -162,10 +176,11 @@ def combine(folders: Sequence[Path]) -> Study:
         ],
         candidates=mean_candidates(list(scores.values())),
         selection=by_name({seed: selected(scores[seed].candidates, one.choices) for seed, one in by_seed.items()}),
-        copied=by_name({seed: one.copied for seed, one in by_seed.items()}),
+        copied=copied,
         false_alarms={seed: promise for seed, promise in promises.items() if promise},
         localisation={name: one.localisation for name, one in results.items() if one.localisation},
         curves=curves(runs_of, results, scores, label_column),
+        ensembles=joined(scores, copied, label_column),
     )
 
 
