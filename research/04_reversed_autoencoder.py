@@ -117,6 +117,7 @@ if networks:
 
 # %%
 from lib.figures.game import players
+from lib.scores.health import spectrum
 
 if relatives:
     with torch.no_grad():
@@ -130,13 +131,21 @@ if relatives:
     plateau = weights.plateau(network.scale)
     figure = players(relatives[0], histories[relatives[0]], kl, medians, float(rejection.mean()), plateau)
     display(run.save_figure(figure, f"{relatives[0]}-players"))
+    variances = spectrum(images.train)
+    directions = int((variances > weights.coded_variance()).sum())
+    print(
+        f"At {params.image_size} px with β_kl = {weights.kl:g} and β_neg = {weights.neg:g}: {directions} of the training "
+        f"images' {len(variances)} directions are worth coding. The plateau is at {plateau:.0f} nats; the median real "
+        f"image has {medians['real']:.0f}."
+    )
 
 # %% [markdown]
 # The figure shows the game as curves.
 #
 # *Left*: the mean KL in training. Before the game begins (grey), only real images are encoded. When it begins, the
 # encoder raises the KL of all images. What counts is the gap between real images and the two kinds of generated ones,
-# for it is all that the critic knows. The dotted line is the *plateau*, which the next section explains.
+# for it is all that the critic knows. The dotted line is the *plateau*; the next section explains it and the line
+# below the figure.
 #
 # *Middle*: the KL of 64 validation images, of their reconstructions $D(\mu)$ and of as many samples. A dot is one
 # image, and its height is the share of images with a lower KL. The network is in evaluation mode here and normalises
@@ -182,20 +191,7 @@ if relatives:
 # When the game begins, the KL is far below the plateau and the push many times the pull. It lifts the KL of real
 # images too, which destroys what the warm-up has learned. `ra_rejection_start` gives the exponential terms a smaller
 # weight at first, and `ra_rejection_growth` the number of epochs in which it grows to 1.
-
-# %%
-from lib.scores.health import spectrum
-
-if relatives:
-    variances = spectrum(images.train)
-    directions = int((variances > weights.coded_variance()).sum())
-    print(
-        f"At {params.image_size} px with β_kl = {weights.kl:g} and β_neg = {weights.neg:g}: {directions} of the training "
-        f"images' {len(variances)} directions are worth coding. The plateau is at {plateau:.0f} nats; the median real "
-        f"image has {medians['real']:.0f}."
-    )
-
-# %% [markdown]
+#
 # ## Third term: the reversal
 #
 # The last term is what makes the method *RA*. An autoencoder goes from the image to the code and back to an image.
@@ -307,10 +303,10 @@ if relatives:
 # And what does the decoder draw when it is given nothing but noise?
 
 # %%
-for name in relatives:
+for name, method in zip(relatives, networks, strict=True):
     torch.manual_seed(params.seed)
     with torch.no_grad():
-        samples = trained[name].eval().samples(8)[:, 0].cpu().numpy()
+        samples = method.eval().samples(8)[:, 0].cpu().numpy()
     display(run.save_figure(image_grid(samples, [name] + [""] * 7, columns=8), f"{name}-samples"))
 
 # %% [markdown]

@@ -75,20 +75,10 @@ run.save_figure(image_grid(np.concatenate([normal, painted]), columns=len(normal
 # means that no place in the ranking of their scores is more likely for it than another. Then this second $p$ is at
 # most $\alpha$ with probability at most $\alpha$, whatever the scores are. Whether normal test images *are*
 # exchangeable is another question. Chapter 6 shows what was promised next to what happened.
-
-# %%
-from lib.runs.score import score
-
-scored = score(run, prepared, trained)
-for name, reason in scored.results.left_out.items():
-    print(f"{name} is left out: {reason}")
-choices = [(name, choice.epoch, choice.score) for name, choice in scored.results.choices.items()]
-pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("method").head(10)
-
-# %% [markdown]
+#
 # ## Is each method trained to where it can be judged?
 #
-# A method that cannot redraw a normal chest says nothing about its idea. Four marks were set before any run, and none
+# A method that cannot redraw a normal chest says nothing about its idea. Four marks were fixed beforehand, and none
 # needs a label. *Principal components* of the training images are the yardstick: sixteen numbers and a linear map.
 #
 # 1. The **residual** of new normal images is at most that of 16 components.
@@ -108,12 +98,20 @@ pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("me
 # | RQI, restoration quality | MAE, LPIPS and SSIM of reconstructed normal images | mark 1, and the distance of mark 2 instead of LPIPS |
 # | AHI, anomalous to healthy | Fréchet distance from normal images, of abnormal images and of their reconstructions | mark 2, on normal images, because no abnormal one is seen before the evaluation |
 # | CACI, conservation and correction | MSE, LPIPS and SSIM inside and outside marked lesions | mark 4, with a pasted square instead of a lesion |
+#
+# A method that falls short may still rank well in the next chapter. Then it does so for another reason than its idea.
 
 # %%
 from lib.evidence.marks import sentence
 from lib.evidence.results import required
 from lib.figures.normals import health_curves, health_table
+from lib.runs.score import score
 
+scored = score(run, prepared, trained)
+for name, reason in scored.results.left_out.items():
+    print(f"{name} is left out: {reason}")
+choices = [(name, choice.epoch, choice.score) for name, choice in scored.results.choices.items()]
+display(pd.DataFrame(choices, columns=["method", "epoch", "chosen score"]).set_index("method").head(10))
 health = required(scored.results.health, "health")
 if trained:
     display(run.save_figure(health_curves({name: histories[name] for name in trained}, health), "health"))
@@ -121,9 +119,6 @@ print("\n".join(sentence(name, method) for name, method in health.methods.items(
 health_table(health).head(10)
 
 # %% [markdown]
-# A method that lacks something may still rank well in the next chapter. Then it does so for another reason than its
-# idea.
-#
 # The next figure follows three abnormal images through all stages, for each method: the input (with the lesion
 # outlined where it is marked), the reconstruction and the residual. All residuals share the same limits.
 
