@@ -48,3 +48,14 @@ def test_marks_met_at_different_times_are_not_met_together():
         row[missed] = {"frechet": 1005.0, "residual": 0.061, "kl_sample": 149.0}[missed]
     (line,) = lines(trial)
     assert line[3:] == ["20,000; 10 min (10)", "10,000; 5 min (5)", "10,000; 5 min (5)", "not met within 40,000 images"]
+
+
+def test_without_a_vae_the_distance_has_no_mark():
+    text = table(pd.DataFrame(rows("image_size=64; ra_beta_kl=0.4", 0, 1)))
+    cells = [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]]
+    assert (cells[1], cells[3], cells[4], cells[6]) == (
+        "ra_beta_kl=0.4",
+        "no VAE is tracked",
+        "10,000; 5 min (5)",
+        "no VAE is tracked",
+    )
