@@ -242,6 +242,7 @@ def test_a_relative_data_dir_lies_under_the_base_and_an_address_stays(tmp_path):
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
     free |= {"keep_in", "references", "backbone", "ra_map"}  # where it is kept; what is scored beside, and how
+    free |= {"measure_every"}  # what is measured on the way
     assert set(Params().training_settings()) == FIELDS - free
     others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()

@@ -126,11 +126,12 @@ class PatchCore:
         """
         lengths = min(PROJECTED, patches.shape[1])
         points = torch.from_numpy(GaussianRandomProjection(lengths, random_state=seed).fit_transform(patches))
-        squares, chosen = points.square().sum(dim=1), [0]  # the order is random, so the first is as good as any
-        nearest = torch.full_like(squares, torch.inf)
+        chosen = [0]  # the order is random, so the first is as good as any
+        nearest = torch.full((len(points),), torch.inf)
         for _ in tqdm(range(1, min(CORESET, len(patches))), desc="patchcore: coreset", unit="patch", mininterval=1):
-            last = chosen[-1]
-            nearest = torch.minimum(nearest, squares + squares[last] - 2 * points @ points[last])
+            # By differences: by products of float32, a far point would keep a distance from itself and be chosen again.
+            last = torch.cdist(points, points[chosen[-1:]], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+            nearest = torch.minimum(nearest, last)
             chosen.append(int(nearest.argmax()))
         self.bank = torch.from_numpy(patches[chosen])
 

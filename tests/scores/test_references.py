@@ -198,7 +198,7 @@ def test_no_patch_lies_far_from_the_coreset():
     random = np.random.default_rng(2)
     patches = np.concatenate([random.normal(0, 0.01, (4 * CORESET, 3)), random.normal(9, 2, (20, 3))])
     core = PatchCore(random.permutation(patches).astype(np.float32), seed=0)
-    assert len(core.bank) == CORESET
+    assert len(core.bank) == CORESET == len(np.unique(core.bank.numpy(), axis=0))  # none is chosen twice
     rare = cdist(patches[-20:], core.bank.numpy()).min(axis=1)
     assert rare.max() < 1e-3  # a draw of a quarter would miss fifteen of the twenty
     assert cdist(patches, core.bank.numpy()).min(axis=1).max() < 0.01
