@@ -1,4 +1,6 @@
-"""Measures of a method's health -> what it lacks, by a rule that was written down before any run was looked at.
+"""Measures of a method's health -> what it lacks, by a rule that no test image and no label had a part in.
+
+It was set after trials on normal images, and before any of the runs that a study holds against it.
 
 A method that reconstructs without a game is held to two marks, one that plays it to three; both use principal
 components of the training images as the yardstick, because these are what 16 numbers and a linear map achieve:
@@ -43,10 +45,14 @@ class MethodHealth(Redrawn):
 
     @property
     def kl_gap(self) -> float | None:
-        """The lower mean KL of the two kinds of generated images, over that of real ones; None without a posterior."""
+        """The lower mean KL of the two kinds of generated images, over that of real ones; None without a posterior.
+
+        It is 1 where the posterior has collapsed to the prior for every image.
+        """
         if self.kl_real is None or self.kl_reconstruction is None or self.kl_sample is None:
             return None
-        return min(self.kl_reconstruction, self.kl_sample) / self.kl_real
+        generated = min(self.kl_reconstruction, self.kl_sample)
+        return generated / self.kl_real if self.kl_real else float("inf") if generated else 1.0
 
 
 class Point(Record):

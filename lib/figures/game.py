@@ -43,7 +43,8 @@ def players(
         if (column := f"encoder/kl_{kind}") in rows:
             left.plot(rows["epoch"], rows[column], label=kind, **style)
         middle.plot(np.sort(kl[kind]), np.linspace(0, 1, len(kl[kind])), **style)
-    left.axhline(plateau, color=GREY, linestyle=":", label="plateau")
+    if np.isfinite(plateau):
+        left.axhline(plateau, color=GREY, linestyle=":", label="plateau")
     left.set(xlabel="epoch", ylabel="mean KL, nats", title="in training")
     left.legend(fontsize=8, frameon=False)
     middle.set(xlabel="KL, nats", ylabel="share of images with a lower KL", title="on new images")

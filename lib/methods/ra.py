@@ -55,14 +55,19 @@ class Weights(NamedTuple):
         In a linear VAE, coding a direction of variance v lowers the bound if beta_rec v > beta_kl / 2 (Lucas et al.,
         NeurIPS 2019, for their noise variance beta_kl / (2 beta_rec)).
         """
-        return self.kl / (2 * self.rec)
+        return self.kl / (2 * self.rec) if self.rec else math.inf
 
     def plateau(self, scale: float) -> float:
         """Return the KL, in nats, at which the critic's push on generated images equals its pull on real ones.
 
         The pull is s beta_kl a nat; the push on either kind of generated images is (s beta_neg / 2)
         exp(-2 s beta_neg KL), with their reconstruction error left out. `scale` is s, one over the number of pixels.
+        It is 0 if the pull is stronger from the start, and infinite if there is no pull.
         """
+        if self.neg <= 2 * self.kl:
+            return 0.0
+        if not self.kl:
+            return math.inf
         return math.log(self.neg / (2 * self.kl)) / (2 * scale * self.neg)
 
 

@@ -39,7 +39,7 @@ SAMPLING = ("labels", "resamples", "seed")
 STAGES = {
     "score": Stage(
         ("methods", "references", "backbone", "ra_map", "epochs", "choose_from", "seed", "device", *IMAGES),
-        ("methods", "scores", "runs/candidates.py", "runs/prepare.py", "runs/score.py"),
+        ("methods", "scores", "evidence/marks.py", "runs/candidates.py", "runs/prepare.py", "runs/score.py"),
         (
             *("split", "image_size", "synthetic", "score", "patient_separation", "problems"),
             *("references", "left_out", "choices", "copied", "health", "points"),

@@ -15,7 +15,7 @@ from lib.evidence.marks import Redrawn, Yardstick
 from lib.methods.method import to_device
 from lib.methods.training import choose_device
 from lib.params import Params
-from lib.scores.features import FeaturesError, open_backbone
+from lib.scores.features import Backbone, FeaturesError, open_backbone
 from lib.scores.health import HealthCheck
 
 
@@ -37,11 +37,12 @@ class Prepared:
     @cached_property
     def health_check(self) -> HealthCheck:
         """The measures of a method's health on these normals, in the settings' frozen network if it is available."""
+        backbone: Backbone | FeaturesError
         try:
             backbone = open_backbone(self.params.backbone)
             to_device(backbone, choose_device(self.params.device))
         except FeaturesError as error:
-            return HealthCheck(self.images.train, self.images.validation, error, self.params.seed)
+            backbone = error
         return HealthCheck(self.images.train, self.images.validation, backbone, self.params.seed)
 
     @property

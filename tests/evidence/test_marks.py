@@ -42,3 +42,9 @@ def test_without_a_backbone_or_components_the_other_marks_are_held():
 def test_a_method_has_a_critic_if_it_has_rejected_anything():
     assert has_critic({"encoder/total": 1.0, "encoder/rejection": 0.1})
     assert not has_critic({"encoder/total": 1.0, "encoder/kl_real": 3.0})
+
+
+def test_a_critic_whose_posterior_has_collapsed_tells_nothing_apart():
+    collapsed = {"kl_real": 0.0, "kl_reconstruction": 0.0, "kl_sample": 0.0}
+    health = assess(GOOD | collapsed, YARDSTICK, has_critic=True)
+    assert health.kl_gap == 1 and "hardly tells" in health.lacks[0]

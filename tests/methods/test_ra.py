@@ -414,6 +414,13 @@ def test_pull_and_push_are_equal_at_the_plateau():
     assert -push.item() == pytest.approx(scale * weights.kl)
 
 
+def test_bottleneck_and_plateau_are_known_for_every_weight_that_the_settings_allow():
+    scale = 1 / 64**2
+    assert Weights(rec=0.0).coded_variance() == math.inf and Weights(kl=0.0).coded_variance() == 0
+    assert Weights(neg=0.0).plateau(scale) == Weights(kl=1.0, neg=2.0).plateau(scale) == 0
+    assert Weights(kl=0.0, neg=0.0).plateau(scale) == 0 and Weights(kl=0.0).plateau(scale) == math.inf
+
+
 @pytest.mark.usefixtures("_float64")
 def test_without_a_weight_the_generated_images_own_error_is_not_computed():
     images, totals = torch.rand(BATCH, 1, SIZE, SIZE), []
