@@ -7,7 +7,7 @@ GAP = "–"  # stands in a table where there is no number
 
 def percent(share: float) -> str:
     """A share in [0, 1] as "95 %"."""
-    return f"{100 * round(share, 9):.0f} %"  # 1 - 0.975 is more than 0.025
+    return f"{round(100 * round(share, 9))} %"  # 1 - 0.975 is more than 0.025; an integer has no minus zero
 
 
 def estimate_text(estimate: Estimate | None, signed: bool = False) -> str:

@@ -21,3 +21,7 @@ def test_a_difference_is_called_shown_only_if_its_interval_excludes_zero():
     assert difference_text(shown) == "AUROC unet − ra = -0.200 [-0.25, -0.15]: the interval excludes zero"
     for low, high in ((-0.25, 0.0), (-0.25, 0.1), (0.0, 0.1)):
         assert difference_text(difference("a", "b", 0.0, low, high)).endswith(": no difference shown")
+
+
+def test_a_share_just_below_nothing_has_no_minus_sign():
+    assert percent(-0.001) == "0 %" and percent(-0.02) == "-2 %"
