@@ -24,6 +24,18 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation of features whose channels lie innermost in memory, where convolutions are fastest.
+
+    On a CPU, torch's own takes about ten times as long there in bfloat16 as on contiguous features. Two copies cost
+    less.
+    """
+
+    def forward(self, features: Features) -> Features:
+        """Return normalised features, with channels innermost in memory."""
+        return super().forward(features.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 def normalisation_layer(normalisation: Normalisation, channels: int) -> nn.Module:
     """Return the layer for this many channels; "group" (Wu & He, ECCV 2018) does not depend on the rest of the batch.
 
@@ -33,7 +45,7 @@ def normalisation_layer(normalisation: Normalisation, channels: int) -> nn.Modul
         return nn.BatchNorm2d(channels)
     # Wu and He take 32 groups for 64 channels or more. A group of one channel would lose that channel's mean, and
     # everything once an image has been halved down to one pixel.
-    return nn.GroupNorm(max(n for n in range(1, 9) if channels % n == 0 and n * min(4, channels) <= channels), channels)
+    return GroupNorm(max(n for n in range(1, 9) if channels % n == 0 and n * min(4, channels) <= channels), channels)
 
 
 class ResidualBlock(nn.Module):

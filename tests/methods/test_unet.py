@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.nn import functional as F
 
 from lib.methods.blocks import normalisation_layer
 from lib.methods.unet import CORRUPTIONS, NoisyChannel, UNet, UNetAutoencoder, coarse_noise, masked
@@ -212,6 +213,18 @@ def test_group_normalisation_has_at_most_8_groups_of_at_least_4_channels(channel
     grouped = features.numpy().reshape(2, groups, -1)
     wanted = (grouped - grouped.mean(2, keepdims=True)) / np.sqrt(grouped.var(2, keepdims=True) + 1e-5)
     np.testing.assert_allclose(layer.double()(features).detach().numpy().reshape(wanted.shape), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_normalisation_equals_torch_s_in_any_order_in_memory_and_leaves_channels_innermost(order, dtype):
+    layer, features = normalisation_layer("group", 8), torch.randn(2, 8, 6, 5).to(dtype)
+    with torch.no_grad():
+        layer.weight.uniform_()
+        layer.bias.uniform_()
+    normalised = layer(features.to(memory_format=order))
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normalised, F.group_norm(features, layer.num_groups, layer.weight, layer.bias))
 
 
 def test_every_layer_has_the_named_normalisation_and_only_group_is_independent_of_the_batch():
