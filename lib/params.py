@@ -75,6 +75,9 @@ class Params(BaseModel):
     batch_size: int = Field(32, ge=2, description="images per update")
     epochs: int = Field(20, ge=1, description="passes over the normal training images")
     learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, both methods")
+    augmentation: float = Field(
+        0.0, ge=0, le=0.5, description="most that a training image is turned, zoomed and shifted by at random; 0: not"
+    )
     average_decay: float = Field(
         0.0, ge=0, lt=1, description="decay a batch of the average of weights that is used; 0: the last weights"
     )

@@ -45,6 +45,8 @@ normalisation: str = "batch"  # @param ["batch","group"] # normalisation layers,
 latent_dim: int = 128  # @param {"type":"integer","min":1} # RA: length of the latent vector z
 batch_size: int = 32  # @param {"type":"integer","min":2} # images per update
 learning_rate: float = 0.0002  # @param {"type":"number","max":1} # Adam step size, both methods (above 0, at most 1)
+# most that a training image is turned, zoomed and shifted by at random; 0: not
+augmentation: float = 0.0  # @param {"type":"number","min":0,"max":0.5}
 # decay a batch of the average of weights that is used; 0: the last weights (at least 0, below 1)
 average_decay: float = 0.0  # @param {"type":"number","min":0}
 # epochs whose weights are kept, to choose from and to draw curves; always the last (each entry an integer)

@@ -127,7 +127,7 @@ pd.DataFrame(rows, columns=["chapter", "work", "minutes, about"]).set_index(["ch
 #
 # The result is stored as 8-bit grey in a memory-mapped file and becomes numbers in $[0, 1]$ on the device. The
 # stretch is applied to every image because the sources of public data sets have stretched some images and not others.
-# Nothing is mirrored, not even for augmentation: the heart has a side.
+# Nothing is mirrored, not even by `augmentation`: the heart has a side.
 
 # %%
 run.save_figure(image_grid(images.train[:16], columns=8), "normal")

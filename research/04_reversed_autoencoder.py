@@ -285,7 +285,7 @@ for name in relatives:
 # | checkpoint | an optimizer that never steps | both optimizers: a resumed run equals an uninterrupted one |
 # | widths, learning rate, batch | up to 512 channels, $5 \cdot 10^{-5}$, 8 | parameters; the defaults are narrower and faster |
 # | which epoch | the best by validation error | the last for the primary score; for the chosen one see chapter 5 |
-# | augmentation | affine and horizontal flip | none: the heart has a side |
+# | augmentation | affine and horizontal flip | `augmentation` turns, zooms and shifts, for every method alike; nothing is flipped: the heart has a side |
 # | anomaly score | CLAHE residual times LPIPS | the plain residual, so that both methods are measured alike; theirs too, for every method (chapter 5) |
 #
 # ## What the network has learned

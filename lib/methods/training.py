@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.amp import GradScaler
+from torch.nn import functional as F
 from torch.optim import Adam
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -72,6 +73,7 @@ def train(
     settings: Mapping[str, Any],
     device: torch.device,
     precision: torch.dtype,
+    augmentation: float = 0.0,
     average_decay: float = 0.0,
     keep_after: Collection[int] = (),
     measure: Callable[[Method, int], Mapping[str, float]] = lambda method, epochs: {},
@@ -80,7 +82,8 @@ def train(
 ) -> History:
     """Train on normal images, resuming from `checkpoint` if it exists; return the history, one entry per epoch.
 
-    `images` and `validation` are like arrays (n, height, width) uint8. The method is left in evaluation mode, with the
+    `images` and `validation` are like arrays (n, height, width) uint8. Every training image is changed anew each time
+    if `augmentation` is above 0 (`augmented`). The method is left in evaluation mode, with the
     weights that are validated and kept: the last ones, or with `average_decay` in (0, 1) an exponential moving average
     of all weights and running statistics, by that decay a batch (`_average`).
 
@@ -128,7 +131,10 @@ def train(
             method.train()
             order = _order(images, seed, epoch)[: batches * batch_size].reshape(batches, batch_size)
             for step, batch in enumerate(order, epoch * batches):
-                for part, losses in _moves(method, to_unit(images[batch], device), epoch, _autocast(device, precision)):
+                batch_images = to_unit(images[batch], device)
+                if augmentation:
+                    batch_images = augmented(batch_images, augmentation)
+                for part, losses in _moves(method, batch_images, epoch, _autocast(device, precision)):
                     _update(optimizers[part], scalers[part], parts[part], losses)
                     for loss, value in losses.items():
                         sums[f"{part}/{loss}"] += value.detach()  # read once per epoch: reading waits for the device
@@ -158,6 +164,21 @@ def train(
     method.load_state_dict(validated.state_dict())
     method.eval()
     return history
+
+
+def augmented(images: Images, most: float) -> Images:
+    """Return each image turned about its centre, zoomed and shifted at random, the same for all its pixels.
+
+    The angle in radians, the logarithm of the zoom, and the shift along either axis as a share of the side are uniform
+    between -`most` and `most`. Interpolation is bicubic, and values at the edges continue beyond them. Nothing is
+    mirrored: a heart on the right is a finding.
+    """
+    angle, zoom, across, down = most * (2 * torch.rand(4, len(images), device=images.device) - 1)
+    cosine, sine = zoom.exp() * angle.cos(), zoom.exp() * angle.sin()
+    affine = torch.stack([cosine, -sine, 2 * across, sine, cosine, 2 * down], dim=1).view(-1, 2, 3)  # a side is 2 long
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return moved.clamp(0, 1)
 
 
 def multiply_adds(method: Method, image_size: int, epoch: int = 0) -> int:

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -46,7 +46,7 @@ def library_imports(tree: ast.AST, file: str, known: Container[str]) -> set[str]
     """
     folders = PurePath(file).parent.parts
     found = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -54,6 +54,14 @@ def library_imports(tree: ast.AST, file: str, known: Container[str]) -> set[str]
             base = ".".join([*parents, *filter(None, [node.module])])
             found |= {name if (name := f"{base}.{alias.name}") in known else base for alias in node.names}
     return {name for name in found if name.partition(".")[0] == "lib"}
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all statements of a syntax tree, also those inside others, without descending into expressions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):
+            yield node
+            yield from statements(node)
 
 
 def text_of(root: Path, name: str) -> str:

@@ -55,6 +55,7 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
         settings=params.training_settings() | {"split": prepared.split.hash},
         device=device,
         precision=choose_precision(params.precision, device),
+        augmentation=params.augmentation,
         average_decay=params.average_decay,
         keep_after=params.choose_from,
         measure=measure,

@@ -18,9 +18,11 @@ from lib.methods.method import to_unit
 
 @each_method
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("average_decay", [0.0, 0.9])
-def test_resumed_equals_uninterrupted_to_the_last_bit(name, precision, average_decay, fit, tmp_path):
-    fit = partial(fit, precision=precision, average_decay=average_decay)
+@pytest.mark.parametrize(
+    "settings", [{}, {"average_decay": 0.9, "augmentation": 0.1}], ids=lambda s: "+".join(s) or "plain"
+)
+def test_resumed_equals_uninterrupted_to_the_last_bit(name, precision, settings, fit, tmp_path):
+    fit = partial(fit, precision=precision, **settings)
     fit(build(name), epochs=4, checkpoint=tmp_path / "whole.pt")
     fit(build(name), epochs=2, checkpoint=tmp_path / "parts.pt")
     torch.manual_seed(99)

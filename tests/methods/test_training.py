@@ -13,7 +13,7 @@ from toys import CPU, METHODS, PARTS, Chain, Convolutions, Toy, Watched, build, 
 from lib.methods import training
 from lib.methods.method import Method, to_unit
 from lib.methods.ra import ReversedAutoencoder, Weights
-from lib.methods.training import Diverged, choose_device, choose_precision, expected_seconds, multiply_adds
+from lib.methods.training import Diverged, augmented, choose_device, choose_precision, expected_seconds, multiply_adds
 from lib.scores.scoring import reconstruct, residuals
 
 # --- moves ------------------------------------------------------------------------------------------------------------
@@ -150,6 +150,51 @@ def test_log_receives_the_whole_history_after_a_resume_and_after_each_epoch(fit)
     fit(Toy(), epochs=2, log=lambda history: lengths.append(len(history)))
     fit(Toy(), epochs=4, log=lambda history: lengths.append(len(history)))
     assert lengths == [0, 1, 2, 2, 3, 4]
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+
+def test_augmentation_turns_zooms_and_shifts_each_image_on_its_own_by_at_most_what_is_asked():
+    torch.manual_seed(0)
+    centres = (torch.arange(64) + 0.5) / 32 - 1
+    down, across = torch.meshgrid(centres, centres, indexing="ij")
+    planes = (0.5 + 0.2 * across).repeat(50, 1, 1, 1)  # a plane stays one, and shows where it has been moved to
+    inner = np.s_[16:48, 16:48]  # nothing from beyond an edge is here
+    columns = np.stack([np.ones(32 * 32), across[inner].ravel(), down[inner].ravel()], axis=1)
+    moved = augmented(planes, 0.1)[:, 0, *inner].reshape(50, -1).double().numpy()
+    fit, misfit, *_ = np.linalg.lstsq(columns, moved.T, rcond=None)
+    assert misfit.max() < 1e-4  # bicubic interpolation bends a plane a little
+    shift, cosine, sine = (fit - [[0.5], [0], [0]]) / 0.2
+    found = np.array([shift / 2, np.arctan2(sine, cosine), np.log(np.hypot(cosine, sine))])
+    assert ((np.abs(found).max(axis=1) > 0.08) & (np.abs(found).max(axis=1) < 0.101)).all()
+    assert ((found.min(axis=1) < -0.07) & (found.max(axis=1) > 0.07)).all()
+    assert np.abs(np.corrcoef(found)[np.triu_indices(3, 1)]).max() < 0.4
+
+
+def test_augmented_images_stay_in_range_and_a_uniform_one_stays_what_it_is():
+    images = torch.rand(20, 1, 16, 16).round()
+    assert augmented(images, 0.5).aminmax() == (0, 1)
+    assert torch.allclose(augmented(torch.full((3, 1, 8, 8), 0.3), 0.5), torch.tensor(0.3))
+
+
+def test_training_sees_augmented_images_each_time_anew_and_validation_sees_none(fit, images):
+    seen = []
+
+    class Looking(Toy):
+        def moves(self, images, epoch=0):
+            if len(images) == 9:
+                seen.append(images.clone())
+            yield from super().moves(images, epoch)
+
+        def reconstruct(self, images):
+            assert any(torch.equal(images[0], to_unit(one[None], CPU)[0]) for one in originals)
+            return super().reconstruct(images)
+
+    originals = images[:5]
+    fit(Looking(), epochs=2, batch_size=9, augmentation=0.1)
+    first, second = (batch.flatten(1).sort(dim=0).values for batch in seen)
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 # --- the average of the weights ---------------------------------------------------------------------------------------
