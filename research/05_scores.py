@@ -52,10 +52,9 @@ for name in [name for name in params.methods if name not in trained]:
 #   threshold. In tables and figures of scores it is the half that is called *validation*.
 
 # %%
-from lib.data.dataset import reference_half
 from lib.scores.lesions import with_lesions
 
-normal = images.validation[np.flatnonzero(reference_half(split.validation))[:6]]
+normal = prepared.by_side()[0]["reference"][:6]
 painted, _ = with_lesions(normal, params.seed, ["opacity"])
 run.save_figure(image_grid(np.concatenate([normal, painted]), columns=len(normal)), "painted")
 

@@ -14,5 +14,6 @@ stream        parquet shards on any file system: read while they arrive, and wri
 sources       a run's source: phantoms, a folder, Kaggle, shards
 cache         images prepared once: a memory-mapped uint8 array and its journal
 duplicates    pairs of images that are nearly the same
+groups        which images count as one: those that share a patient, a file or a picture
 dataset       prepared and checked images -> the split and its manifest
 """

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.duplicates import near_duplicates
+from lib.data.groups import connected, group_numbers, groups
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 from lib.files import hash_of, replacing
 from lib.params import Params
@@ -36,12 +35,19 @@ class Split:
     validation: pd.DataFrame
     test: pd.DataFrame
     manifest: dict[str, Any]
+    groups: pd.Series
+    """The name of each image's group, by id, also of the images on no side (`lib.data.groups`)."""
     problems: pd.DataFrame = field(default_factory=lambda: problems_table([]))
 
     @property
     def sides(self) -> dict[str, pd.DataFrame]:
         """The records by side: `train`, `validation`, `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def grouped(self) -> dict[str, pd.DataFrame]:
+        """The same with the column `group`: images of one group count as one patient."""
+        return {name: side.assign(group=side["id"].map(self.groups)) for name, side in self.sides.items()}
 
     @property
     def hash(self) -> str:
@@ -63,7 +69,7 @@ def reference_half(validation: pd.DataFrame) -> np.ndarray:
     the same on every machine.
     """
     key = validation["patient"].where(validation["patient"] != "", validation["twin"])
-    key = key.groupby(_groups(validation.reset_index(drop=True))).transform("min")
+    key = key.groupby(groups(validation)).transform("min")
     order = sorted(set(key), key=lambda name: hashlib.sha256(name.encode()).digest())
     return key.isin(order[::2]).to_numpy()
 
@@ -81,7 +87,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
 
     """
     records = records.reset_index(drop=True)
-    normal, group = is_normal(records), _groups(records)
+    normal, group = is_normal(records), group_numbers(records)
     official = (records["split"] == "test").any()
     rng = np.random.default_rng([seed, 20])
     if not official and (words := sorted(set(records["split"]) - {""})):
@@ -120,7 +126,7 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
             "labelled 'abnormal'"
         )
     tables = {name: records[side].reset_index(drop=True) for name, side in sides.items()}
-    return Split(**tables, manifest=manifest)
+    return Split(**tables, manifest=manifest, groups=groups(records).set_axis(records["id"]))
 
 
 def _manifest(
@@ -157,21 +163,6 @@ def _manifest(
             "normal image": int((sides["test"] & np.isin(group, group[theirs & is_normal(records)])).sum()),
         }
     return manifest | {"sides": {name: records["id"][side].tolist() for name, side in sides.items()}}
-
-
-def _groups(records: pd.DataFrame) -> np.ndarray:
-    """Return a number per record, (n,), equal for images that share a patient, file or image, also through others."""
-    patient = records["patient"].where(records["patient"] != "", "image " + records["id"])  # unknown: one of its own
-    rows = pd.Series(np.arange(len(records)))
-    keys = (patient, records["digest"], records["twin"])
-    return _connected(len(rows), [(rows, rows.groupby(key.to_numpy()).transform("min")) for key in keys])
-
-
-def _connected(count: int, links: Sequence[np.ndarray | tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return a number for each of `count` items, equal for those that are linked, also through others."""
-    first, second = (np.concatenate(ends) for ends in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
 
 
 def _draw(group: np.ndarray, among: np.ndarray, wanted: float, rng: np.random.Generator) -> np.ndarray:
@@ -241,7 +232,7 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
         records[column] = records[column].where(records[column] != "", header)
     images = CachedImages(store, np.arange(len(records)))
     pairs = np.empty((2, 0), dtype=int) if source.synthetic else _near_duplicates(store, images)  # phantoms look alike
-    first = pd.Series(np.arange(len(records))).groupby(_connected(len(records), [pairs])).transform("min")
+    first = pd.Series(np.arange(len(records))).groupby(connected(len(records), [pairs])).transform("min")
     records["twin"] = records["id"].to_numpy()[first]
     bad = lines["problem"] != ""
     problems = [*source.problems, *map(Problem, records["id"][bad], lines["problem"][bad], itertools.repeat(LEFT_OUT))]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lib.data.groups import groups
 from lib.data.source import ImageStack
 from lib.evidence.evaluation import FEWEST_IMAGES
 from lib.evidence.metrics import ranking, weighted_auroc
@@ -196,7 +197,7 @@ def audit(
     if {images.shape[0], *lengths.values()} != {len(cases)} or set(scores) & set(cases):
         found = f"{len(cases)} test records with columns {list(cases)}, {images.shape[0]} images, scores {lengths}"
         raise ValueError(f"{found}: give the split's records, without scores, and as many images and scores")
-    patients = cases["patient"].replace("", None).fillna("image " + cases["id"]).to_numpy()
+    patients = groups(cases).to_numpy()
 
     def cohort_by(label: pd.Series) -> Cohort:
         rows = label.isin(["normal", "abnormal"]).to_numpy()

@@ -8,7 +8,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 BORDER, FINE = 0.1, 1.0  # share of each side; standard deviation, in pixels, of the Gaussian that removes fine detail
 MOST_VALUES = 8  # of a tag that is a word: the most frequent ones are told apart
-NO_TAGS = ["id", "label", "strict_label", "finding", "split", "patient", "digest", "twin", "arrival"]  # all else is one
+NO_TAGS = ["id", "label", "strict_label", "finding", "split", "patient", "digest", "twin", "group", "arrival"]
+"""Columns that are names or labels; all others are tags."""
 
 
 def tags(records: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -94,7 +94,7 @@ def audit(
     test = comparison.table[comparison.table["side"] == "test"]
 
     audited = evidence.audit(
-        split.sides,
+        split.grouped,
         images.test,
         images.train[:].mean(axis=0),
         {name: test[name].to_numpy() for name in comparison.methods},

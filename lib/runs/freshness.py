@@ -139,8 +139,8 @@ def weight_hashes(run: Run) -> Hashes:
 
 
 def split_hashes(split: Split) -> Hashes:
-    """Return the hash of the split's images, and the hash of their records."""
-    return {"split": split.hash, "records": table_hash(pd.concat(split.sides.values()))}
+    """Return the hash of the split's images, and that of their records and groups."""
+    return {"split": split.hash, "records": table_hash(pd.concat(split.grouped.values()))}
 
 
 def map_hashes(run: Run, lesions: Mapping[str, np.ndarray]) -> Hashes:

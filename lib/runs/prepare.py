@@ -58,12 +58,13 @@ class Prepared:
         return load_masks(self.source, list(self.split.test["id"]), self.preparation)
 
     def by_side(self) -> tuple[dict[str, ImageStack], dict[str, pd.DataFrame]]:
-        """Return the images that are scored and their records, by side: the two halves of validation, and test."""
-        half = reference_half(self.split.validation)
+        """Return the images that are scored, and their records with groups: the halves of validation, and test."""
+        sides = self.split.grouped
+        half = reference_half(sides["validation"])
         halves = {"reference": np.flatnonzero(half), "validation": np.flatnonzero(~half)}
         images = {side: self.images.validation[places] for side, places in halves.items()}
-        records = {side: self.split.validation.iloc[places] for side, places in halves.items()}
-        return images | {"test": self.images.test}, records | {"test": self.split.test}
+        records = {side: sides["validation"].iloc[places] for side, places in halves.items()}
+        return images | {"test": self.images.test}, records | {"test": sides["test"]}
 
 
 def prepare(params: Params, base: Path) -> Prepared:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib.data.groups import groups
 from lib.data.source import problem_counts
 from lib.evidence.marks import Health, assess, has_critic, points
 from lib.evidence.results import Budget, Choice, Results, Trained
@@ -127,9 +128,12 @@ def budget(method: Method, history: History) -> Budget:
 
 
 def score_table(records: Mapping[str, pd.DataFrame], columns: Mapping[str, BySide]) -> pd.DataFrame:
-    """Return one row per record with its scores, one side after the other; an unknown patient is the image's own."""
+    """Return one row per record with its scores, one side after the other.
+
+    Its `patient` is the image's group: whatever resamples or separates patients counts a copy with its original.
+    """
     table = pd.concat([of_side.assign(side=side) for side, of_side in records.items()], ignore_index=True)
-    table["patient"] = table["patient"].where(table["patient"] != "", "image " + table["id"])
+    table = table.assign(patient=groups(table)).drop(columns="group", errors="ignore")
     if taken := sorted(set(columns) & set(table)):
         raise RunError(f"the scores {taken} have the names of columns of the records: rename those columns")
     return table.assign(**{n: np.concatenate([by_side[side] for side in records]) for n, by_side in columns.items()})

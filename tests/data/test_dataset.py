@@ -136,6 +136,17 @@ def test_images_linked_only_through_others_stay_together(with_split):
         assert chain <= set(result.test["id"])  # ten of them are abnormal
 
 
+def test_two_test_images_that_only_an_image_on_no_side_links_are_in_one_group():
+    """An abnormal training image has the patient of the one and the picture of the other."""
+    table = official(patient=[""] * 80)
+    table.loc[3, "twin"], table.loc[[3, 70], "patient"] = table["twin"][60], "p"
+    result = split(table)
+    assert result.manifest["left_out"]["abnormal or unlabelled image of the official training or validation side"] > 0
+    test = result.grouped["test"].set_index("id")["group"]
+    assert test["image-0060"] == test["image-0070"] and test.nunique() == len(test) - 1
+    assert result.grouped["test"].drop(columns="group").equals(result.test)
+
+
 def test_without_an_official_split_a_fifth_of_the_normals_is_tested_and_the_fraction_validates():
     result = split(quarter(400))
     counts = {name: len(side) for name, side in sides(result).items()}

@@ -53,6 +53,17 @@ def found(audited: Audit, check: str) -> dict[str, Check]:
     return {line.what: line for line in audited.checks if line.check == check}
 
 
+@pytest.mark.parametrize("copied", ["digest", "twin", "group"])
+def test_a_copy_is_resampled_with_its_original_in_every_check(copied):
+    is_abnormal, ages = np.arange(N) % 4 > 1, np.random.default_rng(0).integers(20, 80, N).astype(str)
+    pairs = [min(f"test {i // 8 * 8 + i % 4 + other}" for other in (0, 4)) for i in range(N)]  # named as their group
+    areas = []
+    for columns in ({copied: pairs}, {"patient": pairs}, {}):
+        checks = whole_audit(records(is_abnormal, age=ages, **columns)).checks
+        areas.append([area for line in checks if (area := line.methods.get("ra"))])
+    assert areas[0] == areas[1] != areas[2] and len(areas[0]) > 3
+
+
 def test_within_strata_only_pairs_of_one_stratum_count():
     random = np.random.default_rng(2)
     scores, strata = random.integers(0, 6, N).astype(float), random.choice(["a", "b", "", "alone"], N).astype(object)

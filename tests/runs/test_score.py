@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from lib.data.dataset import reference_half
+from lib.runs.comparison import comparable
+from lib.runs.evaluate import evaluate
 from lib.runs.run import Run, RunError
 from lib.runs.score import score, score_table
 from lib.runs.tracking import Tracker
@@ -23,6 +25,20 @@ def test_scores_have_one_row_an_image_beside_its_record(tmp_path):
     unknown = table["patient"][table["patient"].str.startswith("image ")]
     assert unknown.is_unique  # no patient in common is claimed
     assert np.isfinite(table[["unet", "ra"]].to_numpy()).all()
+
+
+@pytest.mark.parametrize("copied", ["digest", "twin"])
+def test_every_interval_is_that_of_the_same_images_with_copies_known_to_be_of_one_patient(copied, tmp_path):
+    """Every image twice: once as copies of unknown patients, once as two images of a known one, with the same name."""
+    twice = [min(f"image image-{i // 8 * 8 + i % 4 + other}" for other in (0, 4)) for i in range(80)]
+    evaluations = []
+    for name, columns in {"copies": {copied: twice, "patient": ""}, "patients": {"patient": twice}}.items():
+        run = finished(tmp_path / name, "a", ["unet", "ra"], divided(**columns))
+        assert run.scores()["patient"].nunique() == len(run.scores()) / 2
+        evaluation = evaluate(run, comparable(run)).evaluation
+        areas = [method.model_dump(exclude={"threshold"}) for method in evaluation.methods.values()]
+        evaluations.append((evaluation.patients, areas, evaluation.differences))
+    assert evaluations[0] == evaluations[1]
 
 
 def test_a_score_that_is_named_as_a_column_of_the_records_is_refused():
