@@ -14,7 +14,7 @@ import pandas as pd
 from lib.data.groups import groups
 from lib.data.source import ImageStack
 from lib.evidence.evaluation import FEWEST_IMAGES
-from lib.evidence.metrics import ranking, weighted_auroc
+from lib.evidence.metrics import numbered, ranking, weighted_auroc
 from lib.evidence.results import Audit, Check, Estimate, Verdict
 from lib.evidence.trivial import border, image_features, replaced, strata_of, tags
 from lib.evidence.uncertainty import interval, patient_weights
@@ -66,9 +66,12 @@ class Cohort(NamedTuple):
             values = within(np.ones((len(ill), 1)))[:, 0]
             weights = patient_weights(ill, self.patients, self.resamples, self.seed)
             replicates = np.concatenate([within(drawn) for drawn in weights], axis=1)
-            rarer = min(len(set(self.patients[used & kind])) for kind in (ill, ~ill))
-            estimated = (interval(*both, rarer, "auroc") for both in zip(values, replicates, strict=True))
-            areas = dict(zip(scores, estimated, strict=True))
+            patient = numbered(self.patients)
+            rarer = min(len(np.unique(patient[used & kind])) for kind in (ill, ~ill))
+            areas = {
+                name: interval(value, drawn, rarer, "auroc", constant=bool(np.ptp(score[used]) == 0))
+                for (name, score), value, drawn in zip(scores.items(), values, replicates, strict=True)
+            }
         own = areas.get("")
         return Check(
             check=check,

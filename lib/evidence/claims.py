@@ -6,7 +6,7 @@ The last chapter prints these sentences, and results.json holds them.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lib.evidence.evaluation import FALSE_ALARM_RATE, UNKNOWN
+from lib.evidence.evaluation import FALSE_ALARM_RATE, UNKNOWN, why_no_auroc
 from lib.evidence.results import Audit, Claim, Claims, Evaluation, Promise, Results, TestImages, required
 from lib.evidence.wording import difference_text, estimate_text, percent
 from lib.scores.conformal import achieved_rate
@@ -24,6 +24,11 @@ class Found(NamedTuple):
     all_scores: Evaluation
     audit: Audit
     test_images: TestImages
+
+    @property
+    def few(self) -> str | None:
+        """Why the test images are too few for any claim about how a score ranks them, or None."""
+        return why_no_auroc(self.evaluation.n_normal, self.evaluation.n_abnormal)
 
 
 class Sentence(NamedTuple):
@@ -59,7 +64,8 @@ def _ranks(found: Found) -> Iterator[Sentence]:
         where, why = ("below" if area.high < 0.5 else "above"), f"AUROC {estimate_text(area)}"
         if area.contains(0.5):
             why += ", an interval that contains 0.5"
-        yield Sentence("rank", not area.contains(0.5), f"{name} ranks abnormal images {where} normal ones: {why}")
+        may = not (area.contains(0.5) or found.few)
+        yield Sentence("rank", may, f"{name} ranks abnormal images {where} normal ones: {why}")
 
 
 def _works(found: Found) -> Iterator[Sentence]:
@@ -73,7 +79,7 @@ def _differ(found: Found) -> Iterator[Sentence]:
     others = {(pair.first, pair.second): pair.auroc for pair in found.all_scores.differences}
     for pair in found.evaluation.differences:
         first, second, area = pair.first, pair.second, pair.auroc
-        if area.contains(0):
+        if area.contains(0) or found.few:
             says = f"there is a difference between {first} and {second}, or that there is none: {difference_text(pair)}"
             yield Sentence("difference", False, says)
             continue
@@ -102,7 +108,7 @@ def _frozen(found: Found) -> Iterator[Sentence]:
     behind = []
     for rival in FROZEN:
         pairs = [pair for pair in found.all_scores.differences if pair.second == rival]
-        if above := [pair.first for pair in pairs if pair.auroc.low > 0]:
+        if above := [pair.first for pair in pairs if pair.auroc.low > 0 and not found.few]:
             says = (
                 f"{len(above)} of {len(pairs)} scores of trained methods rank better than {rival}: {'; '.join(above)}"
             )
@@ -157,6 +163,8 @@ def _readings(found: Found) -> Iterator[Sentence]:
 
 def _sizes(found: Found) -> Iterator[Sentence]:
     evaluation = found.evaluation
+    if found.few:
+        yield Sentence("precision", False, f"anything about how well a score ranks test images: {found.few}")
     widest = max(method.auroc.high - method.auroc.low for method in evaluation.methods.values())
     if widest > WIDE:
         n = f"{evaluation.n_normal} normal and {evaluation.n_abnormal} abnormal images"

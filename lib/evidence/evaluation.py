@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.evidence.delong import delong
-from lib.evidence.metrics import METRICS
+from lib.evidence.metrics import METRICS, numbered
 from lib.evidence.results import Difference, Estimate, Evaluated, Evaluation, Finding, Stratum, Threshold
 from lib.evidence.uncertainty import LEVEL, Bootstrap, bootstrap, logit_interval
 
@@ -16,6 +16,7 @@ FALSE_ALARM_RATE = 0.05  # share of normal validation images that the threshold 
 FEWEST_IMAGES = 10  # of either class: a group with fewer gets no AUROC, because its interval would say nothing
 NO_LABEL = "no label"  # what an empty label is counted under
 UNKNOWN = "unknown"  # the stratum of images without a value
+COLUMNS = ("id", "side", "patient", "label", "finding")  # of the table, beside the scores
 STRATA = ("view", "sex", "age", "source")  # columns that divide the test images, if the table has them
 AGE_BANDS = {0: "under 18", 18: "18 to 39", 40: "40 to 59", 60: "60 to 79", 80: "80 and over"}  # from this year on
 
@@ -27,9 +28,11 @@ def threshold_at(validation_scores: np.ndarray, false_alarm_rate: float = FALSE_
     require (`lib.scores.conformal`). With fewer than 1 / rate - 1 images it is the highest, and the chance is larger.
 
     Raises:
-        ValueError: There is no score, or one is not finite.
+        ValueError: There is no score, one is not finite, or the rate is not between 0 and 1.
 
     """
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"a false alarm rate of {false_alarm_rate}: expected a number between 0 and 1")
     scores = np.sort(np.asarray(validation_scores))
     if not scores.size or not np.isfinite(scores).all():
         found = f"{scores.size} validation scores, {np.isfinite(scores).sum()} finite"
@@ -45,7 +48,7 @@ def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
     """
     if not len(hits) or len(hits) != len(patients):
         raise ValueError(f"{len(hits)} hits of {len(patients)} patients: expected one or more, and the patient of each")
-    patient, value = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1], float(np.mean(hits))
+    patient, value = numbered(patients), float(np.mean(hits))
     beyond = np.bincount(patient, weights=hits - value)
     sd = np.sqrt(len(beyond) / (len(beyond) - 1) * (beyond**2).sum()) / len(hits) if len(beyond) > 1 else np.inf
     return logit_interval(value, sd, len(beyond))
@@ -53,11 +56,17 @@ def share(hits: np.ndarray, patients: np.ndarray) -> Estimate:
 
 def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> None:
     """Raise a ValueError that says what `evaluate_scores` lacks in `table`."""
-    wanted = list(dict.fromkeys(["id", "side", "patient", "label", labels, "finding", *methods]))
+    wanted = list(dict.fromkeys([*COLUMNS, labels, *methods]))
     if missing := [name for name in wanted if name not in table.columns]:
         raise ValueError(f"no column {missing} in the table; it has {list(table.columns)}: add it, or name another")
     if not methods:
         raise ValueError("methods is empty, expected the names of at least one column of scores")
+    if twice := sorted({name for of in (methods, table.columns) for name in wanted if list(of).count(name) > 1}):
+        raise ValueError(f"{twice} occur twice among the methods or columns: name each once, and drop the other column")
+    if taken := sorted({*COLUMNS, labels} & set(methods)):
+        raise ValueError(f"the methods {taken} have the names of columns that are no scores: rename them")
+    if (again := table["id"].duplicated()).any():
+        raise ValueError(f"the id {table['id'][again].iloc[0]!r} is in several rows: expected one row for each image")
     if unknown := sorted(set(table["side"].astype(str)) - {"reference", "validation", "test"}):
         raise ValueError(f"side is {unknown} in some rows, expected 'reference', 'validation' or 'test'")
     nameless = table["id"][table["patient"].isna() | (table["patient"].astype(str) == "")]
@@ -71,6 +80,9 @@ def check_table(table: pd.DataFrame, methods: Sequence[str], labels: str) -> Non
         found = f"{len(validation)} validation images, {ill} of them abnormal"
         raise ValueError(f"{found}: the threshold needs some, all of them normal; split again")
     for method in methods:
+        if not pd.api.types.is_numeric_dtype(table[method]):
+            found = f"the scores of {method!r} are {table[method].dtype}, first {table[method].iloc[0]!r}"
+            raise ValueError(f"{found}; expected numbers: convert them (pd.to_numeric)")
         unscored = (table["side"] != "test") & table[method].where(table["side"] != "test").isna().all()
         bad = table["id"][~np.isfinite(table[method].to_numpy(float)) & ~unscored]
         if len(bad):

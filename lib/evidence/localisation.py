@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.ndimage import label
 
+from lib.evidence.metrics import numbered
 from lib.evidence.results import Estimate, Localisation, Located
-from lib.evidence.uncertainty import TAILS
+from lib.evidence.uncertainty import FEWEST_PATIENTS, TAILS, check_resamples
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO (Bergmann et al., CVPR 2020)
-FEWEST_PATIENTS = 10  # with a lesion; with fewer there is neither a prior nor a margin
 LEVELS = 512  # distinct values of lesion pixels in a resample: all of them, if there are no more
 PRIOR = "location prior"
 MARGINS = ("average_precision", "auroc")  # the metrics with a margin over the prior
@@ -73,10 +73,10 @@ def location_prior(masks: np.ndarray, patients: Sequence[str]) -> np.ndarray:
 
 
 def _numbered(patients: Sequence[str], masks: np.ndarray) -> np.ndarray:
-    names = np.asarray(patients, dtype=str)
-    if len(names) != len(masks) or (names == "").any():
-        raise ValueError(f"{len(names)} patients, {(names == '').sum()} of them '', for {len(masks)} masks: name each")
-    return np.unique(names, return_inverse=True)[1]
+    nameless = (np.asarray(patients, dtype=object) == "").sum()
+    if len(patients) != len(masks) or nameless:
+        raise ValueError(f"{len(patients)} patients, {nameless} of them '', for {len(masks)} masks: name each")
+    return numbered(patients)
 
 
 def _checked(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -91,6 +91,8 @@ def _checked(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def _pixels(images: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    if inside is not None and (inside.dtype != bool or inside.shape != images.shape[1:]):
+        raise ValueError(f"inside is {inside.dtype} {inside.shape}: expected bool {images.shape[1:]}")
     return images.reshape(len(images), -1) if inside is None else images[:, inside]
 
 
@@ -169,6 +171,7 @@ def localise(
     else, is None. Raises ValueError for shapes that differ and for values that are not finite.
     """
     masks = np.asarray(masks) > 0
+    check_resamples(resamples)
     if not masks.any():
         return None
     maps, patient = {name: _checked(images, masks) for name, images in maps.items()}, _numbered(patients, masks)

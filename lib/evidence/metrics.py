@@ -5,10 +5,11 @@ AUROC counts pairs: the share of (abnormal, normal) pairs in which the abnormal 
 higher. Tied images are called together, and nothing is interpolated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray as Array
 
 SENSITIVITY, FALSE_ALARMS = 0.95, 0.05  # where the other rate is read off the ROC curve
@@ -27,9 +28,12 @@ class Ranking(NamedTuple):
 def ranking(scores: Array, is_abnormal: Array) -> Ranking:
     """Sort `scores`, shape (n,), by the labels `is_abnormal`, boolean of shape (n,).
 
-    Raises ValueError for shapes that differ, labels that are not boolean, scores that are not finite, an empty class.
+    Raises ValueError for shapes that differ, labels that are not boolean, scores that are not finite numbers, an empty
+    class.
     """
     scores, is_abnormal = np.asarray(scores), np.asarray(is_abnormal)
+    if not (np.issubdtype(scores.dtype, np.number) or scores.dtype == bool) or np.iscomplexobj(scores):
+        raise ValueError(f"scores are {scores.dtype}, expected real numbers: convert them (scores.astype(float))")
     if scores.ndim != 1 or scores.shape != is_abnormal.shape:
         raise ValueError(f"scores {scores.shape} and labels {is_abnormal.shape}: expected two equally long lists")
     if is_abnormal.dtype != bool:
@@ -47,6 +51,15 @@ def ranking(scores: Array, is_abnormal: Array) -> Ranking:
     high, low = scores[abnormal], scores[normal]
     places = np.searchsorted(low, high), np.searchsorted(low, high, "right"), np.searchsorted(high, high)
     return Ranking(abnormal, normal, *places)
+
+
+def numbered(patients: Sequence[object] | Array) -> Array:
+    """Return a number for each of (n,) patients, from 0 on; ValueError if one is missing (None, NaN or "")."""
+    names = np.asarray(patients, dtype=object)
+    if len(missing := np.flatnonzero(pd.isna(names) | (names == ""))):
+        found = f"no patient for {len(missing)} of {len(names)} images, first row {missing[0]}"
+        raise ValueError(f"{found}: give each image its patient, and one of its own where it is unknown")
+    return np.unique(names.astype(str), return_inverse=True)[1]
 
 
 def rankings(scores: Array, is_abnormal: Array, patients: Array) -> list[Ranking]:
@@ -95,16 +108,23 @@ def at_sensitivity(share: float, called: Calls) -> tuple[Array, Array]:
 
     `share`, in [0, 1], is of the abnormal weight. No other threshold that finds it has fewer false alarms.
     """
+    _check_share(share)
     enough = np.maximum((called.found >= share * called.abnormal - 1e-9).sum(axis=0), 1)[None] - 1
     found, alarms = (np.take_along_axis(weight, enough, axis=0)[0] for weight in (called.found, called.alarms))
     return ratio(found, found + alarms), ratio(alarms, called.normal)
 
 
 def at_false_alarm_rate(share: float, called: Calls) -> Array:
-    """Return the highest sensitivity, (r,), of the thresholds that call at most `share` of the normal weight."""
+    """Return the highest sensitivity, (r,), of thresholds that call at most `share` of the normal weight abnormal."""
+    _check_share(share)
     over = (called.alarms > share * called.normal + 1e-9).sum(axis=0)
     found = np.append(called.found, np.zeros_like(called.found[:1]), axis=0)  # a threshold above all finds nothing
     return ratio(np.take_along_axis(found, over[None], axis=0)[0], called.abnormal)
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of {share}: expected a number from 0 to 1")
 
 
 def weighted_auroc(rank: Ranking, weights: Array) -> Array:

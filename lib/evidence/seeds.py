@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.evidence.record import Record
 from lib.evidence.results import Estimate
-from lib.evidence.uncertainty import Bootstrap, over_seeds
+from lib.evidence.uncertainty import Bootstrap, difference_interval, over_seeds
 
 Metric = Literal["auroc", "average_precision"]
 FORMS = {"mean residual": "", "chosen score": ", chosen", "combined score": ", combined"}
@@ -41,10 +41,17 @@ def seed_mean(drawn: Mapping[int, Bootstrap], metric: Metric, minus: Mapping[int
     if minus is not None:
         values -= [minus[seed].values[metric][0] for seed in seeds]
         replicates -= [minus[seed].replicates[metric][0] for seed in seeds]
-    split = over_seeds(values, replicates, drawn[seeds[0]].patients, None if minus else metric)
+    patients, constant = drawn[seeds[0]].patients, all(drawn[seed].constant(0) for seed in seeds)
+    split = over_seeds(values, replicates, patients, None if minus else metric, constant=constant)
+    fixed, reach = split.fixed, split.drawn
+    if minus is not None and not all((drawn[seed].ranks == minus[seed].ranks).all() for seed in seeds):
+        first, second = (seed_mean({seed: of[seed] for seed in seeds}, metric).estimate for of in (drawn, minus))
+        fixed = difference_interval(split.fixed, first, second, patients)
+    if reach is not None and fixed != split.fixed:  # other seeds add to what is not known, and take nothing from it
+        reach = Estimate(reach.value, min(reach.low, fixed.low), max(reach.high, fixed.high))
     return SeedMean(
-        estimate=split.fixed,
-        drawn=None if split.drawn is None else (round(split.drawn.low, 4), round(split.drawn.high, 4)),
+        estimate=fixed,
+        drawn=None if reach is None else (round(reach.low, 4), round(reach.high, 4)),
         sample_sd=split.sample_sd,
         seed_sd=split.seed_sd,
         seeds={seed: round(float(value), 4) for seed, value in zip(seeds, values, strict=True)},

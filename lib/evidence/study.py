@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from pydantic.json_schema import models_json_schema
 
 from lib.evidence.ensembles import Ensemble
-from lib.evidence.evaluation import FALSE_ALARM_RATE, threshold_at
+from lib.evidence.evaluation import COLUMNS, FALSE_ALARM_RATE, threshold_at
 from lib.evidence.learning import LearningCurves
 from lib.evidence.record import Record
-from lib.evidence.results import Budget, Choice, Localisation, Promise
+from lib.evidence.results import Budget, Choice, Localisation, Promise, Results
 from lib.evidence.seeds import SeedMean, seed_mean
 from lib.evidence.uncertainty import Bootstrap, bootstrap
 from lib.params import Params
@@ -131,14 +132,42 @@ class SeedScores(NamedTuple):
         return self.table[self.table["side"] == "test"].set_index("id")
 
 
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a run's `results.json` and of a study's file."""
+    _, definitions = models_json_schema([(Results, "validation"), (Study, "validation")])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A run's results.json, or a study of research/results",
+        "anyOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in (Results, Study)],
+        **definitions,
+    }
+
+
+def check_same_images(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Raise ValueError unless these tables, by id, hold the same images once, with the same patients and labels."""
+    (name, first), *others = tables.items()
+    for other, table in [(name, first), *others]:
+        if (twice := table.index.duplicated()).any():
+            raise ValueError(f"{other}: the image {table.index[twice][0]!r} is in several rows, expected one")
+        if set(table.index) != set(first.index):
+            raise ValueError(f"{name} and {other} have different test images: give runs on the same ones")
+        for column in [column for column in (*COLUMNS, "strict_label") if column in first and column in table]:
+            differs = first[column].fillna("") != table.loc[first.index, column].fillna("")
+            if differs.any():
+                found = f"{name} and {other} differ in {column!r} of {differs.sum()} images, first {differs.idxmax()!r}"
+                raise ValueError(f"{found}: score the runs again, on the same images with the same labels")
+
+
 def evaluate_seeds(
     seeds: Mapping[int, SeedScores], labels: str, pairs: Sequence[tuple[str, str]], resamples: int = 2000
 ) -> MeanEvaluation:
     """Evaluate every score of every seed by one column of labels, and the difference of each pair that has scores.
 
-    The test images must be the same for all seeds. Images that are neither "normal" nor "abnormal" are left out.
+    Images that are neither "normal" nor "abnormal" are left out. Raises ValueError if the seeds' test images, patients
+    or labels differ (`check_same_images`), or a score is not finite.
     """
     tests = {seed: scored.test for seed, scored in seeds.items()}
+    check_same_images({f"seed {seed}": test for seed, test in tests.items()})
     first = next(iter(tests.values()))
     known = first[first[labels].isin(["normal", "abnormal"])]
     is_abnormal, patients = (known[labels] == "abnormal").to_numpy(), known["patient"].to_numpy()

@@ -64,12 +64,12 @@ def replaced(images: np.ndarray, where: np.ndarray, mean: np.ndarray) -> np.ndar
     0.072 without the lungs (0.075, 0.151).
 
     Raises:
-        ValueError: `where` has another shape than an image, or is true everywhere.
+        ValueError: `where` is not bool, has another shape than an image, or is true everywhere.
 
     """
-    if where.shape != images.shape[1:] or where.all():
-        found = f"the template is {where.shape}, {where.mean():.0%} true"
-        raise ValueError(f"{found}; expected {images.shape[1:]}, some of it false")
+    if where.dtype != bool or where.shape != images.shape[1:] or where.all():
+        found = f"the template is {where.shape} {where.dtype}, {where.mean():.0%} true"
+        raise ValueError(f"{found}; expected {images.shape[1:]} bool, some of it false")
     near = distance_transform_edt(where, return_distances=False, return_indices=True)[:, where]
     filled = images.copy()
     filled[:, where] = np.round(images[:, *near] + (mean[where] - mean[*near]).astype(np.float32)).clip(0, 255)

@@ -9,24 +9,34 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray as Array
-from scipy.special import expit, logit
-from scipy.stats import norm, t
+from scipy.special import comb, expit, logit
+from scipy.stats import norm, rankdata, t
 
-from lib.evidence.metrics import METRICS, POINTS, rankings
+from lib.evidence.metrics import METRICS, POINTS, numbered, rankings
 from lib.evidence.results import Estimate
 
 LEVEL = 0.95  # of every interval
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # the quantiles between which it lies
 NORMAL_QUANTILE = norm.ppf(TAILS[1])
+FEWEST_PATIENTS = 10  # of either class: with fewer, percentiles of a difference are too narrow, and nothing is claimed
+NO_WIDTH = 1e-12  # an interval or a standard deviation up to this has none but for rounding
 BATCH_ELEMENTS = 1_000_000  # weights held at a time; bounds the memory, whatever the number of images and resamples
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise ValueError for less than one resample."""
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples: expected at least 1, better 2,000")
 
 
 def patient_weights(is_abnormal: Array, patients: Array, resamples: int, seed: int) -> Iterator[Array]:
     """Draw patients with replacement; yield how often each image then occurs, as (n, r) arrays of bounded size.
 
-    Patients with an abnormal image and patients without one are drawn separately, each group at its own size.
+    Patients with an abnormal image and patients without one are drawn separately, each group at its own size. Raises
+    ValueError for a patient that is missing, or less than one resample.
     """
-    patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
+    check_resamples(resamples)
+    patient = numbered(patients)
     has_abnormal = np.bincount(patient, weights=is_abnormal) > 0
     strata = [np.flatnonzero(has_abnormal), np.flatnonzero(~has_abnormal)]
     random, batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // len(patient))
@@ -43,14 +53,15 @@ def patient_weights(is_abnormal: Array, patients: Array, resamples: int, seed: i
 def logit_interval(value: float, sd: float, patients: int, quantile: float = NORMAL_QUANTILE) -> Estimate:
     """Interval of a metric in [0, 1] with standard deviation `sd`: symmetric on the logit scale, hence within [0, 1].
 
-    At 0 and 1, where `sd` says nothing, it is Wilson's interval (J. Am. Stat. Assoc. 1927) for the number of `patients`
-    of the rarer class. Elsewhere an `sd` of 0 (a constant score) gives no width, and an infinite one [0, 1].
+    At 0 and 1, and where `sd` is 0, the sample does not show how the metric varies. There it is Wilson's interval (J.
+    Am. Stat. Assoc. 1927) for the number of `patients` of the rarer class. An infinite `sd` gives [0, 1].
     """
     if not np.isfinite(sd):
         return Estimate(float(value), 0.0, 1.0)
-    if (varies := value * (1 - value)) < 1e-12:
+    if min(varies := value * (1 - value), sd) < NO_WIDTH:
         reach = quantile**2 / (patients + quantile**2)
-        return Estimate(float(value), float(max(value - reach, 0)), float(min(value + reach, 1)))
+        shift, half = reach * (value - 0.5), np.sqrt(reach * (1 - reach) * max(varies, 0) + reach**2 / 4)
+        return Estimate(float(value), float(max(value - (shift + half), 0)), float(min(value - (shift - half), 1)))
     return Estimate(float(value), *(float(expit(logit(value) + side * sd / varies)) for side in (-quantile, quantile)))
 
 
@@ -73,18 +84,41 @@ def bootstrap_sd(replicates: Array, patients: int) -> float:
 #          DeLong            .942    .947    .936               .967    .962    .947
 #   logit, ignoring patients .841    .846    .857               .849    .843    .862
 #   difference, percentile   .935    .934    .938               .943    .940    .947
-def interval(value: float, replicates: Array, patients: int, metric: str | None = None) -> Estimate:
+def interval(
+    value: float, replicates: Array, patients: int, metric: str | None = None, *, constant: bool = True
+) -> Estimate:
     """Return the interval of a `metric` from its value, bootstrap replicates, (r,), and `patients` of the rarer class.
 
     AUROC and average precision have a `logit_interval`; points of the ROC curve, and differences (no `metric`), have
-    percentiles of the replicates, NaN left out. With one patient, or only NaN, it is the whole range.
+    percentiles of the replicates, NaN left out. With one patient, or only NaN, it is the whole range. Replicates that
+    do not vary give no width only if that is known beforehand: the score is `constant`, or it is a difference.
     """
     if patients < 2 or np.isnan(replicates).all():
         return Estimate(float(value), -1.0 if metric is None else 0.0, 1.0)
-    if metric is not None and (metric not in POINTS or np.nanstd(replicates) == 0):
-        return logit_interval(value, bootstrap_sd(replicates, patients), patients)
-    low, high = np.nanquantile(replicates, TAILS)
-    return Estimate(float(value), float(low), float(high))
+    if metric is None or metric in POINTS:
+        low, high = np.nanquantile(replicates, TAILS)
+        if metric is None or high - low > NO_WIDTH:
+            return Estimate(float(value), float(low), float(high))
+    sd = bootstrap_sd(replicates, patients)
+    if constant and sd < NO_WIDTH < value < 1 - NO_WIDTH:
+        return Estimate(float(value), float(value), float(value))
+    return logit_interval(value, sd, patients)
+
+
+def difference_interval(found: Estimate, first: Estimate, second: Estimate, patients: int) -> Estimate:
+    """Return the interval of a difference, `found` by its own variance, of scores that do not rank alike.
+
+    With fewer than 10 `patients` of a class, or if it has no width (one score separates perfectly, say, and the other
+    is constant), it reaches between the farthest ends of the two scores' own intervals, whatever their correlation.
+    """
+    if patients >= FEWEST_PATIENTS and found.high - found.low > NO_WIDTH:
+        return found
+    return Estimate(found.value, first.low - second.high, first.high - second.low)
+
+
+def least_p(abnormal: int, normal: int) -> float:
+    """Return the least two-sided p-value that an exact test by permuted labels has with so many patients; at most 1."""
+    return float(min(1, 2 / comb(abnormal + normal, abnormal)))
 
 
 class Bootstrap(NamedTuple):
@@ -93,24 +127,33 @@ class Bootstrap(NamedTuple):
     values: dict[str, Array]
     replicates: dict[str, Array]
     patients: int  # of the rarer class
+    ranks: Array  # (m, images): equal rows rank alike, and a row of ones is a constant score
+    least_p: float
+
+    def constant(self, score: int) -> bool:
+        """Return whether a score is the same for all images."""
+        return bool((self.ranks[score] == 1).all())
 
     def estimate(self, metric: str, score: int, minus: int | None = None) -> Estimate:
         """Return the value and `interval` of one score, or of its difference from another."""
         value, drawn = self.values[metric][score], self.replicates[metric][score]
         if minus is None:
-            return interval(value, drawn, self.patients, metric)
-        return interval(value - self.values[metric][minus], drawn - self.replicates[metric][minus], self.patients)
+            return interval(value, drawn, self.patients, metric, constant=self.constant(score))
+        found = interval(value - self.values[metric][minus], drawn - self.replicates[metric][minus], self.patients)
+        if (self.ranks[score] == self.ranks[minus]).all():
+            return found
+        return difference_interval(found, self.estimate(metric, score), self.estimate(metric, minus), self.patients)
 
     def p_value(self, first: int, second: int) -> float:
         """Return the two-sided p-value of the difference of two scores' AUROCs, by paired resamples.
 
         Twice the share of resamples with a difference <= 0, or >= 0, whichever is rarer; one resample is added to both
-        counts, so that it is never 0; at most 1.
+        counts, so that it is never 0; at most 1, and at least that of an exact test (`least_p`).
         """
         drawn = self.replicates["auroc"][first] - self.replicates["auroc"][second]
         drawn = drawn[~np.isnan(drawn)]
         rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        return float(min(1, 2 * (rarer + 1) / (len(drawn) + 1)))
+        return float(max(min(1, 2 * (rarer + 1) / (len(drawn) + 1)), self.least_p))
 
 
 def bootstrap(
@@ -125,17 +168,17 @@ def bootstrap(
 
     A resample without one of the classes (possible only if every patient has an abnormal image) is NaN.
     """
-    if resamples < 1:
-        raise ValueError(f"{resamples} resamples: expected at least 1, better 2,000")
-    ranks, once = rankings(scores, is_abnormal, patients), np.ones((len(is_abnormal), 1))
-    values = {name: np.array([METRICS[name](rank, once)[0] for rank in ranks]) for name in metrics}
+    ordered, once = rankings(scores, is_abnormal, patients), np.ones((len(is_abnormal), 1))
+    values = {name: np.array([METRICS[name](rank, once)[0] for rank in ordered]) for name in metrics}
     batches = [
-        [[METRICS[name](rank, weights) for rank in ranks] for name in metrics]
+        [[METRICS[name](rank, weights) for rank in ordered] for name in metrics]
         for weights in patient_weights(is_abnormal, patients, resamples, seed)
     ]
     replicates = dict(zip(metrics, np.concatenate(batches, axis=-1), strict=True))
-    rarer = min(len(set(np.asarray(patients)[rows])) for rows in (ranks[0].abnormal, ranks[0].normal))
-    return Bootstrap(values, replicates, rarer)
+    patient = numbered(patients)
+    abnormal, normal = (len(np.unique(patient[rows])) for rows in (ordered[0].abnormal, ordered[0].normal))
+    ranks = rankdata(scores, "dense", axis=1)
+    return Bootstrap(values, replicates, min(abnormal, normal), ranks, least_p(abnormal, normal))
 
 
 class Seeds(NamedTuple):
@@ -147,7 +190,9 @@ class Seeds(NamedTuple):
     seed_sd: float | None  # of the mean, from the seeds; None for one seed
 
 
-def over_seeds(values: Array, replicates: Array, patients: int, metric: str | None = None) -> Seeds:
+def over_seeds(
+    values: Array, replicates: Array, patients: int, metric: str | None = None, *, constant: bool = True
+) -> Seeds:
     """Split the variance of the mean of `values`, (k,), whose `replicates`, (k, r), are of the same resamples.
 
     Seed s on this sample gives A_s = mean + u_s + e + d_s: its own gain u_s, the sample's e, shared by all seeds, and
@@ -158,14 +203,15 @@ def over_seeds(values: Array, replicates: Array, patients: int, metric: str | No
         seeds:  max(S² - D², 0) / k = var u / k
 
     "fixed" holds the seeds fixed and uses the first; "drawn" takes them as draws and uses the sum, with Student's t at
-    Satterthwaite's (k - 1) (sum / (S² / k))² degrees of freedom (1946). `patients` and `metric` are as in `interval`.
+    Satterthwaite's (k - 1) (sum / (S² / k))² degrees of freedom (1946). The other arguments are as in `interval`.
     """
     values, replicates = np.asarray(values, dtype=float), np.asarray(replicates, dtype=float)
     if replicates.ndim != 2 or values.shape != replicates.shape[:1] or not np.isfinite(values).all() or not len(values):
         found = f"values {values.shape}, {np.isfinite(values).sum()} finite, and replicates {replicates.shape}"
         raise ValueError(f"{found}: expected numbers (seeds,) and (seeds, resamples); leave out a seed without a value")
     mean, of_mean, k = float(values.mean()), replicates.mean(axis=0), len(values)
-    fixed, sample_sd = interval(mean, of_mean, patients, metric), bootstrap_sd(of_mean, patients)
+    fixed = interval(mean, of_mean, patients, metric, constant=constant)
+    sample_sd = bootstrap_sd(of_mean, patients)
     if k == 1:
         return Seeds(fixed, None, sample_sd, None)
     between = values.var(ddof=1)
@@ -175,4 +221,5 @@ def over_seeds(values: Array, replicates: Array, patients: int, metric: str | No
     quantile = t.ppf(TAILS[1], (k - 1) * (total * k / between) ** 2) if between > 0 else NORMAL_QUANTILE
     low, high = (float(np.clip(mean + side * np.sqrt(total), -1, 1)) for side in (-quantile, quantile))
     drawn = logit_interval(mean, np.sqrt(total), patients, quantile) if metric else Estimate(mean, low, high)
+    drawn = drawn if total > 0 else fixed
     return Seeds(fixed, drawn, sample_sd, float(np.sqrt(seeds)))

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lib.evidence.evaluation import check_table
 from lib.evidence.results import Trained, method_of
+from lib.evidence.study import check_same_images
 from lib.params import Params
 from lib.runs.freshness import Hashes, table_hash
 from lib.runs.run import Run
@@ -58,7 +60,11 @@ def comparable(run: Run) -> Comparison:
             }
             used = [name for name in theirs if name not in methods and status == "ok"]
             taken = [column for column in results.columns if method_of(column) in used]
-            scores = other.scores()[["id", *taken]]
+            scores = other.scores()
+            if used:
+                check_table(scores, taken, "label")
+                check_same_images({run.folder.name: table.set_index("id"), folder.name: scores.set_index("id")})
+            scores = scores[["id", *taken]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             found.append(("", folder.name, False, f"cannot be read: {error}"))
             continue

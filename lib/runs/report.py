@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from lib.evidence.evaluation import why_no_auroc
 from lib.evidence.results import Results, required
 from lib.evidence.wording import difference_text, estimate_text
 from lib.figures.tables import results_table
@@ -32,6 +33,8 @@ def answers(results: Results) -> str:
     ]
     simpler = f"**Could something simpler explain it?** {' '.join(verdict.sentence for verdict in verdicts)}"
     paragraphs.insert(0 if any(verdict.explained for verdict in verdicts) else len(paragraphs), simpler)
+    if few := why_no_auroc(evaluation.n_normal, evaluation.n_abnormal):
+        paragraphs.insert(0, f"**Too few test images to conclude anything:** {few}.")
     return "\n\n".join([f"**{SYNTHETIC}.**", *paragraphs] if results.synthetic else paragraphs)
 
 
@@ -44,7 +47,13 @@ def summary(results: Results) -> str:
     verdicts = results.audit.verdicts.values() if results.audit else ()
     explained = [verdict.sentence for verdict in verdicts if verdict.explained]
     differences = [difference_text(difference) for difference in evaluation.differences]
-    parts = [explained, [results_table(evaluation).to_string()], differences]
+    few = why_no_auroc(evaluation.n_normal, evaluation.n_abnormal)
+    parts = [
+        [f"too few test images to conclude anything: {few}"] if few else [],
+        explained,
+        [results_table(evaluation).to_string()],
+        differences,
+    ]
     if results.claims:
         parts.append(["This run may say that", claimed(results, "may")])
         parts.append(["This run may not say that", claimed(results, "may_not")])

@@ -46,6 +46,8 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
     and scores, and the combined one (`lib.scores.selection`). Other references have one.
     """
     params, split, folder = run.params, prepared.split, run.folder / "reconstructions"
+    if clashing := sorted({*trained} & {*params.references, *split.test.columns}):
+        raise RunError(f"the methods {clashing} have the names of references or columns of the records: rename them")
     files = {name: folder / f"{name}.{params.epochs}.test.npy" for name in trained}
     record = Record(run, "score", weight_hashes(run), split_hashes(split), {"run": run.folder.name})
     if not again and record.current():

@@ -19,15 +19,25 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
-from pydantic.json_schema import models_json_schema
 
 from lib.evidence.ensembles import Ensemble, combined_members, ensembles
+from lib.evidence.evaluation import check_table
 from lib.evidence.learning import LearningCurves, SeedCurve, learning_curves
 from lib.evidence.results import Results
 from lib.evidence.seeds import FORMS
-from lib.evidence.study import SeedScores, Study, evaluate_seeds, false_alarms, mean_candidates, selected
+from lib.evidence.study import (
+    SeedScores,
+    Study,
+    check_same_images,
+    evaluate_seeds,
+    false_alarms,
+    mean_candidates,
+    schema,
+    selected,
+)
 from lib.files import replacing, write_json
 from lib.params import ParameterError, Params
 from lib.runs.candidates import read_candidates
@@ -47,7 +57,21 @@ class StudyError(ValueError):
 def candidates_of(run: Run, labels: pd.Series) -> pd.DataFrame:
     """Return one row per candidate score of a run, with its AUROC, which a kept run already holds."""
     kept = pd.read_csv(run.folder / "candidates.csv")
-    return kept if "auroc" in kept else read_candidates(run.folder, labels)
+    found = kept if "auroc" in kept else read_candidates(run.folder, labels)
+    if not np.isfinite(found[["separation", "auroc"]]).all(axis=None):
+        raise StudyError(f"{run.folder.name}: candidates.csv holds a NaN or infinity; score the run again")
+    return found
+
+
+def scores_of(run: Run, results: Results) -> pd.DataFrame:
+    """Return a run's scores; StudyError if a row, a patient or a score is not as an evaluation needs it."""
+    table = run.scores()
+    columns = [column for column in results.columns if column in table]
+    try:
+        check_table(table.assign(finding=""), columns, run.params.label_column)
+    except ValueError as error:
+        raise StudyError(f"{run.folder.name}: {error}") from None
+    return table
 
 
 def portable(run: Run) -> Params:
@@ -76,6 +100,14 @@ def keep(run: Run, folder: Path) -> None:
     write_json(folder / "results.json", less.model_dump(mode="json"))
 
 
+def check_together(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Raise StudyError unless the runs' test images are the same, with the same patients and labels."""
+    try:
+        check_same_images({name: table.query("side == 'test'").droplevel("side") for name, table in tables.items()})
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+
+
 def together(runs: Sequence[Run], results: Sequence[Results]) -> tuple[Results, SeedScores]:
     """Return the results and scores of the runs of one seed as of one: a method is that of the first run that has it.
 
@@ -84,7 +116,8 @@ def together(runs: Sequence[Run], results: Sequence[Results]) -> tuple[Results, 
     if len({one.split for one in results}) > 1:
         names = ", ".join(run.folder.name for run in runs)
         raise StudyError(f"{names} have one seed and different splits: train them on the same images")
-    tables = [run.scores().set_index(["id", "side"]) for run in runs]
+    tables = [scores_of(run, one).set_index(["id", "side"]) for run, one in zip(runs, results, strict=True)]
+    check_together({run.folder.name: of_run for run, of_run in zip(runs, tables, strict=True)})
     table = tables[0]
     for other in tables[1:]:
         table = table.join(other[other.columns.difference(table.columns)], validate="one_to_one")
@@ -106,6 +139,9 @@ def curves(
         with_curve = [run for run in runs if (run.folder / "curve.parquet").is_file()]
         if with_curve:
             tables = [run.curve().set_index("id") for run in with_curve]
+            if any(table.index.duplicated().any() or not np.isfinite(table).all(axis=None) for table in tables):
+                found = ", ".join(run.folder.name for run in with_curve)
+                raise StudyError(f"{found}: curve.parquet has an image twice, or a NaN or infinity; score again")
             points = first_of([results[run.folder.name].points for run in with_curve])
             seeds[seed] = SeedCurve(pd.concat(tables, axis=1, join="inner"), points)
             names = dict.fromkeys(chain(*(results[run.folder.name].references for run in runs)))
@@ -147,10 +183,12 @@ def combine(folders: Sequence[Path]) -> Study:
     for seed in dict.fromkeys(run.params.seed for run in runs):
         runs_of[seed] = of_seed = [run for run in runs if run.params.seed == seed]
         by_seed[seed], scores[seed] = together(of_seed, [results[run.folder.name] for run in of_seed])
-    test, *others = (one.test for one in scores.values())
-    if any(set(other.index) != set(test.index) for other in others):
-        raise StudyError("the runs have different test images: give runs on a set with an official test side")
-    settings, label_column = [portable(run) for run in runs], runs[0].params.label_column
+    check_together({f"seed {seed}": one.table.set_index(["id", "side"]) for seed, one in scores.items()})
+    settings, (label_column, *others) = [portable(run) for run in runs], {run.params.label_column: 0 for run in runs}
+    if others:
+        raise StudyError(
+            f"the runs are evaluated by different labels, {label_column} and {others[0]}: set `labels` alike"
+        )
     differing = [one.model_dump(exclude={"data_dir", "run_dir", "seed"}) for one in settings]
     budgets = by_name({seed: one.budgets for seed, one in by_seed.items()})
     promises = {seed: false_alarms(one, label_column) for seed, one in scores.items()}
@@ -172,7 +210,7 @@ def combine(folders: Sequence[Path]) -> Study:
         evaluations=[
             evaluate_seeds(scores, labels, compared(methods), RESAMPLES)
             for labels in ("strict_label", "label")
-            if labels in test
+            if labels in next(iter(scores.values())).table
         ],
         candidates=mean_candidates(list(scores.values())),
         selection=by_name({seed: selected(scores[seed].candidates, one.choices) for seed, one in by_seed.items()}),
@@ -206,7 +244,10 @@ def read_study(path: Path) -> Study:
 
 def laid_out(content: Any, indent: str = "") -> str:
     """Return content as JSON with lines as long as `WIDTH` allows, so that a diff of two versions is readable."""
-    line = json.dumps(content, allow_nan=False)
+    try:
+        line = json.dumps(content, allow_nan=False)
+    except ValueError:
+        raise StudyError("a number of the study is NaN or infinite: score and evaluate the runs again") from None
     if len(indent + line) <= WIDTH or not isinstance(content, dict | list):
         return line
     deeper = f"{indent} "
@@ -215,17 +256,6 @@ def laid_out(content: Any, indent: str = "") -> str:
     else:
         entries = [f"{deeper}{laid_out(value, deeper)}" for value in content]
     return f"{line[0]}\n{f',{chr(10)}'.join(entries)}\n{indent}{line[-1]}"
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a run's `results.json` and of a study's file."""
-    _, definitions = models_json_schema([(Results, "validation"), (Study, "validation")])
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A run's results.json, or a study of research/results",
-        "anyOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in (Results, Study)],
-        **definitions,
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -269,6 +269,8 @@ def test_it_survives_json():
         (np.arange(N) % 2 == 0, {"scores": {"view": np.zeros(N)}}, "without scores"),
         (np.arange(N) % 2 == 0, {"scores": {"ra": np.full(N, np.nan)}}, "80 of 80 scores are not finite"),
         (np.arange(N) % 2 == 0, {"lungs": LUNGS[:10]}, r"the template is \(10, 20\).*expected \(20, 20\)"),
+        (np.arange(N) % 2 == 0, {"lungs": LUNGS.astype(int)}, r"the template is \(20, 20\) int64.*expected .* bool"),
+        (np.arange(N) % 2 == 0, {"resamples": 0}, "0 resamples: expected at least 1"),
         (np.arange(N) % 2 == 0, {"lungs": np.ones_like(LUNGS)}, "100% true; .* some of it false"),
     ],
 )

@@ -81,6 +81,10 @@ def test_a_run_that_earned_it_may_claim_all_but_what_no_run_may():
             "false alarms",
             "20 % of the normal test images",
         ),
+        ("evaluation.n_abnormal", 9, "rank", "ra ranks abnormal images above normal ones"),
+        ("evaluation.n_abnormal", 9, "difference", "unet and ra, or that there is none"),
+        ("evaluation.n_abnormal", 9, "precision", "9 abnormal: fewer than 10"),
+        ("evaluation.n_abnormal", 9, "frozen features", "none of 2 scores of trained methods ranks better than knn"),
         ("calibration_images", 18, "false alarms", "5 % is kept: 18 calibration images are too few"),
         ("localisation", None, "localisation", "no lesion is marked"),
         (

@@ -1,8 +1,11 @@
 """Promises of `lib.evidence.delong`: against a published example, a formula written out, the bootstrap, simulation."""
 
+from math import comb
+
 import numpy as np
 import pytest
 from samples import binormal, images
+from scipy.stats import binomtest
 
 from lib.evidence.delong import delong
 from lib.evidence.results import DeLongTest, Estimate
@@ -34,12 +37,13 @@ def test_delongs_variances_and_tests_are_those_of_the_published_example():
 
 
 def test_without_variance_delongs_values_are_the_ones_promised():
-    is_abnormal, up = np.arange(20) >= 10, np.arange(20.0)
+    is_abnormal, up = np.arange(20) >= 10, np.arange(20.0)  # up wins all pairs, -up none
     found = delong(np.stack([np.ones(20), np.zeros(20), up, -up]), is_abnormal, np.arange(20))
     assert found.estimate(0) == Estimate(0.5, 0.5, 0.5)
-    constant, perfect = found.difference(0, 1), found.difference(2, 3)  # up wins all pairs, -up none
+    constant, perfect = found.difference(0, 1), found.difference(2, 3)
     assert constant == DeLongTest(value=0, low=0, high=0, p_value=1)
-    assert perfect == DeLongTest(value=1, low=1, high=1, p_value=0)
+    assert (perfect.value, perfect.high) == (1, 1) and perfect.p_value == pytest.approx(2 / comb(20, 10))
+    assert perfect.low == pytest.approx(2 * binomtest(10, 10).proportion_ci(method="wilson").low - 1)
 
 
 def test_clustered_delong_is_obuchowskis_formula_written_out():

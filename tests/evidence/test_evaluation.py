@@ -80,6 +80,9 @@ def test_the_threshold_of_a_constant_or_tied_score_is_a_score_that_fewer_exceed(
     [
         (lambda: threshold_at([]), "0 validation scores, 0 finite: expected some, all finite; score normal images"),
         (lambda: threshold_at([1, np.nan]), "2 validation scores, 1 finite"),
+        (lambda: threshold_at([1, 2], 1.5), "a false alarm rate of 1.5: expected a number between 0 and 1"),
+        (lambda: threshold_at([1, 2], 0), "a false alarm rate of 0: "),
+        (lambda: auroc(np.array(["1", "2"]), np.array([False, True])), "scores are <U1, expected real numbers"),
         (lambda: share(np.array([], dtype=bool), []), "0 hits of 0 patients: expected one or more"),
         (lambda: share(np.array([True]), ["a", "b"]), "1 hits of 2 patients: .* the patient of each"),
     ],
@@ -237,6 +240,19 @@ def test_results_survive_json_and_leave_the_table_as_it_was():
         (lambda t: t[t["side"] == "test"], "label", "0 validation images"),
         (lambda t: t.assign(label="abnormal"), "label", "20 validation images, 20 of them abnormal"),
         (lambda t: t[t["strict_label"] != "abnormal"], "strict_label", r"'normal': 40.*some 'abnormal'"),
+        (
+            lambda t: t.assign(ra=t["ra"].astype(str)),
+            "label",
+            "scores of 'ra' are (object|str), first '.*expected numbers",
+        ),
+        (lambda t: t.assign(id=t["id"].replace("image-8", "image-7")), "label", "id 'image-7' is in several rows"),
+        (lambda t: t.assign(patient=None), "label", "no patient for 130 images"),
+        (lambda t: pd.concat([t, t[["ra"]]], axis=1), "label", r"\['ra'\] occur twice"),
+        (
+            lambda t: t.rename(columns={"strict_label": "unet", "unet": "x"}),
+            "unet",
+            r"\['unet'\] have the names of col",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_evaluated_is_refused_by_what_it_lacks(change, labels, message):

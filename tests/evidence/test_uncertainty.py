@@ -1,6 +1,7 @@
 """Promises of `lib.evidence.uncertainty`: against repetition by hand and simulation."""
 
 from dataclasses import astuple
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
+from lib.evidence.curves import score_bands
 from lib.evidence.delong import delong
-from lib.evidence.metrics import METRICS, POINTS, ranking
+from lib.evidence.evaluation import share
+from lib.evidence.localisation import localise
+from lib.evidence.metrics import METRICS, POINTS, auroc, ranking
 from lib.evidence.results import DeLongTest, Estimate
+from lib.evidence.seeds import seed_mean
 from lib.evidence.uncertainty import bootstrap, interval, logit_interval, over_seeds, patient_weights
 
 # The bootstrap
@@ -107,11 +112,95 @@ def test_no_batch_of_resamples_is_larger_than_agreed(monkeypatch):
     assert [weights.shape for weights in patient_weights(is_abnormal, patients, 25, 0)] == [(60, 10), (60, 10), (60, 5)]
 
 
+@pytest.mark.parametrize("nobody", [None, np.nan, ""])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda patients: bootstrap(np.arange(6.0)[None], np.arange(6) > 2, patients, 20),
+        lambda patients: delong(np.arange(6.0)[None], np.arange(6) > 2, patients),
+        lambda patients: share(np.arange(6) > 2, patients),
+        lambda patients: score_bands(np.arange(6.0), np.arange(6) > 2, patients, 20),
+        lambda patients: localise({}, np.arange(6)[:, None, None] > 2, patients, 20),
+    ],
+    ids=["bootstrap", "delong", "share", "bands", "localise"],
+)
+def test_images_without_a_patient_are_not_one_patient_but_refused(use, nobody):
+    for patients in ([nobody] * 6, np.array(["a", "b", "c", "d", "e", nobody], dtype=object)):
+        with pytest.raises(
+            ValueError, match=r"no patient for [16] of 6 images, first row [05]|of them '', for 6 masks"
+        ):
+            use(patients)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: bootstrap(np.arange(6.0)[None], np.arange(6) > 2, np.arange(6), 0),
+        lambda: score_bands(np.arange(6.0), np.arange(6) > 2, np.arange(6), 0),
+        lambda: localise({}, np.arange(6)[:, None, None] > 2, list("abcdef"), 0),
+    ],
+)
+def test_no_resample_is_refused_in_a_sentence(use):
+    with pytest.raises(ValueError, match="0 resamples: expected at least 1, better 2,000"):
+        use()
+
+
 # Intervals
 
 
-@pytest.mark.parametrize(("hits", "n"), [(40, 40), (0, 12)])
-def test_the_interval_of_all_or_none_is_wilsons(hits, n):
+UP = np.arange(40.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_abnormal", "patients"),
+    [
+        ([UP[:4], -UP[:4]], UP[:4] > 1, UP[:4]),
+        ([UP[:4], 0 * UP[:4]], UP[:4] > 1, UP[:4]),
+        ([UP, 0 * UP], UP >= 20, UP),
+        ([UP, np.where(UP >= 20, UP, -UP)], UP >= 20, UP),
+        ([np.tile([0.0, 1, 2], 8), -np.tile([0.0, 1, 2], 8)], np.tile([True, False, True], 8), np.arange(24) // 3),
+        ([np.tile([0.0, 1], 12), np.tile([0.0, 1], 12)[::-1]], np.tile([True, False], 12), np.arange(24) // 2),
+    ],
+    ids=["2 + 2", "2 + 2, constant", "perfect, constant", "perfect, perfect", "alike patients", "inverse"],
+)
+def test_no_interval_lacks_width_but_that_of_a_constant_score(scores, is_abnormal, patients):
+    scores = np.stack(scores)
+    found, exact = bootstrap(scores, is_abnormal, patients, 200), delong(scores, is_abnormal, patients)
+    estimates = [found.estimate(metric, i) for i in range(2) for metric in METRICS if np.ptp(scores[i]) > 0]
+    estimates += [found.estimate("auroc", 0, 1), found.estimate("average_precision", 0, 1)]
+    estimates += [exact.estimate(i) for i in range(2) if np.ptp(scores[i]) > 0]
+    seeds = seed_mean({s: found._replace(ranks=found.ranks[:1]) for s in (0, 1)}, "auroc")
+    for one in [*estimates, exact.difference(0, 1), seeds.estimate]:
+        assert one.high - one.low > 0.05 and one.low <= one.value <= one.high
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 2), (3, 3), (5, 2), (4, 4)])
+@pytest.mark.parametrize("other", [-1, 0], ids=["inverse", "constant"])
+def test_no_p_value_is_below_that_of_the_exact_test_and_its_interval_does_not_say_more(n, m, other):
+    """The exact test counts, of all ways to call m images abnormal, those with a difference as large as was found."""
+    scores, is_abnormal = np.stack([np.arange(n + m), other * np.arange(n + m)]).astype(float), np.arange(n + m) >= n
+    ways = [np.isin(np.arange(n + m), chosen) for chosen in combinations(range(n + m), m)]
+    differences = [abs(auroc(scores[0], way) - auroc(scores[1], way)) for way in ways]
+    exact = np.mean(np.array(differences) >= abs(auroc(scores[0], is_abnormal) - auroc(scores[1], is_abnormal)) - 1e-9)
+    drawn, delongs = bootstrap(scores, is_abnormal, np.arange(n + m), 500), delong(scores, is_abnormal, range(n + m))
+    assert drawn.p_value(0, 1) >= exact - 1e-12 and delongs.difference(0, 1).p_value == pytest.approx(exact)
+    if exact > 0.05:
+        assert drawn.estimate("auroc", 0, 1).contains(0)
+
+
+def test_the_mean_difference_over_seeds_has_width_where_one_score_separates_perfectly_and_the_other_is_constant():
+    is_abnormal = np.arange(40) >= 20
+    perfect, constant = (
+        {seed: bootstrap(row[None], is_abnormal, np.arange(40), 50, seed) for seed in (0, 1)} for row in (UP, 0 * UP)
+    )
+    mean = seed_mean(perfect, "auroc", constant)
+    wilson = binomtest(20, 20).proportion_ci(method="wilson").low
+    assert ends(mean.estimate) == pytest.approx((wilson - 0.5, 0.5))
+    assert mean.drawn == pytest.approx((wilson - 0.5, 0.5), abs=1e-4)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(40, 40), (0, 12), (3, 9)])
+def test_the_interval_of_all_or_none_and_of_what_does_not_vary_is_wilsons(hits, n):
     expected = binomtest(hits, n).proportion_ci(method="wilson")
     assert ends(logit_interval(hits / n, 0, n)) == pytest.approx((expected.low, expected.high), abs=1e-12)
 

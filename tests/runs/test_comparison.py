@@ -1,8 +1,10 @@
 """Promises of `lib.runs.comparison`: which runs stand beside each other, and that other terms are not compared."""
 
 import os
+import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -128,6 +130,26 @@ def test_a_run_without_its_scores_is_named_and_passed_over(tmp_path):
     table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
     assert "unet" not in table
     assert found["remark"][1].startswith("cannot be read: ") and "has no scores.parquet" in found["remark"][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        (lambda t: t.assign(label="normal"), "differ in 'label' of 20 images"),
+        (lambda t: t.assign(patient=t["patient"] + "?"), "differ in 'patient' of"),
+        (lambda t: pd.concat([t, t.tail(1)]), "is in several rows"),
+        (lambda t: t.iloc[1:], "have different test images"),
+        (lambda t: t.assign(unet=np.nan), "scores of 'unet' are not finite"),
+        (lambda t: t.assign(unet="a"), "scores of 'unet' are (object|str), first 'a'"),
+    ],
+    ids=["labels", "patients", "an image twice", "an image less", "NaN", "text"],
+)
+def test_a_run_beside_whose_scores_are_not_of_these_images_is_named_and_passed_over(tmp_path, change, remark):
+    file = finished(tmp_path, "u", ["unet"]).folder / "scores.parquet"
+    change(pd.read_parquet(file)).to_parquet(file)
+    table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
+    assert "unet" not in table
+    assert found["remark"][1].startswith("cannot be read: ") and re.search(remark, found["remark"][1])
 
 
 def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):

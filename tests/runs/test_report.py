@@ -42,6 +42,14 @@ def test_the_answers_begin_with_a_simpler_explanation_if_there_is_one(run):
     assert SYNTHETIC in explained[0] and "A tag alone ranks as well as unet." in explained[1]
 
 
+def test_a_run_on_too_few_test_images_says_so_first(run):
+    few = changed(run, "evaluation.n_normal", 9)
+    assert summary(few).startswith("too few test images to conclude anything: 9 normal: fewer than 10\n\n")
+    assert answers(few).startswith(
+        "**Too few test images to conclude anything:** 9 normal: fewer than 10.\n\n**Which?**"
+    )
+
+
 def test_a_run_that_is_not_audited_has_a_summary_all_the_same(run):
     assert summary(changed(run, "audit", None)) == summary(run)
 

@@ -46,6 +46,14 @@ def test_a_score_that_is_named_as_a_column_of_the_records_is_refused():
         score_table({"test": divided().test}, {"finding": {"test": np.zeros(1)}})
 
 
+@pytest.mark.parametrize("name", ["knn", "pca", "label", "patient"])
+def test_a_method_that_is_named_as_a_reference_or_a_column_is_refused_before_anything_is_scored(name, tmp_path):
+    run = Run.start(params(run_dir="a", references=["knn", "pca"]), tmp_path)
+    with pytest.raises(RunError, match=rf"the methods \['{name}'\] have the names of references or columns"):
+        score(run, prepared(divided()), {name: None})
+    assert not (run.folder / "scores.parquet").exists()
+
+
 def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare(tmp_path):
     images = prepared(divided())
     run = Run.start(params(run_dir="a", references=["mean-grey", "knn"], backbone="none"), tmp_path)

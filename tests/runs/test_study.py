@@ -180,6 +180,55 @@ def test_runs_with_other_test_images_are_refused(folders, tmp_path, capsys):
     assert "different test images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.assign(patient=None), "no patient for 30 images, first "),
+        (lambda t: t.assign(patient="one"), "differ in 'patient' of 24 images"),
+        (
+            lambda t: t.assign(label=np.where(t["side"] == "test", t["label"].iloc[::-1], t["label"])),
+            "differ in 'label'",
+        ),
+        (lambda t: pd.concat([t, t.tail(1)]), "is in several rows: expected one row for each image"),
+        (lambda t: t.assign(vae=t["vae"].where(t["side"] != "test", np.inf)), "24 scores of 'vae' are not finite"),
+    ],
+    ids=["no patient", "patients", "labels", "an image twice", "infinity"],
+)
+@pytest.mark.parametrize("beside", [0, 1], ids=["of one seed", "of another"])
+def test_runs_whose_scores_cannot_stand_together_are_refused_by_name(
+    folders, tmp_path, capsys, change, message, beside
+):
+    shutil.copytree(folders[2], other := tmp_path / "other")
+    table = pd.read_parquet(other / "scores.parquet")
+    change(table).to_parquet(other / "scores.parquet")
+    assert command(tmp_path / "x.json", folders[beside], other) == 2
+    found = capsys.readouterr().err
+    assert message in found and ("other" in found or "seed 0" in found) and found.count("\n") == 1
+
+
+def test_a_candidate_or_a_curve_that_is_not_finite_is_refused_and_so_are_runs_of_other_labels(
+    folders, tmp_path, capsys
+):
+    shutil.copytree(folders[0], other := tmp_path / "other")
+    for file, read, write in (
+        ("candidates.csv", pd.read_csv, "to_csv"),
+        ("curve.parquet", pd.read_parquet, "to_parquet"),
+    ):
+        table = read(other / file)
+        kept = (other / file).read_bytes()
+        column = "separation" if file == "candidates.csv" else table.columns[-1]
+        getattr(table.assign(**{column: np.nan}), write)(other / file, index=False)
+        assert command(tmp_path / "x.json", other) == 2
+        assert file in capsys.readouterr().err
+        (other / file).write_bytes(kept)
+    settings = json.loads((other / "params.json").read_text())
+    (other / "params.json").write_text(json.dumps(settings | {"labels": "strict", "seed": 1}))
+    table = pd.read_parquet(other / "scores.parquet")
+    table.assign(strict_label=table["label"]).to_parquet(other / "scores.parquet")
+    assert command(tmp_path / "x.json", folders[0], other) == 2
+    assert "by different labels, label and strict_label" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_and_a_file_that_is_no_study_are_refused_in_a_line(tmp_path, capsys):
     assert command(tmp_path / "x.json", tmp_path) == 2
     assert "is not a run folder" in capsys.readouterr().err
