@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 
@@ -34,6 +36,21 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as readable JSON; ValueError for NaN and infinity, which JSON cannot hold."""
     with replacing(path) as file:
         file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_csv(path: Path, table: pd.DataFrame, *, index: bool = True) -> None:
+    """Write a table for people as CSV; a text that a spreadsheet would take for a formula gets a quote before it."""
+    safe = table.map(_no_formula).rename(columns=_no_formula, index=_no_formula)
+    with replacing(path) as file:
+        safe.to_csv(file, index=index)
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r", " ")  # pandas does not quote it, and what follows would begin a row
+    starts = cell.lstrip()[:1] in {"=", "+", "-", "@"}
+    return f"'{cell}" if starts and not re.fullmatch(r"[-+\d.,eE\[\] ]+", cell) else cell
 
 
 def hash_of(content: str | bytes) -> str:

@@ -1,5 +1,6 @@
 """Promises of `lib.files`: whatever interrupts a write, the old file is whole and nothing else is left."""
 
+import csv
 import json
 import math
 import signal
@@ -8,9 +9,10 @@ import sys
 import threading
 import time
 
+import pandas as pd
 import pytest
 
-from lib.files import locked, replacing, write_json
+from lib.files import locked, replacing, write_csv, write_json
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -112,3 +114,18 @@ def test_a_lock_is_waited_for_and_that_is_said(tmp_path, capsys):
     waiting.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().err == "another process is cooking: waiting for it\n"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "\t=1", "\r=1"])
+def test_a_text_that_a_spreadsheet_would_compute_is_no_formula_in_a_csv_file(tmp_path, text):
+    table = pd.DataFrame({text: [text, "+0.713 [+0.61, +0.80]", "-0.5"], "n": [-1.5, 2, 3]}, index=[text, "a", "-1"])
+    write_csv(tmp_path / "a.csv", table)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    safe = f"'{text}".replace("\r", " ")
+    assert rows == [
+        ["", safe, "n"],
+        [safe, safe, "-1.5"],
+        ["a", "+0.713 [+0.61, +0.80]", "2.0"],
+        ["-1", "-0.5", "3.0"],
+    ]

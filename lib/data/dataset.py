@@ -17,7 +17,7 @@ from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.duplicates import near_duplicates
 from lib.data.groups import connected, group_numbers, groups
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
-from lib.files import hash_of, replacing
+from lib.files import hash_of, replacing, write_csv
 from lib.params import Params
 
 TEST_FRACTION = 0.2  # of the normal images, if the data has no official split
@@ -239,8 +239,7 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     table = problems_table(problems + _repeated(records[~bad]))
     left_out = table[table["consequence"] == LEFT_OUT]
     if len(left_out) and params.on_bad_image == "stop":
-        with replacing(file := store.folder / "problems.csv") as out:
-            table.to_csv(out, index=False)
+        write_csv(file := store.folder / "problems.csv", table, index=False)
         raise SourceError(
             f"{len(left_out)} of {len(records)} images cannot be used, first {left_out['image'].iloc[0]}: "
             f"{left_out['problem'].iloc[0]}; all are listed in {file}. Repair them, or write on_bad_image: skip"

@@ -6,12 +6,17 @@ nothing here shows, saves, or touches pyplot's state.
 
 import math
 import sys
-from io import BytesIO
+from io import BytesIO, IOBase
+from typing import Any
 
+import matplotlib as mpl
+import matplotlib.style
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 
 from lib.evidence.results import method_of
 
@@ -32,8 +37,26 @@ LOOKS = {  # the methods of `lib.methods.variants`
 }
 
 
+mpl.style.use("default")  # a figure does not depend on a user's matplotlibrc, which may ask for LaTeX (`text.usetex`)
+
+
 class Drawing(Figure):
     """A figure that a notebook shows as a picture; for matplotlib's own it needs pyplot and `%matplotlib inline`."""
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Save the figure; a text whose `$…$` is no formula, as the name of a finding may be, stands as it is."""
+        try:
+            super().savefig(fname, **options)
+        except ValueError:
+            texts = [text for text in self.findobj(Text) if text.get_parse_math() and not _is_formula(text.get_text())]
+            if not texts:
+                raise
+            for text in texts:
+                text.set_parse_math(False)
+            if isinstance(fname, IOBase):  # of which a part may be written
+                fname.seek(0)
+                fname.truncate()
+            self.savefig(fname, **options)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = BytesIO()
@@ -56,6 +79,14 @@ class Drawing(Figure):
             sentences.append(": ".join(filter(None, (ax.get_title(), axes, _entries(ax.get_legend())))))
         sentences += [_entries(legend) for legend in self.legends]
         return ". ".join(" ".join(sentence.split()) for sentence in sentences if sentence)
+
+
+def _is_formula(text: str) -> bool:
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _entries(legend: Legend | None) -> str:

@@ -119,7 +119,7 @@ def audit_table(audit: Audit) -> pd.DataFrame:
 
 def shaded(aurocs: pd.DataFrame) -> Styler:
     """Return a table of AUROCs in which higher values are darker, and a gap is a dash."""
-    style = aurocs.style.format("{:.2f}", na_rep=GAP)
+    style = aurocs.style.format("{:.2f}", na_rep=GAP, escape="html").format_index(escape="html", axis=0)
     style = style.background_gradient("Greys", vmin=0.4, vmax=1.0, text_color_threshold=0.179)  # equal contrast there
     return style.highlight_null(props="background-color: white; color: black")
 

@@ -14,6 +14,7 @@ from jinja2.runtime import Context
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors.sanitize import SanitizeHTML
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
@@ -21,6 +22,21 @@ from lib.files import replacing
 
 QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real images, which are full of noise
 CONTENTS = "<!-- contents -->"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+"""The page's Content-Security-Policy: no script runs, and nothing is fetched or sent."""
+SHOWN = {"text/html", "text/markdown", "text/plain", "image/png", "image/jpeg"}  # kinds of output; others are left out
+SAFE = SanitizeHTML(
+    tags=[
+        *("a", "b", "br", "caption", "code", "col", "colgroup", "div", "em", "h1", "h2", "h3", "h4", "hr", "i", "li"),
+        *("ol", "p", "pre", "span", "strong", "style", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"),
+    ],
+    attributes={
+        "*": ["class", "id", "style", "title"],
+        "a": ["href"],
+        **{cell: ["colspan", "rowspan", "scope", "align"] for cell in ("td", "th")},
+    },
+)
+"""What may stand in an HTML output, which holds what data say: tables and text. All else is escaped."""
 CELL = re.compile(r"(?<=<td>)[^<]+")  # of a table
 INTERVAL = re.compile(r"\d \[[^\]]*\]")  # with the last digit before it: the two stay on one line
 STYLE = """
@@ -82,6 +98,7 @@ TEMPLATE = """\
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ resources.policy }}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ resources.title | escape_html }}</title>
 <style>{{ resources.style }}</style>
@@ -107,7 +124,8 @@ TEMPLATE = """\
 def write_report(notebook: Path, report: Path) -> None:
     """Write an executed notebook as one HTML page, without the library's cells.
 
-    A figure that `Run.save_figure` has also written as SVG is shown in that form, unless its PNG is smaller.
+    A figure that `Run.save_figure` has also written as SVG is shown in that form, unless its PNG is smaller. Markup in
+    an output, which data may have brought there, is escaped or sanitised; a chapter's own text is as it is written.
     """
     book = nbformat.read(notebook, as_version=4)
     book.cells = [cell for cell in book.cells if "library" not in cell.metadata.get("tags", [])]
@@ -116,11 +134,16 @@ def write_report(notebook: Path, report: Path) -> None:
             output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # a progress bar's last state
         elif "image/png" in output.get("data", {}):
             output.data = {"text/html": _figure(output, notebook.parent / "figures")}
+        elif "data" in output:
+            output.data = {kind: content for kind, content in output.data.items() if kind in SHOWN}
+            if "text/html" in output.data:
+                output.data["text/html"] = SAFE.sanitize_html_tags(output.data["text/html"])
     exporter = _Exporter(raw_template=TEMPLATE, template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     title = next((line[2:] for cell in book.cells for line in cell.source.splitlines() if line.startswith("# ")), "")
     style = HtmlFormatter().get_style_defs(".highlight") + STYLE
-    page, _ = exporter.from_notebook_node(book, {"title": title, "style": style, "contents": CONTENTS})
+    resources = {"title": title, "style": style, "contents": CONTENTS, "policy": POLICY}
+    page, _ = exporter.from_notebook_node(book, resources)
     with replacing(report) as out:
         page = CELL.sub(
             lambda cell: INTERVAL.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell[0]), page
@@ -137,9 +160,10 @@ class _Exporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Context, source: str) -> str:
-        """Return Markdown as HTML, in place of nbconvert's filter of that name."""
+        """Return Markdown as HTML, in place of nbconvert's filter of that name; in an output, HTML is escaped."""
         attachments = context.get("cell", {}).get("attachments", {})
-        return MarkdownWithMath(renderer=_Renderer(self.headings, attachments)).render(source)
+        renderer = _Renderer(self.headings, attachments, escape="output" in context)
+        return MarkdownWithMath(renderer=renderer).render(source)
 
     def contents(self) -> str:
         """Return the first two levels of headings as a list of links."""
@@ -154,8 +178,10 @@ class _Exporter(HTMLExporter):
 class _Renderer(IPythonRenderer):
     """nbconvert's renderer, with MathML for TeX, and the text of an image that lies elsewhere in its place."""
 
-    def __init__(self, headings: dict[str, tuple[int, str]], attachments: dict[str, dict[str, str]]) -> None:
-        super().__init__(escape=False, attachments=attachments)
+    def __init__(
+        self, headings: dict[str, tuple[int, str]], attachments: dict[str, dict[str, str]], escape: bool
+    ) -> None:
+        super().__init__(escape=escape, allow_harmful_protocols=False, attachments=attachments)
         self.headings = headings
 
     def heading(self, text: str, level: int, **attrs: object) -> str:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from lib.data.dataset import Split
 from lib.evidence.marks import Yardstick
 from lib.evidence.results import VERSION, Results
-from lib.files import replacing, write_json
+from lib.files import replacing, write_csv, write_json
 from lib.params import Params
 from lib.runs.keeping import Keeper
 
@@ -114,8 +114,7 @@ class Run:
                 "in another run_dir, or restore the images"
             )
         write_json(file, split.manifest)
-        with replacing(self.folder / "problems.csv") as out:
-            split.problems.to_csv(out, index=False)
+        write_csv(self.folder / "problems.csv", split.problems, index=False)
 
     def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
         """Replace a method's rows of metrics.jsonl, and copy its checkpoints to `keep_in`."""
@@ -202,5 +201,4 @@ class Run:
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write tables/<name>.csv."""
-        with replacing(self.folder / "tables" / f"{name}.csv") as out:
-            table.to_csv(out)
+        write_csv(self.folder / "tables" / f"{name}.csv", table)

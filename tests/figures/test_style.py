@@ -1,15 +1,20 @@
 """Promises of `lib.figures.style`: a figure says in words what it shows, a method looks the same everywhere."""
 
+import importlib
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
+import matplotlib
 import nbformat
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
+from PIL import Image
 
+from lib.figures import style
 from lib.figures.charts import loss_curves
 from lib.figures.images import image_grid, reconstructions
 from lib.figures.style import Drawing, look, panels
@@ -20,6 +25,30 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_notebook_shows_a_figure_without_pyplot():
     assert image_grid(np.zeros((5, 8, 8)))._repr_png_()[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("text", [r"$\frac{$", "Mass $^$ edema", r"$\nothing$"])
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_finding_whose_formula_is_broken_stands_in_the_figure_as_it_is_written(tmp_path, text, kind):
+    figure, (ax,) = panels(1, 2)
+    ax.set(title=text, xscale="log", xlim=(1, 100), yticks=[0], yticklabels=[text])
+    with (tmp_path / "figure").open("wb") as file, matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format=kind)
+    if kind == "svg":
+        svg = ElementTree.parse(tmp_path / "figure")
+        words = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+        assert words.count(text) == 2 and "$" not in "".join(words).replace(text, "")
+    else:
+        with Image.open(tmp_path / "figure") as image:
+            assert image.size[0] > 100
+
+
+def test_a_figure_does_not_depend_on_a_users_matplotlibrc():
+    before = panels(1, 2)[0]._repr_png_()[0]
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
+        importlib.reload(style)
+        ax = style.panels(1, 2)[0]
+        assert ax._repr_png_()[0] == before
 
 
 def test_a_notebook_that_also_uses_pyplot_still_shows_the_text_that_stands_for_a_figure():

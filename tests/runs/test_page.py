@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
@@ -136,6 +137,39 @@ def test_nothing_is_fetched_and_no_script_runs(tmp_path, run):
     assert not report.all("script", "link", "iframe")
     assert "@import" not in report.open and "url(http" not in (tmp_path / "report.html").read_text()
     assert "Open in Colab" in report.open  # the badge's words, for its picture lies elsewhere
+
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/html", "text/markdown", "image/svg+xml", "text/latex", "application/javascript"]
+)
+@pytest.mark.parametrize("put", [EVIL, f"<table><tr><td onclick='alert(1)'>{EVIL}</td></tr></table>", f"**{EVIL}**"])
+def test_markup_that_data_bring_into_an_output_is_text_of_the_page(tmp_path, kind, put):
+    outputs = [new_output("display_data", data={kind: put, "text/plain": EVIL}), new_output("stream", text=EVIL)]
+    report = page(tmp_path, new_markdown_cell(PROSE), code("x", *outputs))
+    assert not report.all("script") and not [attributes for attributes in report.all("img") if "onerror" in attributes]
+    assert not [name for _, attributes in report.tags for name in attributes if name.startswith("on")]
+    assert not [href for tag in report.all("a") if "javascript" in (href := tag.get("href") or "")]
+    if kind in ("text/html", "text/markdown"):
+        assert "<script>alert(1)</script>" in report.open
+
+
+def test_the_page_forbids_scripts_and_anything_from_elsewhere(tmp_path):
+    report = page(tmp_path, new_markdown_cell(PROSE))
+    policies = [tag["content"] for tag in report.all("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1 and "default-src 'none'" in policies[0] and "script-src" not in policies[0]
+
+
+def test_a_table_of_pandas_keeps_its_look(tmp_path):
+    table = pd.DataFrame({"AUROC": [0.5]}, index=["a<b"])
+    shaded = table.style.background_gradient("Greys").to_html()
+    outputs = [new_output("display_data", data={"text/html": html}) for html in (table.to_html(), shaded)]
+    report = page(tmp_path, code("x", *outputs))
+    assert len(report.all("table")) == 2 and report.open.count("AUROC") >= 2 and "a<b" in report.open
+    styled = [attributes for attributes in report.all("td") if (attributes.get("id") or "").startswith("T_")]
+    assert styled and f"#{styled[0]['id']}" in (tmp_path / "report.html").read_text()
 
 
 def test_every_link_within_the_page_arrives_and_no_id_stands_twice(tmp_path, run):
