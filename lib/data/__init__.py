@@ -7,7 +7,9 @@ at the split and nowhere else.
 source        the contract of a source of images, and what may be wrong with them
 anatomy       the phantom's patients: a thorax of closed-form solids, and line integrals through it
 phantom       synthetic radiographs of these patients, with exact lesion masks: the default source
-decoding      a file's bytes -> one grey image, DICOM included, or the reason why not
+picture       what decoding gives: a grey image, where it is padded, and its header, or the reason why not
+dicom         a DICOM file -> a grey image as a viewer would show it
+decoding      any file's bytes -> one grey image, or the reason why not
 kaggle        a data set from Kaggle on disk, checked, or what to do to get it
 registry      the data sets that a run can name, what their labels mean and what they may be used for
 stream        parquet shards on any file system: read while they arrive, and written

@@ -21,14 +21,15 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
-from lib.data.decoding import ImageError, decode
+from lib.data.decoding import decode
+from lib.data.picture import ImageError
 from lib.data.source import Source, SourceError, cache_folder
 from lib.files import hash_of, locked
 from lib.params import Params
 
 CHUNK = 64  # images between two writes to the disk
 PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
-RECIPE = 3  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
+RECIPE = 4  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
 
 
 class Preparation(NamedTuple):
@@ -48,12 +49,16 @@ class Preparation(NamedTuple):
         low, high = params.stretch
         return cls(params.image_size, (low, high), params.square)
 
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """Return the image, (height, width) on any scale, as (size, size) uint8."""
+    def image(self, image: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
+        """Return the image, (height, width) on any scale, as (size, size) uint8.
+
+        Where `padding`, (height, width) bool, is True, nothing was recorded: the percentiles are those of the rest.
+        """
+        recorded = image if padding is None else image[~padding]
         if image.dtype not in (np.uint8, np.uint16):
-            stretched = _stretch(image, *np.percentile(image, self.stretch))
+            stretched = _stretch(image, *np.percentile(recorded, self.stretch))
         else:  # by counting and by a lookup table: the same numbers, many times faster
-            counts = np.bincount(image.ravel())
+            counts = np.bincount(recorded.ravel())
             table = _stretch(np.arange(len(counts)), *_percentiles(counts, self.stretch))
             stretched = np.take(table, image, mode="clip")
         return np.round(self._to_square(stretched) * 255).astype(np.uint8)
@@ -229,9 +234,9 @@ class Cache:
         line: dict[str, Any] = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
         try:
             line["digest"], line["bytes"] = hashlib.sha256(content := image[1]()).hexdigest(), len(content)
-            pixels, line["header"] = decode(content)
+            pixels, line["header"], padding = decode(content)
             line["height"], line["width"] = pixels.shape
-            return self.preparation.image(pixels).tobytes(), line
+            return self.preparation.image(pixels, padding).tobytes(), line
         except (ImageError, OSError) as error:
             problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
             return bytes(self.preparation.size**2), line | {"problem": problem}

@@ -1,35 +1,25 @@
 """A file's bytes -> one grey image, or the reason why not; the format is known by content, never by a suffix.
 
-Pillow reads the usual formats: 16-bit grey keeps its depth, colour becomes luminance, transparent pixels become black,
-and the orientation in the EXIF data is undone. pydicom reads DICOM, which is rendered as a viewer would show it.
+Pillow reads what has at most 8 bits a sample. Of deeper colours it would keep 8 bits, and it inverts no deep grey in
+which white is zero; tifffile reads deep TIFF. Colour becomes luminance, transparent pixels
+become black, and the orientation in the EXIF data is undone. DICOM is read by `lib.data.dicom`.
 """
 
 import re
 import warnings
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
-from scipy.special import expit
+from PIL import Image, PpmImagePlugin
 
-from lib.data.source import SourceError, age_in_years
+from lib.data import dicom
+from lib.data.picture import LUMINANCE, Decoded, ImageError, check_size
+from lib.data.source import SourceError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "JPEG2000", "WEBP", "GIF", "PPM")  # others of Pillow's start programs
-SHORTEST, LONGEST = 16, 10_000  # pixels per side; radiographs are below 5,000, and more may be a decompression bomb
-HEADER = {"patient": "PatientID", "age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}
 REMARKS = ("ignore", None, UserWarning, re.compile(r"(PIL|pydicom)\."), 0)  # about metadata, not about pixels
-
-
-class ImageError(ValueError):
-    """These bytes are not a usable image; equal reasons have equal messages, up to the details after ": "."""
-
-
-class Decoded(NamedTuple):
-    """One grey image; of a DICOM file, `header` has `patient`, `age` in years, `sex` (M, F) and `view`, or ""."""
-
-    pixels: np.ndarray  # (height, width) uint8, uint16 or float32 on any scale, perhaps read-only; white is dense
-    header: dict[str, str]  # {} for other files
+LACKING = "support|dependencies|implemented|unknown pixel mode|requires the 'imagecodecs'"  # words of the libraries
 
 
 def decode(content: bytes) -> Decoded:
@@ -37,21 +27,27 @@ def decode(content: bytes) -> Decoded:
     if REMARKS not in warnings.filters:  # permanently, because catch_warnings is not safe in threads
         warnings.filterwarnings("ignore", category=UserWarning, module=REMARKS[3].pattern)
     try:
-        pixels, header = _read_dicom(content) if content[128:132] == b"DICM" else (_read_image(content), {})
+        read = dicom.read(content) if dicom.is_dicom(content) else Decoded(_read_image(content), {})
     except (ImageError, SourceError, MemoryError):
         raise
-    except Exception as error:  # damaged files can raise anything; the words below are pydicom's
-        lacks = isinstance(error, RuntimeError) and re.search("support|dependencies|implemented", str(error))
+    except Exception as error:  # damaged files can raise anything
+        lacks = isinstance(error, RuntimeError | SyntaxError | ValueError) and re.search(LACKING, str(error))
         reason = "is beyond the installed decoders" if lacks else "is cut off or damaged"
         raise ImageError(f"{reason}: {' '.join(str(error).split()) or type(error).__name__}") from error
-    if pixels.dtype != np.uint8:
-        fits = pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() < 2**16
-        pixels = pixels.astype(np.uint16 if fits else np.float32, copy=False)
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+    pixels, padding = read.pixels, read.padding
+    recorded = pixels if padding is None else pixels[~padding]
+    if not recorded.size:
+        raise ImageError("holds nothing but padding")
+    if not np.isfinite(recorded).all():
         raise ImageError("has pixels that are not finite numbers")
-    if pixels.min() == pixels.max():
-        raise ImageError(f"has only one grey level: {pixels[0, 0]}")
-    return Decoded(pixels, header)
+    if (darkest := recorded.min()) == recorded.max():
+        raise ImageError(f"has only one grey level: {darkest}")
+    if padding is not None:
+        pixels = np.where(padding, darkest, pixels)
+    if pixels.dtype != np.uint8:
+        fits = pixels.dtype.kind in "iu" and darkest >= 0 and recorded.max() < 2**16
+        pixels = pixels.astype(np.uint16 if fits else np.float32, copy=False)
+    return read._replace(pixels=pixels)
 
 
 def encode(pixels: np.ndarray) -> bytes:
@@ -66,79 +62,109 @@ def encode(pixels: np.ndarray) -> bytes:
 def _read_image(content: bytes) -> np.ndarray:
     Image.init()  # not Image.open, which warns of a bomb, or raises, before the size is known
     known = [
-        opens
-        for opens, accepts in map(Image.OPEN.__getitem__, FORMATS)
+        (name, opens)
+        for name, (opens, accepts) in zip(FORMATS, map(Image.OPEN.__getitem__, FORMATS), strict=True)
         if accepts is not None and accepts(content[:16]) is True
     ]
     if not known:
         raise ImageError(f"is not an image: begins with {content[:8]!r}" if content else "is empty")
-    image: Image.Image = known[0](BytesIO(content), "")
-    _check(*image.size, images=getattr(image, "n_frames", 1))
+    name, opens = known[0]
+    if name == "TIFF" and (deep := _deep_tiff(content, opens)) is not None:
+        return deep
+    image: Image.Image = opens(BytesIO(content), "")
+    # The first of a phone's pictures (MPO) is the primary one; the others are its gain map, or a second view.
+    check_size(*image.size, images=1 if image.format == "MPO" else getattr(image, "n_frames", 1))
+    bits = _bits(image, content)
+    if bits > 8 and len(image.getbands()) > 1 and name != "PNG":
+        raise ImageError(f"has more than 8 bits per colour: {bits} in {name}; save it as PNG, or as grey")
     image.draft("L", image.size)  # decodes only the luminance of a colour JPEG
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    orientation = image.getexif().get(0x0112, 1)  # not before: Pillow turns some images when it loads them
     if image.mode[0] in "IF":
-        white_is_zero = image.mode == "I;16" and getattr(image, "tag_v2", {}).get(262) == 0  # ignored by Pillow
-        return ~np.asarray(image) if white_is_zero else np.asarray(image)
+        pixels, transparent = np.asarray(image), image.info.get("transparency")
+        return _upright(pixels if transparent is None else np.where(pixels == transparent, 0, pixels), orientation)
+    if bits > 8 and name == "PNG":
+        return _upright(_deep_png(content, opens), orientation)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.composite(image.convert("L"), Image.new("L", image.size), image.getchannel("A"))
-    return np.asarray(image if image.mode == "L" else image.convert("L"))
+    return _upright(np.asarray(image if image.mode == "L" else image.convert("L")), orientation)
 
 
-def _check(width: int, height: int, images: int) -> None:
-    if min(width, height) < SHORTEST:
-        raise ImageError(f"is too small to be an image: {width} x {height} pixels")
-    if max(width, height) > LONGEST:
-        raise ImageError(f"is too large to be an image: {width} x {height} pixels")
-    if images > 1:
-        raise ImageError(f"holds several images: {images}")
+def _bits(image: Image.Image, content: bytes) -> int:
+    """Return how many bits a sample has in the file; Pillow's modes of several bands hold 8."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "JPEG2000":  # a component's depth less one, in the first marker segment of the codestream
+        return (content[content.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+    if isinstance(image, PpmImagePlugin.PpmImageFile) and isinstance(arguments := image.tile[0][3], tuple):
+        return max(int(arguments[-1]), 1).bit_length()  # its largest level
+    return 8
 
 
-def _read_dicom(content: bytes) -> tuple[np.ndarray, dict[str, str]]:
-    try:
-        import pydicom.pixels
-    except ImportError as error:
-        raise SourceError("DICOM needs pydicom: pip install pydicom python-gdcm, or pip install '.[dicom]'") from error
-    data = pydicom.dcmread(BytesIO(content))
-    if "Rows" not in data:
-        raise ImageError("is a DICOM file without an image" if data else "is cut off or damaged: nothing can be read")
-    _check(data.Columns, data.Rows, images=int(data.get("NumberOfFrames") or 1))
-    header = {key: str(data.get(name) or "").strip() for key, name in HEADER.items()}
-    header["age"] = age_in_years(header["age"])
-    header["sex"] = header["sex"] if header["sex"] in ("M", "F") else ""
-    plugins = pydicom.pixels.get_decoder(data.file_meta.TransferSyntaxUID).available_plugins
-    if "pillow" in plugins:  # it releases the GIL; gdcm, pydicom's first choice, crashes on some damaged files
-        data.pixel_array_options(decoding_plugin="pillow")
-    pixels = data.pixel_array
-    if data.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = pydicom.pixels.apply_color_lut(pixels, data)[..., :3]
-    if pixels.ndim == 3:  # red, green, blue: pydicom has converted other colour spaces
-        return pixels @ np.array([0.299, 0.587, 0.114], np.float32), header
-    return _as_seen(pixels, data), header
+def _deep_png(content: bytes, opens: Any) -> np.ndarray:
+    """Return the luminance of a PNG of 16 bits a colour, (height, width) uint16.
+
+    Pillow keeps one byte of each sample, so the file is read twice, for the first and for the second bytes.
+    """
+
+    def read(mode: str, order: str = "") -> np.ndarray:
+        image = opens(BytesIO(content), "")
+        image._mode, image.tile = mode, [(*image.tile[0][:3], mode + order)]
+        return np.asarray(image).astype(np.uint16)
+
+    if content[25] == 4:  # grey and opacity: two samples of two bytes are laid out as four of one
+        parts = read("RGBA")
+        samples = parts[..., ::2] << 8 | parts[..., 1::2]
+    else:
+        mode = {2: "RGB", 6: "RGBA"}[content[25]]
+        samples = read(mode, ";16B") << 8 | read(mode, ";16L")
+    grey = _luminance(samples, opacity=content[25] in (4, 6))
+    transparent = opens(BytesIO(content), "").info.get("transparency")  # one colour, in files without opacity
+    return grey if transparent is None else np.where((samples == transparent).all(axis=-1), np.uint16(0), grey)
 
 
-def _as_seen(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Apply the modality's scale and the first VOI table or window (PS3.3 C.11); the result is white where dense."""
-    slope, intercept = np.float32(data.get("RescaleSlope") or 1), np.float32(data.get("RescaleIntercept") or 0)
-    if tables := data.get("ModalityLUTSequence"):
-        pixels = _look_up(pixels, tables[0])
-    elif slope != 1 or intercept != 0:
-        pixels = pixels * slope + intercept
-    center, width = (np.ravel(data.get(name))[0] for name in ("WindowCenter", "WindowWidth"))
-    function = data.get("VOILUTFunction") or "LINEAR"
-    linear = function == "LINEAR"  # it subtracts half a level from the centre, and one from the width
-    if tables := data.get("VOILUTSequence"):
-        pixels = _look_up(pixels, tables[0])
-    elif None not in (center, width) and width > linear:  # a window without width would show nothing
-        place = (pixels - np.float32(center - linear / 2)) / np.float32(width - linear)
-        pixels = expit(4 * place) if function == "SIGMOID" else np.clip(place + 0.5, 0, 1)
-    if data.PhotometricInterpretation == "MONOCHROME1":
-        pixels = -pixels if pixels.dtype.kind == "f" else np.invert(pixels)
-    return pixels
+def _deep_tiff(content: bytes, opens: Any) -> np.ndarray | None:
+    """Return the grey levels of a TIFF of more than 8 bits a sample, or of signed ones; None for other files."""
+    import tifffile
+
+    with tifffile.TiffFile(BytesIO(content)) as file:
+        page: Any = file.pages[0]
+        colour, signed = page.samplesperpixel > 1, page.sampleformat == 2
+        if page.bitspersample <= 8 and not signed:
+            return None
+        check_size(page.imagewidth, page.imagelength, images=len(file.pages))
+        if page.photometric not in (0, 1, 2) or (colour and (signed or page.dtype != np.uint16)):
+            raise ImageError("is beyond the installed decoders: a deep TIFF that is neither grey nor 16-bit RGB")
+        orientation = page.tags.valueof(0x0112, default=1)
+        try:
+            pixels = page.asarray(maxworkers=1)
+        except ValueError as error:  # a compression that only Pillow knows, which keeps the depth of grey
+            if colour or "imagecodecs" not in str(error):
+                raise
+            image = opens(BytesIO(content), "")
+            pixels, orientation = np.asarray(image), image.getexif().get(0x0112, 1)  # it may have been turned
+            pixels = pixels.view(np.uint32) if page.dtype == np.uint32 else pixels
+        if colour:
+            pixels = np.moveaxis(pixels, 0, -1) if page.planarconfig == 2 else pixels
+            pixels = _luminance(pixels, opacity=page.extrasamples[:1] in ((), (2,)))
+        if page.photometric == 0:  # white is zero
+            pixels = ~pixels if pixels.itemsize < 4 else -pixels.astype(np.float64)
+        return _upright(pixels, orientation)
 
 
-def _look_up(pixels: np.ndarray, item: Any) -> np.ndarray:
-    entries, first = item.LUTDescriptor[0] or 2**16, item.LUTDescriptor[1]
-    raw = item.LUTData if isinstance(item.LUTData, bytes) else np.asarray(item.LUTData, "<u2").tobytes()
-    table = np.frombuffer(raw, "<u2" if len(raw) >= 2 * entries else np.uint8)  # 8-bit entries are packed in pairs
-    return table[np.clip(pixels.astype(np.int64) - first, 0, entries - 1)]
+def _luminance(samples: np.ndarray, opacity: bool) -> np.ndarray:
+    """Return the luminance of grey or colour, (height, width, samples) uint16, times the opacity if there is one."""
+    colours = samples[..., : 3 if samples.shape[-1] > 2 else 1].astype(np.float32)
+    grey = colours @ LUMINANCE if colours.shape[-1] == 3 else colours[..., 0]
+    if opacity and samples.shape[-1] > colours.shape[-1]:
+        grey = grey * (samples[..., colours.shape[-1]] / np.float32(65535))
+    return np.rint(grey).astype(np.uint16)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo one of the eight orientations of EXIF: the axes are swapped first, then the rows and columns are turned."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.T
+    rows, columns = (-1 if orientation in turned else 1 for turned in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return pixels[::rows, ::columns]

@@ -27,7 +27,8 @@ from PIL import Image
 from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 from tqdm import tqdm
 
-from lib.data.decoding import ImageError, encode
+from lib.data.decoding import encode
+from lib.data.picture import ImageError
 from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
 from lib.files import hash_of
 

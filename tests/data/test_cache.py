@@ -18,7 +18,8 @@ import pytest
 
 import lib.data.cache
 from lib.data.cache import PASSING, Cache, CachedImages, Preparation
-from lib.data.decoding import Decoded, ImageError, decode, encode
+from lib.data.decoding import decode, encode
+from lib.data.picture import Decoded, ImageError
 from lib.data.source import SourceError
 
 
@@ -99,6 +100,18 @@ def test_every_depth_is_stretched_between_the_percentiles_of_numpy(kind):
         low, high = np.percentile(image, percents)
         expected = np.round(np.clip((image - low) / (high - low or 1), 0, 1).astype(np.float32) * 255)
         np.testing.assert_array_equal(Preparation(33, percents).image(image), expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_padding_is_outside_of_the_percentiles_and_black(kind):
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 90, (30, 30)).astype(kind)
+    padded, padding = np.pad(image, ((0, 0), (20, 20))), np.pad(np.zeros((30, 30), bool), ((0, 0), (20, 20)))
+    padding[:, :20] = padding[:, 50:] = True
+    padded[padding] = image.min()  # as decoded
+    prepared = Preparation(70, (5, 90), "pad").image(padded, padding)
+    np.testing.assert_array_equal(prepared[20:50, 20:50], Preparation(30, (5, 90)).image(image))
+    assert not prepared[:, :20].any() and not prepared[:, 50:].any()
 
 
 # The cache

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data.decoding import Decoded, ImageError, decode, encode
+from lib.data.decoding import decode, encode
 from lib.data.phantom import radiograph
+from lib.data.picture import Decoded, ImageError
 from lib.data.source import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,9 +177,9 @@ def test_sixteen_bits_stay_sixteen_bits(form):
     assert np.array_equal(pixels, deep)
 
 
-def tiff(pixels: np.ndarray, photometric: int, order: str = "<") -> bytes:
-    """A TIFF of one strip, written by hand; `photometric` 0 means that white is zero, 1 that black is."""
-    height, width = pixels.shape
+def tiff(pixels: np.ndarray, photometric: int, order: str = "<", **more: int) -> bytes:
+    """A TIFF of one strip, written by hand; `photometric` 0 means that white is zero, 1 that black is, 2 colour."""
+    height, width, samples = (*pixels.shape, 1)[:3]
     kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
     fields = {
         256: width,
@@ -187,20 +188,99 @@ def tiff(pixels: np.ndarray, photometric: int, order: str = "<") -> bytes:
         259: 1,
         262: photometric,
         273: 200,
-        277: 1,
+        277: samples,
         278: height,
     }
-    fields |= {279: pixels.nbytes, 339: kind}
+    fields |= {279: pixels.nbytes, 339: kind, **{int(tag[3:]): value for tag, value in more.items()}}
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(fields))
     table = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in fields.items())
     return (head + table).ljust(200, b"\0") + pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_tiff_in_which_white_is_zero_is_inverted(dtype):
-    pixels = grey().astype(dtype) * (1 if dtype is np.uint8 else 200)
-    assert np.array_equal(decode(tiff(pixels, 1)).pixels, pixels)
-    assert np.array_equal(decode(tiff(pixels, 0)).pixels, np.iinfo(dtype).max - pixels)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"])
+def test_a_tiff_is_inverted_if_its_tag_says_that_white_is_zero_whatever_its_numbers_are(kind, order):
+    signed = kind[0] != "u"
+    pixels = (grey().astype(float) * (1 if kind[1] == "1" else 100) - 120 * signed).clip(-128 * signed).astype(kind)
+    pixels = np.minimum(grey(), 127).astype(kind) - np.array(20, kind) if kind == "i1" else pixels
+    black, white = (decode(tiff(pixels, photometric, order)).pixels.astype(float) for photometric in (1, 0))
+    assert np.array_equal(black, pixels.astype(np.float32))
+    assert np.ptp(black + white) == 0
+
+
+def test_a_compressed_tiff_in_which_white_is_zero_is_inverted():
+    deep = grey().astype(np.uint16) * 200
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        content = written(deep, "tiff", compression=compression, tiffinfo={262: 0})
+        assert np.array_equal(decode(content).pixels, 65535 - deep)
+
+
+def deep_colour() -> np.ndarray:
+    """Three different smooth channels of twelve bits, (40, 64, 3) uint16."""
+    fine = np.arange(40 * 64).reshape(40, 64)
+    return np.stack([fine, fine[::-1], fine[:, ::-1]], axis=-1).astype(np.uint16)
+
+
+def deep_png(samples: np.ndarray, *chunks: bytes) -> bytes:
+    """A PNG of 16 bits a sample, written by hand; each row but the first is stored as the difference to that above."""
+    height, width, count = samples.shape
+    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    filtered = np.c_[np.full(height, 2, np.uint8), np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))]
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(filtered.tobytes())), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+DEEP_LUMINANCE = deep_colour() @ np.array([0.299, 0.587, 0.114])
+ALPHA = np.linspace(0, 65535, 40 * 64).astype(np.uint16).reshape(40, 64, 1)
+
+
+@pytest.mark.parametrize("write", [deep_png, lambda samples: tiff(samples, 2), lambda samples: tiff(samples, 2, ">")])
+def test_colour_of_sixteen_bits_keeps_its_depth(write):
+    pixels = decode(write(deep_colour())).pixels
+    assert pixels.dtype == np.uint16
+    assert np.abs(pixels - DEEP_LUMINANCE).max() <= 0.51
+
+
+def test_transparent_pixels_of_sixteen_bits_become_black():
+    fine = deep_colour()[..., :1]
+    for samples in (np.dstack([fine, ALPHA]), np.dstack([fine, fine, fine, ALPHA])):
+        contents = [deep_png(samples)]
+        kind = 1 if samples.shape[-1] == 2 else 2
+        contents += [tiff(samples, kind, tag338=2), tiff(samples, kind, ">", tag338=2)]
+        for content in contents:
+            assert np.abs(decode(content).pixels - fine[..., 0] * (ALPHA[..., 0] / 65535)).max() <= 0.51
+
+
+def test_one_transparent_colour_of_sixteen_bits_becomes_black():
+    level = int(deep_colour()[7, 9, 0])
+    for samples in (deep_colour()[..., :1], deep_colour()):
+        key = samples[7, 9].astype(">u2").tobytes()
+        whole, pixels = decode(deep_png(samples)).pixels, decode(deep_png(samples, chunk(b"tRNS", key))).pixels
+        assert pixels[7, 9] == 0 and whole[7, 9] > 0 and (pixels != whole).sum() == 1, level
+
+
+def test_colour_multiplied_by_its_opacity_already_is_not_multiplied_again():
+    fine = deep_colour()[..., :1]
+    assert np.abs(decode(tiff(np.dstack([fine, fine, fine, ALPHA]), 2, tag338=1)).pixels - fine[..., 0]).max() <= 1
+    assert np.abs(decode(tiff(np.dstack([fine, fine, fine, ALPHA]), 2, tag338=0)).pixels - fine[..., 0]).max() <= 1
+
+
+def test_planes_of_colour_one_after_the_other_keep_their_depth():
+    import tifffile
+
+    tifffile.imwrite(file := BytesIO(), np.moveaxis(deep_colour(), -1, 0), photometric="rgb", planarconfig="separate")
+    assert np.abs(decode(file.getvalue()).pixels - DEEP_LUMINANCE).max() <= 0.51
+
+
+def test_deep_colour_that_would_lose_its_depth_is_refused():
+    jpeg = bytearray(written(coloured(), "jpeg2000", no_jp2=True))
+    jpeg[jpeg.index(b"\xff\x51") + 40] = 11  # the first component has twelve bits
+    ppm = b"P6 64 40 4095\n" + deep_colour().astype(">u2").tobytes()
+    for content, form in ((bytes(jpeg), "JPEG2000"), (ppm, "PPM")):
+        assert reason(content) == f"has more than 8 bits per colour: 12 in {form}; save it as PNG, or as grey"
+    inks = np.dstack([deep_colour(), deep_colour()[..., :1]])
+    assert reason(tiff(inks, 5)).startswith("is beyond the installed decoders: a deep TIFF that is neither")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -237,6 +317,17 @@ def test_the_orientation_in_the_exif_data_is_undone(form):
         assert np.abs(decoded.astype(int) - upright).max() <= (2 if form == "jpeg" else 0)
 
 
+def test_the_orientation_of_a_deep_image_is_undone():
+    upright = deep_colour()[..., :1]
+    fine = tiff(np.ascontiguousarray(np.rot90(upright)[..., 0]), 1, tag274=6)
+    assert np.array_equal(decode(fine).pixels, upright[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = np.rot90(np.dstack([upright] * 3))
+    pixels = decode(deep_png(turned, chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))).pixels
+    assert np.array_equal(pixels, upright[..., 0])
+
+
 # Files that are not images
 
 
@@ -245,6 +336,7 @@ def test_the_orientation_in_the_exif_data_is_undone(form):
     [
         (b"", "is empty"),
         (b"<html>not found</html>", "is not an image: begins with b'<html>no'"),
+        (b"\x08\0\x05\0 but no DICOM", "is not an image: begins with"),
         (b"PK\x03\x04" + bytes(100), "is not an image: begins with"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image: begins with"),  # Pillow would start a program
         (b"\0" * 500, "is not an image: begins with"),
@@ -318,6 +410,17 @@ def test_a_large_image_draws_no_warning():
 def test_a_file_of_several_images_is_refused(form):
     frames = [Image.fromarray(pixels) for pixels in (grey(), grey()[::-1].copy(), grey()[:, ::-1].copy())]
     assert reason(written(frames[0], form, save_all=True, append_images=frames[1:])) == "holds several images: 3"
+
+
+def phone(*pictures: np.ndarray) -> bytes:
+    """A JPEG of several pictures (MPO), as phones write a primary one and its gain map."""
+    frames = [Image.fromarray(pixels) for pixels in pictures]
+    return written(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
+
+
+def test_the_primary_picture_of_a_phones_jpeg_is_used():
+    for second in (grey()[::-1].copy(), grey()[::2, ::2].copy()):
+        assert np.abs(decode(phone(grey(), second)).pixels.astype(int) - grey()).max() <= 3
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
@@ -640,6 +743,107 @@ def test_signed_jpeg_2000_is_decoded_as_by_gdcm(pydicom, name):
     assert np.abs(decode(shipped(name)).pixels - values).max() < 1e-5
 
 
+def test_padding_is_black_and_named_and_not_part_of_the_grey_levels(pydicom):
+    for padding, kind in ((-32768, np.int16), (0, np.uint16), (65535, np.uint16)):
+        pixels = DEEP.astype(kind) + kind(500)
+        pixels[:, :20] = padding
+        decoded = decode(dicom(pixels, PixelPaddingValue=padding))
+        assert decoded.pixels.dtype == np.uint16
+        assert np.array_equal(decoded.pixels[:, 20:], DEEP[:, 20:] + 500)
+        assert (decoded.pixels[:, :20] == decoded.pixels[:, 20:].min()).all()
+        assert np.array_equal(decoded.padding, np.broadcast_to(np.arange(64) < 20, (40, 64)))
+
+
+def test_padding_may_be_a_range_of_values(pydicom):
+    for first, last in ((100, 300), (300, 100)):
+        padding = decode(dicom(DEEP, PixelPaddingValue=first, PixelPaddingRangeLimit=last)).padding
+        assert np.array_equal(padding, (DEEP >= 100) & (DEEP <= 300))
+
+
+def test_a_negative_padding_may_be_written_as_an_unsigned_number(pydicom):
+    from pydicom.dataelem import DataElement
+
+    signed = DEEP.astype(np.int16)
+    signed[:, :20] = -2000
+    data = pydicom.dcmread(BytesIO(dicom(signed)))
+    data[0x00280120] = DataElement(0x00280120, "US", 2**16 - 2000)
+    data.save_as(file := BytesIO())
+    assert decode(file.getvalue()).padding.sum() == 40 * 20
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"RescaleSlope": "-2", "RescaleIntercept": "7"},
+        {"WindowCenter": 2000, "WindowWidth": 900},
+    ],
+    ids=["white is zero", "scaled", "windowed"],
+)
+def test_padding_is_found_in_the_stored_values_and_black_in_the_image(pydicom, elements):
+    for padding in (0, 4095):
+        stored = DEEP.copy()
+        stored[:, :20] = padding
+        decoded, whole = decode(dicom(stored, PixelPaddingValue=padding, **elements)), decode(dicom(stored, **elements))
+        assert np.array_equal(decoded.pixels[:, 20:], whole.pixels[:, 20:])
+        assert (decoded.pixels[:, :20] == whole.pixels[:, 20:].min()).all()
+
+
+def test_a_padding_value_that_no_pixel_has_changes_nothing(pydicom):
+    decoded = decode(dicom(DEEP, PixelPaddingValue=50_000))
+    assert np.array_equal(decoded.pixels, DEEP)
+    assert decoded.padding is None
+
+
+def test_an_image_that_is_all_padding_is_refused(pydicom):
+    assert reason(dicom(DEEP, PixelPaddingValue=0, PixelPaddingRangeLimit=4095)) == "holds nothing but padding"
+
+
+def test_a_file_without_its_preamble_is_read(pydicom):
+    whole = dicom(DEEP)
+    assert np.array_equal(decode(whole[128 + 4 :]).pixels, DEEP)  # from its meta information on
+    data = pydicom.dcmread(BytesIO(whole))
+    for implicit in (True, False):
+        pydicom.dcmwrite(
+            file := BytesIO(),
+            pydicom.Dataset(data),
+            implicit_vr=implicit,
+            little_endian=True,
+            enforce_file_format=False,
+        )
+        assert file.getvalue()[:2] == b"\x08\0"
+        assert np.array_equal(decode(file.getvalue()).pixels, DEEP)
+
+
+def test_a_missing_transfer_syntax_is_found_unless_the_pixels_are_compressed(pydicom):
+    def without(content: bytes) -> bytes:
+        data = pydicom.dcmread(BytesIO(content))
+        at = content.index(b"\x02\0\x10\0UI")
+        length = struct.unpack("<H", content[at + 6 : at + 8])[0]
+        assert data.file_meta.TransferSyntaxUID
+        meta = struct.unpack("<I", content[140:144])[0] - 8 - length
+        return content[:140] + struct.pack("<I", meta) + content[144:at] + content[at + 8 + length :]
+
+    assert np.array_equal(decode(without(dicom(DEEP))).pixels, DEEP)
+    assert np.array_equal(decode(without(dicom(DEEP, "1.2.840.10008.1.2"))).pixels, DEEP)
+    compressed = dicom(WHOLE["grey jpeg"], "1.2.840.10008.1.2.4.50", Rows=64, Columns=64)
+    assert reason(without(compressed)).startswith("lacks the transfer syntax of its compressed pixels: ")
+
+
+def test_a_decimal_comma_is_read_as_a_point(pydicom):
+    def with_comma(**elements: str) -> bytes:
+        content = dicom(DEEP, **elements)
+        for text in elements.values():
+            assert content.count(text.encode()) == 1
+            content = content.replace(text.encode(), text.replace(".", ",").encode())
+        return content
+
+    for elements in ({"WindowCenter": "700.25", "WindowWidth": "333.75"}, {"RescaleSlope": "2.5"}):
+        assert np.array_equal(decode(with_comma(**elements)).pixels, decode(dicom(DEEP, **elements)).pixels)
+    nonsense = dicom(DEEP, WindowCenter="700.25", WindowWidth="333.75").replace(b"700.25", b"middle")
+    assert reason(nonsense) == "has no number in its WindowCenter: 'middle'"
+
+
 @pytest.mark.parametrize(
     ("written", "years"),
     [
@@ -723,7 +927,8 @@ def test_a_damaged_image_does_not_end_the_process(pydicom):
     pytest.importorskip("gdcm", reason="the promise is about python-gdcm")
     code = """
 import sys
-from lib.data.decoding import ImageError, decode
+from lib.data.decoding import decode
+from lib.data.picture import ImageError
 try:
     decode(sys.stdin.buffer.read())
 except ImageError as error:

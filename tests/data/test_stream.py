@@ -28,8 +28,9 @@ import tenacity
 
 import lib.data.stream
 from lib.data.dataset import load_data
-from lib.data.decoding import ImageError, decode, encode
+from lib.data.decoding import decode, encode
 from lib.data.phantom import radiograph
+from lib.data.picture import ImageError
 from lib.data.source import SIZES, SourceError
 from lib.data.stream import StreamSource, write_shards
 from lib.evidence.trivial import tags
