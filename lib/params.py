@@ -163,6 +163,9 @@ class Params(BaseModel):
                 "ra_as_published holds 'frozen-normalisation', but group normalisation keeps no statistics to freeze: "
                 "write normalisation: batch"
             )
+        folders = {"run_dir": self.run_dir, "keep_in": self.keep_in}
+        if address := next((f"{name}={path!r}" for name, path in folders.items() if "://" in path), ""):
+            raise ValueError(f"{address} is an address; wanted a folder, for example one where the bucket is mounted")
         low, high = self.stretch
         if not 0 <= low < high <= 100:
             raise ValueError(f"stretch={self.stretch} is not a range of percentiles; wanted 0 <= low < high <= 100")

@@ -213,6 +213,13 @@ def test_the_environment_names_the_project_before_all_else(tmp_path, monkeypatch
     assert project_root(root) == (tmp_path / "else").resolve()
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/runs", "gs://bucket", "file:///tmp/x", "https://host/x"])
+@pytest.mark.parametrize("name", ["run_dir", "keep_in"])
+def test_an_address_where_a_folder_is_expected_is_refused(name, address):
+    with pytest.raises(ParameterError, match=rf"{name}='{address}' is an address; wanted a folder"):
+        Params(**{name: address})
+
+
 def test_a_run_folder_is_absolute_and_a_relative_one_lies_under_the_project(tmp_path):
     assert Params(run_dir="runs/x").folder(tmp_path) == tmp_path.resolve() / "runs" / "x"
     assert Params(run_dir=str(tmp_path / "y")).folder(Path("/nowhere")) == (tmp_path / "y").resolve()

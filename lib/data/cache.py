@@ -131,6 +131,8 @@ class Cache:
         threads = torch.get_num_threads()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for file in filter(Path.is_symlink, list(self.folder.iterdir())):  # else we would write to its target
+                file.unlink()
             with locked(self.folder / "lock", "is preparing the same images"):
                 self._open()
                 if todo := [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]:

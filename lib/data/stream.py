@@ -33,6 +33,7 @@ from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, 
 from lib.files import hash_of
 
 INDEX = "shards.json"
+SHARD = re.compile(r"[\w-][\w.-]*\.parquet")  # a file in the index's own folder
 OURS = b"imgae-dx"  # the key in the schema of shards from `write_shards`, with facts about the whole set
 GROUP = 32  # rows of a shard that are written, read and held in memory together
 COLUMNS = ("id", "label", "strict_label", *OPTIONAL, *SIZES, "digest", "twin", "place")
@@ -207,10 +208,13 @@ def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
         paths = sorted(fs.glob(root))
     else:
         try:
-            paths = [f"{root}/{name}" for name in json.loads(fs.cat_file(f"{root}/{INDEX}"))["shards"]]
+            names = json.loads(fs.cat_file(f"{root}/{INDEX}"))["shards"]
         except (FileNotFoundError, NotADirectoryError) as error:
             how = f"write the shards (again), or use a pattern: {address}/*.parquet"
             raise SourceError(f"{address} has no {INDEX}, which is written last: {how}") from error
+        if outside := [name for name in names if not SHARD.fullmatch(name)]:
+            raise SourceError(f"{address}/{INDEX} names {outside[0]!r}, which is no shard in its folder: write it anew")
+        paths = [f"{root}/{name}" for name in names]
     if not paths:
         raise SourceError(f"{address} matches no files: check it; files on a web server need a folder with {INDEX}")
     return fs, paths

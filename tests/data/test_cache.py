@@ -171,6 +171,22 @@ def test_cached_images_equal_prepared_ones_and_are_prepared_once(tmp_path):
     assert source.reads == [f"i{i}" for i in range(11)]
 
 
+@pytest.mark.parametrize("name", ["pixels.npy", "rows.jsonl", "lock"])
+def test_a_link_in_a_cache_is_replaced_and_its_target_stays_as_it_is(tmp_path, name):
+    target, source = tmp_path / "theirs", listed(5)
+    folder = filled(source, tmp_path / "caches").folder
+    content = (folder / name).read_bytes()
+    target.write_bytes(content + b"theirs" * (name != "pixels.npy"))
+    before = target.read_bytes()
+    (folder / name).unlink()
+    (folder / name).symlink_to(target)
+    if name == "pixels.npy":
+        (folder / "rows.jsonl").unlink()  # so that all pixels are written again
+    np.testing.assert_array_equal(images(filled(source, tmp_path / "caches")), expected(5))
+    assert target.read_bytes() == before
+    assert not (folder / name).is_symlink()
+
+
 def test_images_are_read_like_an_array(tmp_path):
     cache, whole = filled(listed(9), tmp_path), expected(9)
     stack, rows = CachedImages(cache, np.array([8, 3, 5, 0])), [8, 3, 5, 0]

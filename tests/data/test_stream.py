@@ -520,6 +520,13 @@ def test_an_address_without_shards_is_explained(server, shards, address, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["../theirs/a.parquet", "/theirs/a.parquet", "deeper/a.parquet", "..", "x"])
+def test_an_index_that_names_files_outside_of_its_folder_is_refused(tmp_path, name):
+    (tmp_path / "shards.json").write_text(json.dumps({"shards": [name]}))
+    with pytest.raises(SourceError, match=r"shards\.json names '.*', which is no shard in its folder"):
+        StreamSource(str(tmp_path))
+
+
 def test_without_datasets_the_error_says_what_to_install(drawn, shards, tmp_path, monkeypatch):
     for module in ("datasets", "datasets.utils.file_utils"):
         monkeypatch.setitem(sys.modules, module, None)
