@@ -16,6 +16,7 @@ import pandas as pd
 from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.duplicates import near_duplicates
 from lib.data.groups import connected, group_numbers, groups
+from lib.data.metadata import normalise
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 from lib.files import hash_of, replacing, write_csv
 from lib.params import Params
@@ -116,7 +117,8 @@ def split_records(records: pd.DataFrame, *, validation_fraction: float, seed: in
                 f"the {name} side is empty: {len(records)} images, {normal.sum()} of them normal "
                 f"(label: {', '.join(sorted(set(records['label'])))}), in "
                 f"{len(np.unique(group[normal]))} groups of one patient or image; expected normal images of at least "
-                "three patients"
+                f"three patients, and {records['patient'].replace('', 'unknown').mode()[0]!r} is the most frequent: if "
+                "it stands for no patient, fill the column patient_id of labels.csv, which overrules DICOM headers"
             )
     manifest = _manifest(records, sides, reason, group, bool(official))
     found = manifest["test_labels"][labels]
@@ -220,8 +222,8 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
         store.fill_in_background()
         images = CachedImages(store, np.arange(len(records)), records["arrival"].to_numpy())
         known = records.reindex(columns=SIZES).apply(pd.to_numeric, errors="coerce").astype(float)
-        records = records.assign(**known)
-        return Data(records, images, problems_table(source.problems))
+        records, unread = normalise(records.assign(**known))
+        return Data(records, images, problems_table([*source.problems, *unread]))
     store.fill()
     lines = pd.DataFrame([store.rows[row] for row in range(len(records))])
     records = records.assign(digest=lines["digest"])
@@ -230,12 +232,17 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
         header = lines["header"].map(lambda header, column=column: header.get(column, ""))
         header = header.where(header != records["id"], "")  # RSNA's headers call each image a patient of its own
         records[column] = records[column].where(records[column] != "", header)
+    records, unread = normalise(records)
     images = CachedImages(store, np.arange(len(records)))
     pairs = np.empty((2, 0), dtype=int) if source.synthetic else _near_duplicates(store, images)  # phantoms look alike
     first = pd.Series(np.arange(len(records))).groupby(connected(len(records), [pairs])).transform("min")
     records["twin"] = records["id"].to_numpy()[first]
     bad = lines["problem"] != ""
-    problems = [*source.problems, *map(Problem, records["id"][bad], lines["problem"][bad], itertools.repeat(LEFT_OUT))]
+    problems = [
+        *source.problems,
+        *unread,
+        *map(Problem, records["id"][bad], lines["problem"][bad], itertools.repeat(LEFT_OUT)),
+    ]
     table = problems_table(problems + _repeated(records[~bad]))
     left_out = table[table["consequence"] == LEFT_OUT]
     if len(left_out) and params.on_bad_image == "stop":

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 
 from lib.data.picture import LUMINANCE, Decoded, ImageError, check_size
-from lib.data.source import SourceError, age_in_years
+from lib.data.source import SourceError
 
 HEADER = {"patient": "PatientID", "age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}
 FIRST = re.compile(rb"[\x02\x08]\0.\0", re.DOTALL)  # an element of group 0002 or 0008 begins a file without preamble
@@ -34,8 +34,6 @@ def read(content: bytes) -> Decoded:
         raise ImageError(_without_image(content, data))
     check_size(data.Columns, data.Rows, images=int(data.get("NumberOfFrames") or 1))
     header = {key: str(data.get(name) or "").strip() for key, name in HEADER.items()}
-    header["age"] = age_in_years(header["age"])
-    header["sex"] = header["sex"] if header["sex"] in ("M", "F") else ""
     if "TransferSyntaxUID" not in data.file_meta:
         data.file_meta.TransferSyntaxUID = _transfer_syntax(data)
     plugins = pydicom.pixels.get_decoder(data.file_meta.TransferSyntaxUID).available_plugins

@@ -13,7 +13,7 @@ class ImageError(ValueError):
 
 
 class Decoded(NamedTuple):
-    """One grey image; of a DICOM file, `header` has `patient`, `age` in years, `sex` (M, F) and `view`, or ""."""
+    """One grey image; of a DICOM file, `header` has `patient`, `age`, `sex` and `view` as written, or ""."""
 
     pixels: np.ndarray  # (height, width) uint8, uint16 or float32 on any scale, perhaps read-only; white is dense
     header: dict[str, str]  # {} for other files

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.source import SourceError, age_in_years, boxes_by_image, read_table
+from lib.data.source import SourceError, boxes_by_image, read_table
 
 STRICT = {"Normal": "normal", "Lung Opacity": "abnormal", "No Lung Opacity / Not Normal": "other_abnormal"}
 NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
@@ -63,8 +63,7 @@ def _records(ids: pd.Series, words: pd.Series, normal: str, files: Iterable[Path
     label = words.map(lambda word: {normal: "normal", "": ""}.get(word, "abnormal"))
     more = {"split": "", "patient": "", "age": "", "sex": "", "view": "", **more, "file": list(files)}
     table = pd.DataFrame({"id": ids, "label": label, "finding": words.where(label == "abnormal", ""), **more})
-    sex, view = (table[c].where(table[c].isin(known), "") for c, known in (("sex", ["M", "F"]), ("view", ["PA", "AP"])))
-    return table.assign(age=table["age"].map(age_in_years), sex=sex, view=view).reset_index(drop=True)
+    return table.reset_index(drop=True)
 
 
 def _rsna(root: Path, table: str, images: str, *covariates: str) -> pd.DataFrame:

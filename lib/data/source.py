@@ -1,7 +1,9 @@
 """The contract of a source of images, and what may be wrong with them: an error, or an entry in a table of problems."""
 
+import codecs
+import csv
+import io
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -91,16 +93,32 @@ def label_problems(records: pd.DataFrame) -> list[Problem]:
 
 
 def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """Return a CSV file as text, empty cells as ""; SourceError if it cannot be read or lacks a `wanted` column."""
+    """Return a CSV file as text, empty cells as ""; SourceError if it cannot be read or lacks a `wanted` column.
+
+    It may be in UTF-8 or, with its mark, in UTF-16; rows may end in a comma.
+    """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
-    except ValueError as error:  # the base class of pandas' own errors
-        raise SourceError(f"{file} cannot be read as a table: {error}") from error
-    if absent := [column for column in wanted if column not in table]:
-        raise SourceError(f"{file} has no column {', '.join(absent)}; found {', '.join(table.columns)}")
-    if twice := [column for column in wanted if f"{column}.1" in table]:  # pandas' name for the second
+        content = file.read_bytes()
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except (ValueError, csv.Error) as error:
+        how = "save it as UTF-8, with commas between the cells"
+        raise SourceError(f"{file} cannot be read as a table: {error}; {how}") from error
+    if not lines:
+        raise SourceError(f"{file} is empty: write the columns' names in its first row")
+    header, *rows = lines
+    while header and not header[-1]:
+        header.pop()
+    width = len(header)
+    if long := next((number for number, row in enumerate(rows, 2) if any(row[width:])), None):
+        raise SourceError(
+            f"{file}, row {long} has more cells than the {width} columns: put a text with commas in quotes"
+        )
+    if absent := [column for column in wanted if column not in header]:
+        raise SourceError(f"{file} has no column {', '.join(absent)}; found {', '.join(header)}")
+    if twice := sorted({column for column in header if header.count(column) > 1}):
         raise SourceError(f"{file} has the column {', '.join(twice)} twice: remove one of them")
-    return table
+    return pd.DataFrame([row[:width] + [""] * (width - len(row)) for row in rows], columns=header, dtype=str)
 
 
 def boxes_by_image(file: Path, table: pd.DataFrame, image: str, sides: Sequence[str]) -> dict[str, np.ndarray]:
@@ -110,14 +128,6 @@ def boxes_by_image(file: Path, table: pd.DataFrame, image: str, sides: Sequence[
         row = int(bad.idxmax())
         raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; expected numbers for {', '.join(sides)}")
     return {name: rows.to_numpy() for name, rows in numbers.groupby(table[image])}
-
-
-def age_in_years(text: str) -> str:
-    """Return "60", "58.0", "060Y" or "011M" as whole years; "" for other texts, and for an error such as "148"."""
-    if not (age := re.fullmatch(r"(\d+)(?:\.0)?([YMWD]?)", text)):
-        return ""
-    years = int(int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1))
-    return str(years) if years <= 120 else ""
 
 
 def cache_folder() -> Path:

@@ -27,6 +27,7 @@ from lib.data.dataset import (
 from lib.data.phantom import radiograph
 from lib.data.source import LEFT_OUT, SIZES, SourceError
 from lib.data.sources import open_source
+from lib.data.stream import write_shards
 from lib.evidence.trivial import tags
 from lib.methods.method import to_unit
 from lib.params import Params
@@ -356,6 +357,12 @@ def test_an_official_split_in_other_words_is_not_ignored(word):
         split(table)
 
 
+def test_one_patient_id_in_all_files_is_named_with_what_to_do():
+    table = records(40).assign(patient="ANONYMOUS")
+    with pytest.raises(SplitError, match="'ANONYMOUS' is the most frequent: if it stands for no"):
+        split(table)
+
+
 # All of a source's images
 
 
@@ -635,3 +642,41 @@ def test_real_radiographs_are_prepared_to_the_full_range(real):
     images = real("adult").images[::100]
     assert (images.max(axis=(1, 2)) > 230).all()
     assert (images.std(axis=(1, 2)) > 30).all()
+
+
+def test_age_sex_and_view_read_alike_from_a_table_a_header_and_shards(tmp_path):
+    """One notation, whatever the route; what cannot be read is named on each."""
+    pydicom = pytest.importorskip("pydicom", reason="a header needs the extra `dicom`")
+    written = [("058Y", "M", "PA"), ("012M", "F", "AP"), ("414Y", "O", "LL")]
+    known = [("58", "M", "PA"), ("1", "F", "AP"), ("", "", "lateral")]
+    table, headers = folder_of(tmp_path / "table"), folder_of(tmp_path / "headers")
+    for params, columns in ((table, True), (headers, False)):
+        rows = pd.read_csv(file := Path(params.data_dir) / "labels.csv", dtype=str)
+        for i, row in rows.iterrows():
+            age, sex, view = written[i % 3]
+            if columns:
+                rows.loc[i, ["age", "sex", "view"]] = age, sex, view
+                continue
+            pixels = np.asarray(Image.open(Path(params.data_dir) / "images" / row["filename"]))
+            data_set = pydicom.Dataset()
+            data_set.file_meta = pydicom.dataset.FileMetaDataset()
+            data_set.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+            data_set.SOPClassUID, data_set.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", f"1.2.{i}"
+            data_set.PatientAge, data_set.PatientSex, data_set.ViewPosition = age, sex, view
+            data_set.Rows, data_set.Columns = pixels.shape
+            data_set.SamplesPerPixel, data_set.PhotometricInterpretation = 1, "MONOCHROME2"
+            data_set.BitsAllocated = data_set.BitsStored = 8
+            data_set.HighBit, data_set.PixelRepresentation, data_set.PixelData = 7, 0, pixels.tobytes()
+            data_set.save_as(Path(params.data_dir) / "images" / row["filename"], enforce_file_format=True)
+        rows.to_csv(file, index=False)
+    from_table, from_headers = data(table, tmp_path / "cache"), data(headers, tmp_path / "cache")
+    shards = tmp_path / "shards"
+    source = open_source(table, tmp_path)
+    write_shards(source, from_table.records.assign(age="058Y", sex="male", view="pa"), str(shards))
+    streamed = data(Params(source="stream", data_dir=str(shards), image_size=32, widths=[4]), tmp_path / "cache")
+    for found in (from_table, from_headers):
+        rows = found.records[["age", "sex", "view"]].itertuples(index=False, name=None)
+        assert list(rows) == [known[i % 3] for i in range(24)]
+        problems = found.problems["problem"].str.split(":").str[0].value_counts()
+        assert problems["age is not an age of up to 120 years"] == problems["sex is not M or F"] == 8
+    assert set(streamed.records[["age", "sex", "view"]].itertuples(index=False, name=None)) == {("58", "M", "PA")}

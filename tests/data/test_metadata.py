@@ -1,0 +1,60 @@
+"""Age, sex and view: one notation, whatever route they came by."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.data.metadata import age_in_years, normalise
+from lib.data.source import Problem
+
+
+@pytest.mark.parametrize(
+    ("written", "years"),
+    [
+        *[("058Y", "58"), ("58", "58"), ("58.0", "58"), ("58,5", "58"), (" 58 ", "58"), ("58 years", "58")],
+        *[("58y", "58"), ("12M", "1"), ("012M", "1"), ("011M", "0"), ("18 months", "1"), ("051W", "0"), ("053W", "1")],
+        *[("364D", "0"), ("366D", "1"), ("000D", "0"), ("0", "0"), ("120", "120")],
+        *[("121", ""), ("155", ""), ("414", ""), ("411Y", ""), ("-3", ""), ("58 Male", ""), ("old", ""), ("", "")],
+    ],
+)
+def test_an_age_is_in_whole_years_or_unknown(written, years):
+    assert age_in_years(written) == years
+
+
+def table(**columns) -> pd.DataFrame:
+    count = len(next(iter(columns.values())))
+    blank = {name: [""] * count for name in ("age", "sex", "view")}
+    return pd.DataFrame({"id": [f"{i}.png" for i in range(count)], **blank, **columns})
+
+
+@pytest.mark.parametrize(
+    ("column", "ways"),
+    [
+        ("age", {"58": ["058Y", "58.0", 58, 58.0, "58"]}),
+        ("sex", {"M": ["Male", "M", "m", "MALE "], "F": ["female", "F", "f", "Woman"]}),
+        ("view", {"PA": ["pa", "PA", "P-A", "Postero-anterior"], "AP": ["ap", "AP", "A.P.", "AP supine"]}),
+        ("view", {"lateral": ["LL", "RL", "Lateral", "lat"]}),
+    ],
+)
+def test_ways_to_write_the_same_become_the_same(column, ways):
+    for word, written in ways.items():
+        records, problems = normalise(table(**{column: written}))
+        assert set(records[column]) == {word}
+        assert problems == []
+
+
+def test_what_cannot_be_read_is_unknown_and_named(tmp_path):
+    records, problems = normalise(table(age=["414", "7"], sex=["M", "Divers"], view=["PA", "oblique"]))
+    assert records[["age", "sex", "view"]].to_numpy().tolist() == [["", "M", "PA"], ["7", "", ""]]
+    assert problems == [
+        Problem("0.png", "age is not an age of up to 120 years: '414'", "counted as unknown"),
+        Problem("1.png", "sex is not M or F: 'Divers'", "counted as unknown"),
+        Problem("1.png", "view is not PA, AP or lateral: 'oblique'", "counted as unknown"),
+    ]
+
+
+@pytest.mark.parametrize("word", ["", "nan", "NA", "unknown", "U", None, np.nan])
+def test_words_for_unknown_are_no_problem(word):
+    records, problems = normalise(table(age=[word], sex=[word], view=[word]))
+    assert records[["age", "sex", "view"]].to_numpy().tolist() == [["", "", ""]]
+    assert problems == []
