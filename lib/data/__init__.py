@@ -13,7 +13,10 @@ decoding      any file's bytes -> one grey image, or the reason why not
 kaggle        a data set from Kaggle on disk, checked, or what to do to get it
 registry      the data sets that a run can name, what their labels mean and what they may be used for
 stream        parquet shards on any file system: read while they arrive, and written
+classes       what a folder's name says about its images
+folder        images in files: class folders, or a table
 sources       a run's source: phantoms, a folder, Kaggle, shards
+metadata      age, sex and view in one notation, whatever the source writes
 cache         images prepared once: a memory-mapped uint8 array and its journal
 duplicates    pairs of images that are nearly the same
 groups        which images count as one: those that share a patient, a file or a picture

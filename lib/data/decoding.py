@@ -59,16 +59,22 @@ def encode(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def is_image(beginning: bytes) -> bool:
+    """Return whether a file with these first 132 bytes is of a format that is read."""
+    return dicom.is_dicom(beginning) or bool(_format(beginning))
+
+
+def _format(content: bytes) -> str:
+    """Return Pillow's name of the format by the first bytes, or ""."""
+    Image.init()
+    accepted = ((name, Image.OPEN[name][1]) for name in FORMATS)
+    return next((name for name, accepts in accepted if accepts is not None and accepts(content[:16]) is True), "")
+
+
 def _read_image(content: bytes) -> np.ndarray:
-    Image.init()  # not Image.open, which warns of a bomb, or raises, before the size is known
-    known = [
-        (name, opens)
-        for name, (opens, accepts) in zip(FORMATS, map(Image.OPEN.__getitem__, FORMATS), strict=True)
-        if accepts is not None and accepts(content[:16]) is True
-    ]
-    if not known:
+    if not (name := _format(content)):
         raise ImageError(f"is not an image: begins with {content[:8]!r}" if content else "is empty")
-    name, opens = known[0]
+    opens = Image.OPEN[name][0]  # not Image.open, which warns of a bomb, or raises, before the size is known
     if name == "TIFF" and (deep := _deep_tiff(content, opens)) is not None:
         return deep
     image: Image.Image = opens(BytesIO(content), "")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from traitlets.config import Config
 
@@ -43,6 +44,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     tracker = open_tracker(run.params, run.folder)
     try:
         prepared = prepare(params, base)
+        _name_problems(prepared.data.problems)
         for name in params.methods:
             trained = train_method(run, name, prepared, tracker)
             run.save_figure(loss_curves(trained.history), f"{name}-losses")
@@ -132,13 +134,17 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     params, base = _settings(parser, arguments)
     source = open_source(params, base)
     data = load_data(source, params)
-    for reason, count in problem_counts(data.problems).items():
-        print(f"{count:,} images: {reason}")
+    _name_problems(data.problems)
     address = parser.parse_args(arguments).to
     address = address if "://" in address else str(Path(address).expanduser().resolve())
     write_shards(source, data.records, address)
     print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
     return 0
+
+
+def _name_problems(problems: pd.DataFrame) -> None:
+    for reason, count in problem_counts(problems).items():
+        print(f"{count:,} images: {reason}")
 
 
 def _parser(program: str, description: str) -> argparse.ArgumentParser:

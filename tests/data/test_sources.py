@@ -1,6 +1,8 @@
 """The sources: which records, images and masks they give, and what they refuse."""
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +239,9 @@ def test_an_unknown_label_is_named(tmp_path, word):
 def test_a_file_of_another_kind_in_a_folder_of_a_class_is_named(tmp_path):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "mass" / "notes.txt").write_text("not an image")
-    assert FolderSource(folder).problems == [Problem("mass/notes.txt", "not an image by its name", "not used")]
+    assert FolderSource(folder).problems == [
+        Problem("mass/notes.txt", "not an image by its name and content", "not used")
+    ]
 
 
 def test_about_yaml_describes_a_folder(tmp_path):
@@ -326,6 +330,188 @@ def test_an_about_yaml_of_another_form_is_refused(tmp_path, text):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "about.yaml").write_text(text)
     with pytest.raises(SourceError, match=r"about\.yaml is not YAML with lines `name: text`"):
+        FolderSource(folder)
+
+
+# Folders of classes
+
+
+def test_a_class_folder_that_is_a_link_is_followed(tmp_path):
+    class_folders(tmp_path / "store", "mass/b.png", "mass/deep.png")
+    folder = class_folders(tmp_path / "set", "normal/a.png")
+    (folder / "mass").symlink_to(tmp_path / "store" / "mass", target_is_directory=True)
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for way in (folder, tmp_path / "link"):
+        source = FolderSource(way)
+        assert source.records["id"].tolist() == ["mass/b.png", "mass/deep.png", "normal/a.png"]
+        assert source.problems == []
+
+
+def test_a_link_that_leads_in_a_circle_or_to_a_folder_that_was_read_is_named_and_followed_once(tmp_path):
+    folder = class_folders(tmp_path / "above" / "set", "normal/a.png", "mass/b.png")
+    for name, target in (("mass/self", folder / "mass"), ("all", folder.parent), ("edema", folder / "normal")):
+        (folder / name).symlink_to(target, target_is_directory=True)
+    (folder / "mass" / "lost.png").symlink_to(folder / "nowhere.png")
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    named = {problem.image: problem.consequence for problem in source.problems}
+    assert named == dict.fromkeys(["mass/self", "all", "edema", "mass/lost.png"], "not followed")
+
+
+@pytest.mark.parametrize("name", ["masks", "new", "segmentation", "Lung_Masks", "mass (copy)", "masks/normal"])
+def test_a_folder_that_is_no_class_by_its_name_is_refused_with_what_to_write(tmp_path, name):
+    folder, odd = class_folders(tmp_path, "normal/a.png", "mass/b.png", f"{name}/c.png"), name.split("/")[0]
+    with pytest.raises(SourceError, match="folders that do not look like classes: ") as error:
+        FolderSource(folder)
+    assert f"`classes: {{{odd}: ignore}}`" in str(error.value)
+    (folder / "about.yaml").write_text(f"classes: {{{odd}: ignore}}\n")
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    assert source.problems == [Problem(f"{name}/c.png", "ignored by about.yaml", "not used")]
+    assert "classes" not in source.about
+
+
+def test_a_finding_that_is_not_known_is_named_unless_it_is_listed(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "silicosis/b.png", "silicosis/c.png", "Lung_Opacity/d.png")
+    found = "folder 'silicosis' is taken for a finding by its name alone"
+    problems = [Problem(f"silicosis/{name}.png", found, "counted as abnormal") for name in "bc"]
+    assert FolderSource(folder).problems == problems
+    (folder / "about.yaml").write_text("classes: {silicosis: abnormal}\n")
+    source = FolderSource(folder)
+    assert source.problems == []
+    assert source.records["finding"].tolist() == ["Lung_Opacity", "", "silicosis", "silicosis"]
+
+
+def test_listed_classes_may_have_any_name_and_folders_of_their_own(tmp_path):
+    folder = class_folders(tmp_path, "train/class_0/p1/a.png", "test/class_0/p2/b.png", "test/class_1/p3/c.png")
+    (folder / "about.yaml").write_text("classes:\n  class_0: normal\n  test/class_1: abnormal\n")
+    rows = FolderSource(folder).records[["id", "label", "finding", "split"]].to_numpy().tolist()
+    assert rows == [
+        ["test/class_0/p2/b.png", "normal", "", "test"],
+        ["test/class_1/p3/c.png", "abnormal", "class_1", "test"],
+        ["train/class_0/p1/a.png", "normal", "", "train"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("classes: {mas: ignore}", "names mas, where no file is"),
+        ("classes: {mass: maybe}", r"expected lines `folder: normal \| abnormal \| ignore`"),
+        ("classes: [mass]", r"expected lines `folder: normal \| abnormal \| ignore`"),
+    ],
+)
+def test_classes_that_name_no_folder_or_no_kind_are_refused(tmp_path, text, words):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_text(text)
+    with pytest.raises(SourceError, match=words):
+        FolderSource(folder)
+
+
+def test_files_in_class_folders_are_known_by_their_content(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "mass" / "b.png").rename(folder / "mass" / "b")
+    (folder / "normal" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    (folder / "normal" / "IM0002.1.2.840").write_bytes(b"\x08\0\x05\0" + bytes(100))
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    (folder / "normal" / "notes").write_text("not an image")
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["mass/b", "normal/IM0001", "normal/IM0002.1.2.840", "normal/a.png"]
+    unused = "not an image by its name and content"
+    assert source.problems == [Problem(name, unused, "not used") for name in ("DICOMDIR", "normal/notes")]
+
+
+def test_a_class_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    folder, listed = class_folders(tmp_path, "normal/a.png", "mass/b.png"), Path.iterdir
+
+    def refuse(self):
+        if self.name == "mass":
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SourceError, match=r"mass cannot be read \(Permission denied\)"):
+        FolderSource(folder)
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out_and_named(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    try:
+        shutil.copy(folder / "mass" / "b.png", os.fsencode(folder / "mass") + b"/\xe9t\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    source = FolderSource(folder)
+    assert source.records["id"].tolist() == ["mass/b.png", "normal/a.png"]
+    assert source.problems == [Problem("mass/\ufffdt\ufffd.png", "a file name that is not UTF-8; rename it", LEFT_OUT)]
+
+
+# Tables
+
+
+@pytest.mark.parametrize("written", ["../secret.png", "a/../../secret.png", "/secret.png"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, written):
+    folder = table_folder(tmp_path / "set", two_rows())
+    write(tmp_path / "set" / "secret.png", grey(5))
+    written = str(folder) + written if written[0] == "/" else written
+    two_rows(filename=["a.png", written]).to_csv(folder / "labels.csv", index=False)
+    with pytest.raises(SourceError, match=r"the image '.*secret.png' leads out of .*images: give its path from there"):
+        FolderSource(folder)
+
+
+def test_a_registered_tables_name_that_leads_out_of_the_folder_is_refused(tmp_path):
+    for name in ("vinbigdata/train/a.png", "vinbigdata/train/b.png", "secret.png"):
+        write(tmp_path / "root" / name if "/" in name else tmp_path / name, grey(3))
+    (tmp_path / "root" / "vinbigdata" / "train.csv").write_text(
+        "image_id,class_name,x_min,y_min,x_max,y_max,width,height\n"
+        "a,No finding,,,,,,\n../../../secret,Mass,1,1,2,2,9,9\n"
+    )
+    with pytest.raises(SourceError, match="leads out of"):
+        open_source(Params(source="vinbigdata", data_dir=str(tmp_path / "root")), tmp_path)
+
+
+def test_names_match_whatever_form_of_unicode_they_have(tmp_path):
+    composed, apart = unicodedata.normalize("NFC", "é.png"), unicodedata.normalize("NFD", "é.png")
+    for on_disk, in_table in ((composed, apart), (apart, composed)):
+        folder = tmp_path / str(len(on_disk))
+        table_folder(folder, two_rows(filename=["a.png", on_disk]))
+        two_rows(filename=["./a.png", in_table]).to_csv(folder / "labels.csv", index=False)
+        (folder / "boxes.csv").write_text(f"filename,x,y,w,h\n./{in_table},2,3,5,4\n")
+        source = FolderSource(folder)
+        assert source.problems == []
+        assert source.records["id"].tolist() == ["a.png", composed]
+        assert source.mask(composed) is not None
+
+
+def test_a_table_whose_rows_end_in_a_comma_is_read(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "labels.csv").write_text("filename,label\na.png,normal,\nb.png,abnormal,\n")
+    (folder / "boxes.csv").write_text("filename,x,y,w,h\nb.png,2,3,5,4,\n")
+    source = FolderSource(folder)
+    assert source.records["label"].tolist() == ["normal", "abnormal"]
+    assert source.mask("b.png").sum() == 20
+
+
+@pytest.mark.parametrize("text", ["filename,label\na.png,normal,extra\nb.png,abnormal,\n"])
+def test_a_row_with_more_cells_than_columns_is_refused(tmp_path, text):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(SourceError, match=r"labels\.csv, row 2 has more cells than the 2 columns"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_another_unicode_encoding_is_read(tmp_path, encoding):
+    folder = table_folder(tmp_path, two_rows())
+    text = "filename,label,finding\na.png,normal,\nb.png,abnormal,Ödem\n"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    (folder / "labels.csv").write_bytes((mark + text).encode(encoding))
+    assert FolderSource(folder).records["finding"].tolist() == ["", "Ödem"]
+
+
+def test_a_table_that_is_not_unicode_says_how_to_save_it(tmp_path):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "labels.csv").write_bytes("filename,label,finding\na.png,normal,Ödem\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"labels\.csv cannot be read as a table: .*save it as UTF-8"):
         FolderSource(folder)
 
 

@@ -1,0 +1,29 @@
+"""What the name of a folder of images says: a finding, or that it holds something else than the images of a class."""
+
+import re
+
+CLASSES = ("normal", "abnormal", "ignore")  # what about.yaml may say of a folder
+FINDINGS = {  # names that need no explanation: those of the public data sets, in small letters without marks
+    *("abnormal", "pathological", "disease", "diseased", "sick", "finding", "opacity", "lungopacity"),
+    *("airspaceopacity", "pneumonia", "bacteria", "virus", "bacterial", "viral", "bacterialpneumonia"),
+    *("viralpneumonia", "tuberculosis", "tb", "covid", "covid19", "sarscov2", "mass", "nodule", "lunglesion"),
+    *("lungtumor", "cancer", "effusion", "pleuraleffusion", "edema", "oedema", "consolidation", "atelectasis"),
+    *("cardiomegaly", "enlargedheart", "enlargedcardiomediastinum", "pneumothorax", "infiltration", "infiltrate"),
+    *("emphysema", "fibrosis", "hernia", "pleuralthickening", "pleuralother", "fracture", "ild", "calcification"),
+    *("aorticenlargement", "copd", "foreignbody"),
+}
+NO_CLASS = re.compile(
+    r"mask|segment|annotat|groundtruth|overlay|heatmap|thumb|preview|backup|unlabel|unsorted|unknown|exclude"
+    r"|\b(seg|gt|label|copy|temp|tmp|new|old|todo|trash|misc)s?\b"
+)
+
+
+def names_a_finding(folder: str) -> bool:
+    """Return whether a folder's name is a known finding, whatever its capitals and marks."""
+    return "".join(filter(str.isalnum, folder.lower())) in FINDINGS
+
+
+def names_no_class(folder: str) -> bool:
+    """Return whether a folder's name tells of something else than the images of a class."""
+    words = re.sub(r"[\W_\d]+", " ", folder.lower())
+    return bool(NO_CLASS.search(words) or NO_CLASS.search(words.replace(" ", "")))
