@@ -28,9 +28,9 @@ lowest that any tracked VAE reaches on these images; *residual*, the mean residu
 components; *critic*, the mean KL of reconstructions and of samples is at least 1.5 times that of real images; *all*,
 these three in one measurement.
 
-**Rules.** 64 px, widths 8, 16, 32, 64, the training normals of one data set, one thread. Everything else may
-change: settings, precision, losses, schedule, averaging, code. Measuring costs nothing and happens at least every 6,000 images. A
-record needs three seeds that all meet the mark; with fewer a row is a trial. Minutes are the loop's CPU time on the
+**Rules.** 64 px, widths 8, 16, 32, 64, the training normals of one data set, one thread. Everything else may change:
+settings, precision, losses, schedule, averaging, code. Measuring costs nothing and happens at least every 6,000 images.
+A record needs three seeds that all meet the mark; with fewer a row is a trial. Minutes are the loop's CPU time on the
 machine that ran it and compare only roughly between machines; images compare exactly.
 
 **To add a row**
