@@ -97,7 +97,8 @@ def train(
 
     Raises:
         TrainingError: There are fewer images than a batch holds, or no validation images.
-        CheckpointError: The checkpoint has other `settings` or more epochs, or kept weights are missing.
+        CheckpointError: The checkpoint is damaged, or has other `settings` or more epochs; kept weights are missing or
+            damaged; or weights are NaN or infinite.
         Diverged: A loss or the validation residual is NaN or infinite; the last good epoch is in `checkpoint`.
 
     """
@@ -113,12 +114,12 @@ def train(
     optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in parts.items()}
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
     torch.manual_seed(seed)
-    settings = {**settings, "precision": str(precision).removeprefix("torch.")}  # what "auto" has been resolved to
     validated = copy.deepcopy(method) if average_decay else method
-    state = Checkpoint(checkpoint, method, validated, optimizers, scalers, settings)
+    resolved = str(precision).removeprefix("torch.")
+    state = Checkpoint(checkpoint, method, validated, optimizers, scalers, settings, resolved)
     history = state.resume(epochs)
     if not kept_file(checkpoint, len(history)).is_file():  # the copy to another disk may have been cut short
-        state.keep_weights(len(history), keep_after)
+        state.keep_weights(history, keep_after)
     kept(checkpoint, min(len(history) + 1, epochs), keep_after)
     log(history)
     batches = len(images) // batch_size
@@ -157,7 +158,7 @@ def train(
             before = history[-1] if history else dict.fromkeys(spent, 0)
             means |= measure(validated, epoch + 1)
             history.append({"epoch": epoch, **means, **{key: before[key] + spent[key] for key in spent}})
-            state.keep_weights(epoch + 1, keep_after)
+            state.keep_weights(history, keep_after)
             state.save(history)
             log(history)
             progress.set_postfix_str(f"epoch {epoch + 1}, validation residual {means['validation/residual']:.4f}")

@@ -70,7 +70,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         print("--force: every stage runs")
     tracker = open_tracker(run.params, run.folder)
     prepared = prepare(run.params, run.folder)
-    trained: dict[str, Method] = {name: load(run, name).method for name in run.params.methods}
+    trained: dict[str, Method] = {name: load(run, name, prepared.split).method for name in run.params.methods}
     scored = score(run, prepared, trained, again=again)
     locate(run, prepared, scored, again=again)
     comparison = comparable(run)

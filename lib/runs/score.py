@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
+from lib.data.dataset import Split
 from lib.data.groups import groups
 from lib.data.source import problem_counts
 from lib.evidence.marks import Health, assess, has_critic, points
@@ -20,6 +20,7 @@ from lib.runs.candidates import write_candidates
 from lib.runs.freshness import Record, split_hashes, weight_hashes
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
+from lib.runs.train import trained_under
 from lib.scores.copying import KINDS, copied_share
 from lib.scores.lesions import with_lesions
 from lib.scores.references import reference_scores
@@ -58,7 +59,7 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
     images["lesions"] = with_lesions(images["reference"][:], params.seed, LESIONS)[0]
     backbone, distances = feature_distances(params, trained, device)
     references = reference_scores(params.references, prepared.images.train, images, records, backbone, params.seed)
-    versions = {name: _versions(run, name, method, device) for name, method in trained.items()}
+    versions = {name: _versions(run, name, method, split) for name, method in trained.items()}
     versions |= {name: {0: fitted} for name, fitted in references.fitted.items()}
     selected = select(versions, images, distances, folder)
     columns = {
@@ -145,11 +146,11 @@ def _opened(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
     return {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
 
-def _versions(run: Run, name: str, method: Method, device: torch.device) -> dict[int, Version]:
+def _versions(run: Run, name: str, method: Method, split: Split) -> dict[int, Version]:
     """Return the method after each number of epochs whose weights were kept."""
-    versions = {}
+    versions, settings, device = {}, trained_under(run.params, name, split), choose_device(run.params.device)
     for epochs, file in kept(run.checkpoint(name), run.params.epochs, run.params.choose_from).items():
         earlier = copy.deepcopy(method)
-        load_checkpoint(file, earlier, device)
+        load_checkpoint(file, earlier, device, settings, epochs)
         versions[epochs] = version(earlier, f"{name}: epoch {epochs}")
     return versions

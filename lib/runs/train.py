@@ -1,14 +1,16 @@
 """The second stage: prepared images -> a trained method; `load` reads one that is trained already."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from lib.data.dataset import Split
 from lib.methods import training
 from lib.methods.checkpoint import History, load_checkpoint
 from lib.methods.method import Method
 from lib.methods.training import choose_device, choose_precision
 from lib.methods.variants import VARIANTS
+from lib.params import Params
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.tracking import Tracker
@@ -52,7 +54,7 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
         learning_rate=params.learning_rate,
         seed=params.seed,
         checkpoint=run.checkpoint(name),
-        settings=params.training_settings() | {"split": prepared.split.hash},
+        settings=trained_under(params, name, prepared.split),
         device=device,
         precision=choose_precision(params.precision, device),
         augmentation=params.augmentation,
@@ -66,14 +68,20 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
     return TrainedMethod(method, history)
 
 
-def load(run: Run, name: str) -> TrainedMethod:
-    """Return a method that the run has trained to its end; RunError if it has not been."""
-    file, epochs, method = run.checkpoint(name), run.params.epochs, VARIANTS[name](run.params)
+def load(run: Run, name: str, split: Split) -> TrainedMethod:
+    """Return a method that the run has trained to its end on this split.
+
+    RunError or CheckpointError if it has not been, or if the weights' file is not the one that training wrote.
+    """
+    file, method, device = run.checkpoint(name), VARIANTS[name](run.params), choose_device(run.params.device)
     if not file.is_file():
         raise RunError(f"{run.folder} has no trained {name}: {file} is not there; train it first")
-    history = load_checkpoint(file, method, choose_device(run.params.device))["history"]
-    if len(history) < epochs:
-        raise RunError(f"{file} has {len(history)} of {epochs} epochs: train it to its end; training resumes")
+    history = load_checkpoint(file, method, device, trained_under(run.params, name, split), run.params.epochs)
     if run.history(name) != history:  # the checkpoint was restored from a copy
         run.log(name, history)
     return TrainedMethod(method, history)
+
+
+def trained_under(params: Params, name: str, split: Split) -> dict[str, Any]:
+    """Return what weights depend on, as their file records it: settings, split, and the method's name."""
+    return params.training_settings() | {"split": split.hash, "method": name}

@@ -1,5 +1,6 @@
-"""A resumed run equals an uninterrupted one, and the weights kept on the way are those of a shorter run."""
+"""A resumed run equals an uninterrupted one, kept weights are those of a shorter run, and no other file is taken."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import pytest
 import torch
 from toys import CPU, METHODS, PARTS, Toy, build, differences, each_method, read
 
-from lib.methods.checkpoint import CheckpointError, kept, load_checkpoint
+from lib.methods.checkpoint import CheckpointError, kept, load_checkpoint, read_state, write_state
 from lib.methods.method import to_unit
+
+SETTINGS = {"seed": 0, "widths": [4, 6]}  # of `fit`
 
 # --- resume -----------------------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ def test_a_checkpoint_holds_all_that_a_resume_needs_and_nothing_but_plain_data(n
 def test_a_loaded_checkpoint_reconstructs_as_the_trained_method(name, fit, images, tmp_path):
     method, loaded = build(name), build(name, seed=1)
     fit(method)
-    load_checkpoint(tmp_path / "here.pt", loaded, CPU)
+    load_checkpoint(tmp_path / "here.pt", loaded, CPU, SETTINGS, 2)
     batch = to_unit(images, CPU)
     assert torch.equal(loaded.eval().reconstruct(batch), method.eval().reconstruct(batch))
 
@@ -148,7 +151,7 @@ def test_weights_kept_after_n_epochs_equal_those_of_a_run_of_n_epochs(name, fit,
     for epochs, file in files.items():
         whole, loaded = build(name), build(name, seed=1)
         fit(whole, epochs=epochs, checkpoint=tmp_path / f"whole{epochs}.pt")
-        load_checkpoint(file, loaded, CPU)
+        load_checkpoint(file, loaded, CPU, SETTINGS, epochs)
         assert not differences(dict(loaded.state_dict()), dict(whole.state_dict())), epochs
 
 
@@ -202,3 +205,84 @@ def test_missing_kept_weights_of_the_last_epoch_are_written_again(fit, tmp_path)
     (tmp_path / "here.4.pt").unlink()
     fit(Toy(), epochs=6, keep_after=[2, 4])
     assert not differences(read(tmp_path / "here.4.pt"), before)
+
+
+# --- what no reader takes ---------------------------------------------------------------------------------------------
+
+
+def test_no_flipped_bit_of_a_checkpoint_or_of_kept_weights_is_taken(fit, tmp_path):
+    fit(Toy(), keep_after=[1])
+    chance = random.Random(0)
+    for name in ("here.pt", "here.1.pt"):
+        file = tmp_path / name
+        whole = file.read_bytes()
+        for bit in chance.sample(range(8 * len(whole)), 100):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=rf"{name} .*remove it, and train again"):
+                load_checkpoint(file, Toy(), CPU, SETTINGS, 2)
+        with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):  # the last flipped bit is still there
+            fit(Toy(), epochs=3, keep_after=[1])
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"not torch's", b"cut"])
+def test_a_file_without_a_hash_is_refused_with_what_it_may_be(content, fit, tmp_path):
+    file = tmp_path / "here.pt"
+    fit(Toy())
+    file.write_bytes(file.read_bytes()[:-100] if content == b"cut" else content)
+    with pytest.raises(CheckpointError, match=r"here\.pt does not end in a hash: it was cut short, an older version"):
+        fit(Toy())
+
+
+def test_weights_of_other_settings_are_not_loaded(fit, tmp_path):
+    fit(Toy())
+    with pytest.raises(CheckpointError, match=r"under other settings .*seed: 0 saved, 1 now"):
+        load_checkpoint(tmp_path / "here.pt", Toy(), CPU, SETTINGS | {"seed": 1}, 2)
+
+
+@pytest.mark.parametrize(("name", "wanted", "found"), [("here.2.pt", 2, 1), ("here.pt", 2, 3), ("here.pt", 4, 3)])
+def test_weights_of_another_epoch_are_not_loaded_whatever_the_name_says(name, wanted, found, fit, tmp_path):
+    fit(Toy(), epochs=3, keep_after=[1, 2])
+    (tmp_path / "here.1.pt").replace(tmp_path / "here.2.pt")
+    with pytest.raises(CheckpointError, match=rf"{name} has {found} of {wanted} epochs"):
+        load_checkpoint(tmp_path / name, Toy(), CPU, SETTINGS, wanted)
+
+
+def test_damaged_kept_weights_are_refused_before_training_goes_on(fit, tmp_path):
+    fit(Toy(), epochs=4, keep_after=[2])
+    (tmp_path / "here.2.pt").write_bytes((tmp_path / "here.2.pt").read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"missing or damaged .*here\.2\.pt"):
+        fit(Toy(), epochs=6, keep_after=[2])
+
+
+class Infinite(Toy):
+    """Has an infinite weight after its first epoch that no loss and no reconstruction depends on."""
+
+    def __init__(self):
+        super().__init__()
+        self.critic = torch.nn.Linear(1, 1)
+
+    def moves(self, images, epoch=0):
+        if epoch:
+            torch.nn.init.constant_(self.critic.weight, torch.inf)
+        yield from super().moves(images, epoch)
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_weights_that_are_not_finite_are_not_saved_and_the_epoch_before_stays(average_decay, fit, tmp_path):
+    with pytest.raises(CheckpointError, match=r"here\.pt: [12] weights are NaN or infinite, critic\.weight first"):
+        fit(Infinite(), epochs=3, average_decay=average_decay)
+    assert len(read(tmp_path / "here.pt")["history"]) == 1
+
+
+def test_weights_that_are_not_finite_are_not_loaded(fit, tmp_path, monkeypatch):
+    fit(Toy())
+    state = read_state(tmp_path / "here.pt")
+    state["method"]["network.weight"].fill_(torch.nan)
+    with monkeypatch.context() as patch:
+        patch.setattr("lib.methods.checkpoint._refuse_infinite", lambda *_: None)
+        write_state(tmp_path / "here.pt", state)
+    with pytest.raises(CheckpointError, match=r"network\.weight first"):
+        load_checkpoint(tmp_path / "here.pt", Toy(), CPU, SETTINGS, 2)

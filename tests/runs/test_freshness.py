@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from matplotlib.figure import Figure
 
+from lib.methods.checkpoint import read_state, write_state
 from lib.params import Params
 from lib.runs import cli, freshness, prepare, score
 from lib.runs.comparison import comparable
@@ -68,9 +68,9 @@ def setting(run: Path, **changes) -> None:
 
 def retrained(run: Path) -> None:
     file = run / "checkpoints" / "ra.pt"
-    state = torch.load(file, weights_only=True)
+    state = read_state(file)
     next(iter(state["method"].values())).add_(0.01)
-    torch.save(state, file)
+    write_state(file, state)
 
 
 def test_nothing_runs_where_nothing_has_changed_and_nothing_is_written(run, capsys):
@@ -208,7 +208,7 @@ IN_WEIGHTS = {"methods", "epochs", "choose_from"}  # they say which weights' fil
 def test_a_stage_reads_no_setting_but_those_that_it_is_known_to_read(run):
     opened = Run.open(run)
     prepared = prepare.prepare(opened.params, run)
-    trained = {name: load(opened, name).method for name in opened.params.methods}
+    trained = {name: load(opened, name, prepared.split).method for name in opened.params.methods}
     opened.params = Watched(**opened.params.model_dump())
     comparison = comparable(opened)
     READ.clear()

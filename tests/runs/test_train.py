@@ -1,5 +1,7 @@
 """Promises of `lib.runs.train`: a method trains from the seed, resumes from its checkpoint, and is loaded as it was."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -63,7 +65,7 @@ def test_a_trained_method_is_loaded_again_with_its_history_and_budget(tmp_path):
     run = Run.start(params(run_dir="a", epochs=2), tmp_path)
     trained, history = train(run, "unet", prepared(split), Tracker())
     (run.folder / "metrics.jsonl").unlink()  # as of a folder whose checkpoints came back from a copy
-    loaded = load(Run.open(run.folder), "unet")
+    loaded = load(Run.open(run.folder), "unet", split)
     assert loaded.history == history == run.history("unet")
     assert equal(loaded.method, trained)
     spent, batches = budget(loaded.method, history), len(split.train) // 8
@@ -77,14 +79,36 @@ def test_a_trained_method_is_loaded_again_with_its_history_and_budget(tmp_path):
 def test_a_method_that_was_not_trained_is_named(tmp_path):
     run = Run.start(params(run_dir="a"), tmp_path)
     with pytest.raises(RunError, match=r"has no trained unet: .*unet\.pt is not there; train it first"):
-        load(run, "unet")
+        load(run, "unet", divided())
 
 
 def test_a_method_that_was_not_trained_to_its_end_is_named(tmp_path):
     train(Run.start(params(run_dir="a", epochs=1), tmp_path), "unet", prepared(divided()), Tracker())
     run = Run.start(params(run_dir="a", epochs=2), tmp_path)
-    with pytest.raises(RunError, match=r"unet\.pt has 1 of 2 epochs: train it to its end"):
-        load(run, "unet")
+    with pytest.raises(CheckpointError, match=r"unet\.pt has 1 of 2 epochs: train it to its end"):
+        load(run, "unet", divided())
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"seed": 1}, "seed: 1 saved, 0 now"),
+        ({"methods": ["ae-16"]}, "method: 'ae-16' saved, 'ae-4' now"),
+        ({"precision": "bfloat16"}, "precision: 'bfloat16' saved, 'float32' now"),
+        ({"split": divided(seed=1)}, "split: "),
+        ({"epochs": 2}, "has 2 of 1 epochs"),
+    ],
+    ids=["settings", "method", "precision", "split", "epochs"],
+)
+def test_weights_that_the_run_has_not_trained_are_not_loaded(tmp_path, changes, found):
+    split = changes.pop("split", divided())
+    other = Run.start(params(run_dir="other", **{"methods": ["ae-4"]} | changes), tmp_path)
+    train(other, other.params.methods[0], prepared(split), Tracker())
+    run = Run.start(params(run_dir="a", methods=["ae-4"]), tmp_path)
+    run.checkpoint("ae-4").parent.mkdir()
+    shutil.copy(other.checkpoint(other.params.methods[0]), run.checkpoint("ae-4"))
+    with pytest.raises(CheckpointError, match=found):
+        load(run, "ae-4", divided())
 
 
 def test_other_settings_in_a_finished_folder_are_refused_and_its_record_is_kept(tmp_path):
