@@ -5,6 +5,7 @@ stages call `methods`, `scores`, `evidence` and `figures`. Open `run.py` first, 
 list.
 
 keeping       copies of a run's files in a folder that outlives the machine
+status        running, ok, failed or cut: one process works in a run folder, and decides
 run           the run folder: paths, status, settings that may not change, whole files
 tracking      experiment trackers behind one contract: none, Weights & Biases; the end of a run
 freshness     what each stage has read and written, so that none runs again needlessly

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from lib.runs.prepare import prepare
 from lib.runs.report import summary
 from lib.runs.run import Run, RunError
 from lib.runs.score import score
+from lib.runs.status import RUNNER, reason
 from lib.runs.tracking import finish, open_tracker
 from lib.runs.train import load
 from lib.runs.train import train as train_method
@@ -40,18 +42,14 @@ def train(arguments: Sequence[str] | None = None) -> int:
     """`imgae-train params/x.yaml`: train the file's methods without a notebook."""
     parser = _parser("imgae-train", "Train the methods of a params file, without a notebook.")
     params, base = _settings(parser, arguments)
-    run = Run.start(params, base)
-    tracker = open_tracker(run.params, run.folder)
-    try:
+    with Run.start(params, base) as run:
+        tracker = open_tracker(run.params, run.folder)
         prepared = prepare(params, base)
         _name_problems(prepared.data.problems)
         for name in params.methods:
             trained = train_method(run, name, prepared, tracker)
             run.save_figure(loss_curves(trained.history), f"{name}-losses")
-    except (Exception, KeyboardInterrupt) as error:
-        run.mark("failed", f"{type(error).__name__}: {error}")
-        raise
-    finish(run, tracker)
+        finish(run, tracker)
     print(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
     return 0
 
@@ -65,19 +63,20 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
     parser.add_argument("--force", action="store_true", help="run every stage, whether its inputs have changed or not")
     typed = parser.parse_args(arguments)
-    run, again = Run.open(typed.run), typed.force
+    again = typed.force
     if again:
         print("--force: every stage runs")
-    tracker = open_tracker(run.params, run.folder)
-    prepared = prepare(run.params, run.folder)
-    trained: dict[str, Method] = {name: load(run, name, prepared.split).method for name in run.params.methods}
-    scored = score(run, prepared, trained, again=again)
-    locate(run, prepared, scored, again=again)
-    comparison = comparable(run)
-    evaluate_comparison(run, comparison, again=again)
-    results = audit(run, prepared, comparison, trained, again=again)
-    draw(run, prepared, scored, comparison, again=again)
-    finish(run, tracker, results)
+    with Run.open(typed.run) as run:
+        tracker = open_tracker(run.params, run.folder)
+        prepared = prepare(run.params, run.folder)
+        trained: dict[str, Method] = {name: load(run, name, prepared.split).method for name in run.params.methods}
+        scored = score(run, prepared, trained, again=again)
+        locate(run, prepared, scored, again=again)
+        comparison = comparable(run)
+        evaluate_comparison(run, comparison, again=again)
+        results = audit(run, prepared, comparison, trained, again=again)
+        draw(run, prepared, scored, comparison, again=again)
+        finish(run, tracker, results)
     print(comparison.found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
     return 0
 
@@ -89,7 +88,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     from lib.runs.page import write_report
 
     params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
-    folder = params.folder(base)
     places = [base / NOTEBOOK, Path(__file__).parents[2] / NOTEBOOK]  # a user's own file may lie outside the checkout
     notebook = next((place for place in places if place.is_file()), None)
     if notebook is None:
@@ -98,32 +96,32 @@ def run(arguments: Sequence[str] | None = None) -> int:
             f"{found}: work in a checkout of the repository, and run `python build_notebook.py` there", file=sys.stderr
         )
         return 2
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["IMGAE_DX_ROOT"] = str(base)  # inherited by the kernel, which starts in this process's folder
-    partial, executed, report = folder / "partial.ipynb", folder / "notebook.ipynb", folder / "report.html"
-    record = Run(params, folder)
-    record.refuse_other_settings()  # before anything is marked: a finished run keeps its status
-    try:
-        papermill.execute_notebook(
-            notebook,
-            partial,
-            parameters=params.model_dump(),
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            coalesce_streams=True,
-            config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # or each start warns of plain TCP
-        )
-    except (Exception, KeyboardInterrupt) as error:
-        record.mark("failed", f"{type(error).__name__}: {str(error)[-2000:]}")
-        print(f"\nfailed: the cells that ran are in {partial}, the reason in {folder / 'status.json'}", file=sys.stderr)
-        raise
-    partial.replace(executed)
-    write_report(executed, report)
-    record.mark("ok")
-    record.keep()
-    print("", summary(record.results()), f"report: {report}", sep="\n")
+    with Run.start(params, base) as run:
+        partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
+        # inherited by the kernel, which starts in this process's folder and works under this process's lock
+        os.environ |= {"IMGAE_DX_ROOT": str(base), RUNNER: str(run.folder)}
+        try:
+            papermill.execute_notebook(
+                notebook,
+                partial,
+                parameters=params.model_dump(),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                coalesce_streams=True,
+                config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # or each start warns of plain TCP
+            )
+        except Exception:
+            print(f"\nfailed: the cells that ran are in {partial}, the reason in status.json", file=sys.stderr)
+            raise
+        finally:
+            del os.environ[RUNNER]
+        partial.replace(executed := run.folder / "notebook.ipynb")
+        write_report(executed, report)
+        text = summary(run.results())
+        run.finish()
+    print("", text, f"report: {report}", sep="\n")
     return 0
 
 
@@ -190,6 +188,9 @@ def _command(function: Callable[[], int]) -> Callable[[], int]:
         except (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged) as error:
             print(error, file=sys.stderr)
             return 2
+        except KeyboardInterrupt as stop:
+            print(f"{reason(stop)}: the same command goes on from what is finished", file=sys.stderr)
+            return 128 + signal.Signals[str(stop) or "SIGINT"]
 
     return command
 

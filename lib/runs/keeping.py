@@ -9,11 +9,10 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from lib.environment import on_colab
-from lib.files import digest, replacing
+from lib.files import digest, remove_partial, replacing
 
 GENERATIONS = 2  # of each checkpoint: the newest may still be uploading when the machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted
@@ -57,9 +56,7 @@ class Keeper:
     def take(self) -> None:
         """Restore the checkpoints that the run's folder lacks, each from its newest copy that is whole."""
         taken = []
-        for partial in self.folder.rglob(".*.tmp"):  # of a copy whose machine was taken away
-            with suppress(OSError):
-                partial.unlink()
+        remove_partial(self.folder)
         cut = set()
         for name in sorted({file.stem for file in self._generations("[!.]*.pt")}):  # unet.10.pt before unet.pt
             target, copies = self.run / "checkpoints" / name, self._generations(name)

@@ -9,8 +9,9 @@ and written), `figures/` (PNG; charts also as SVG), `tables/*.csv`; a runner add
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,32 +26,40 @@ from lib.evidence.results import VERSION, Results
 from lib.files import replacing, write_csv, write_json
 from lib.params import Params
 from lib.runs.keeping import Keeper
-
-
-class RunError(ValueError):
-    """A run folder is not what it should be."""
+from lib.runs.status import RunError, Status, after_each_cell, reason, stoppable
 
 
 class Run:
-    """One run's folder: its paths, its status, and its files, each written and read whole."""
+    """One run's folder: its paths, its status, and its files, each written and read whole.
+
+    `Run.open` reads. Whoever writes does so in its context, as in `with Run.start(…) as run`, or in a notebook after
+    `Run.start`: then this process alone works in the folder, and an error marks the run as failed.
+    """
 
     def __init__(self, params: Params, folder: Path) -> None:
         self.params, self.folder = params, folder
+        self._status, self._context = Status(folder), ExitStack()
         self._finished = False
 
     @classmethod
     def start(cls, params: Params, base: Path) -> "Run":
-        """Create or reopen the folder of these settings, a relative one under `base`, and mark it as running.
+        """Create or reopen the folder of these settings, a relative one under `base`, lock it, mark it as running.
 
-        Raises RunError if the folder holds weights that were trained under other settings.
+        Raises RunError if the folder cannot be used, if another process works in it, or if it holds weights that were
+        trained under other settings.
         """
-        folder, params = params.folder(base), params.with_paths_under(base)
-        run = cls(params, folder)
+        try:
+            run = cls(params.with_paths_under(base), params.folder(base))
+        except RuntimeError as error:  # how Python before 3.13 reports links that lead to each other
+            raise RunError(f"run_dir={params.run_dir!r} leads nowhere ({error}): choose another") from None
+        keeper = run.keeper  # before the folder is created: it may be refused
+        run._status.claim()
         run.refuse_other_settings()
-        if run.keeper:
-            run.keeper.take()
-        write_json(run.folder / "params.json", params.model_dump())
+        if keeper:
+            keeper.take()
+        write_json(run.folder / "params.json", run.params.model_dump())
         run.mark("running")
+        after_each_cell(run.fail)
         return run
 
     @classmethod
@@ -75,20 +84,45 @@ class Run:
                 "choose another run_dir, or remove it"
             )
 
+    def __enter__(self) -> "Run":
+        """Lock the folder and mark the run as running; RunError if another process works in it."""
+        self._status.claim()
+        self.mark("running")
+        self._context.enter_context(stoppable())
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Mark the run as failed if an error, Ctrl-C, SIGTERM or SIGHUP has ended the work; release the folder."""
+        self._context.close()
+        if error:
+            self.fail(error)
+        self._status.release()
+
     def mark(self, status: str, why: str = "") -> None:
         """Write the run's status: running, ok or failed."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "status.json", {"status": status, "why": why, "at": now})
+        self._status.mark(status, why)
+
+    def fail(self, error: BaseException) -> None:
+        """Mark the run as failed by this error; a run that is finished stays so."""
+        if not self._finished:
+            try:
+                self.mark("failed", reason(error))
+            except OSError as full:  # the status stays running, and is read as cut
+                print(f"status.json cannot be written ({full.strerror})", file=sys.stderr)
 
     def status(self) -> str:
-        """Read the run's status."""
-        return json.loads((self.folder / "status.json").read_text())["status"]
+        """Return the run's status: running, ok, failed, cut (its process is gone), or unknown (it has none)."""
+        return self._status.read()
 
     def finish(self) -> None:
-        """Mark the run as ok and keep its files; a figure that is saved later is kept at once."""
-        self.mark("ok")
-        self._finished = True
-        self.keep()
+        """Mark the run as ok and keep its files; a figure that is saved later is kept at once.
+
+        Under `imgae-run` the runner does so, when the report is written too.
+        """
+        if self._status.claimed:
+            self.mark("ok")
+            self._finished = True
+            self.keep()
 
     @cached_property
     def keeper(self) -> Keeper | None:

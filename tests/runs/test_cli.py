@@ -81,6 +81,7 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
     left = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()}
     assert left == {
         *(
+            ".lock",
             "status.json",
             "params.json",
             "split.json",

@@ -127,9 +127,9 @@ def test_a_figure_of_pictures_is_saved_without_vectors(tmp_path):
 
 def test_an_opened_run_can_be_finished(tmp_path):
     Run.start(params(run_dir="a"), tmp_path)
-    opened = Run.open(tmp_path / "a")
-    opened.log("unet", HISTORY)
-    opened.finish()
+    with Run.open(tmp_path / "a") as opened:
+        opened.log("unet", HISTORY)
+        opened.finish()
     assert status(opened.folder)["status"] == "ok"
     assert len(rows(opened.folder)) == 2
 

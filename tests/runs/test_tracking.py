@@ -65,7 +65,7 @@ def test_without_tracking_nothing_of_the_tracker_is_written(tmp_path):
     tracker.summarise({"unet/auroc": 0.5})
     finish(run, tracker)
     files = {str(file.relative_to(run.folder)) for file in run.folder.rglob("*") if file.is_file()}
-    assert files == {"params.json", "status.json", "figures/empty.png", "figures/empty.svg"}
+    assert files == {".lock", "params.json", "status.json", "figures/empty.png", "figures/empty.svg"}
 
 
 def test_a_tracker_that_is_opened_while_another_is_open_is_its_own(tmp_path):
