@@ -14,19 +14,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from pydantic import BaseModel, ValidationError
 
 from lib.data.dataset import Split
 from lib.evidence.marks import Yardstick
 from lib.evidence.results import VERSION, Results
 from lib.files import replacing, write_csv, write_json
-from lib.params import Params
+from lib.params import ParameterError, Params
 from lib.runs.keeping import Keeper
 from lib.runs.status import RunError, Status, after_each_cell, reason, stoppable
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Run:
@@ -68,13 +71,20 @@ class Run:
         file = folder / "params.json"
         if not file.is_file():
             raise RunError(f"{folder} is not a run folder: it has no params.json")
-        return cls(Params(**json.loads(file.read_text())), folder.resolve())
+        settings = _content(file, "start the run again with its settings, which writes it anew")
+        try:
+            return cls(Params(**settings), folder.resolve())
+        except ParameterError as error:
+            raise RunError(f"{file} was written by another version or is damaged ({error})") from None
 
     def refuse_other_settings(self) -> None:
         """Raise RunError if the folder holds weights that were trained under other settings than the run's."""
         if not any((self.folder / "checkpoints").glob("*.pt")):
             return
-        saved, now = json.loads((self.folder / "params.json").read_text()), self.params.training_settings()
+        if not (file := self.folder / "params.json").is_file():
+            return  # the checkpoints hold their settings too, and are compared before training
+        remedy = "remove it and start again: the checkpoints hold their settings too"
+        saved, now = {"epochs": 0} | _content(file, remedy), self.params.training_settings()
         pairs = [f"{key}: {saved.get(key)!r} saved, {now[key]!r} now" for key in now if saved.get(key) != now[key]]
         if saved["epochs"] > self.params.epochs:
             pairs.append(f"epochs: {saved['epochs']} saved, {self.params.epochs} now; the number can only rise")
@@ -141,7 +151,8 @@ class Run:
     def write_split(self, split: Split) -> None:
         """Write split.json and problems.csv; RunError if the folder holds weights that saw another split."""
         file = self.folder / "split.json"
-        saved = json.loads(file.read_text())["hash"] if file.is_file() else split.hash
+        remedy = "remove it and start again: the checkpoints hold the split's hash too"
+        saved = _content(file, remedy).get("hash") if file.is_file() else split.hash
         if saved != split.hash and any((self.folder / "checkpoints").glob("*.pt")):
             raise RunError(
                 f"{self.folder} was trained on split {saved}, but the images now give split {split.hash}: train again "
@@ -151,8 +162,15 @@ class Run:
         write_csv(self.folder / "problems.csv", split.problems, index=False)
 
     def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
-        """Replace a method's rows of metrics.jsonl, and copy its checkpoints to `keep_in`."""
-        rows = [row for row in self._metrics() if row["method"] != method]
+        """Replace a method's rows of metrics.jsonl, and copy its checkpoints to `keep_in`.
+
+        Rows of a damaged file are dropped: training and evaluating write each method's again, from its checkpoint.
+        """
+        try:
+            rows = [row for row in self._metrics() if row["method"] != method]
+        except RunError as error:
+            print(f"{error}; written anew", file=sys.stderr)
+            rows = []
         rows += [{"method": method, **row} for row in history]
         with replacing(self.folder / "metrics.jsonl") as out:
             out.writelines((json.dumps(row) + "\n").encode() for row in rows)
@@ -166,7 +184,11 @@ class Run:
 
     def _metrics(self) -> list[dict[str, Any]]:
         file = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        try:
+            rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+            return [{**row, "method": str(row["method"])} for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is damaged ({error}): imgae-evaluate {self.folder} makes it again") from None
 
     def write_yardstick(self, yardstick: Yardstick) -> None:
         """Write yardstick.json, beside which the health in metrics.jsonl is read."""
@@ -176,7 +198,8 @@ class Run:
         """Read yardstick.json; RunError if training has not written it."""
         if not (file := self.folder / "yardstick.json").is_file():
             raise RunError(f"{self.folder} has no yardstick.json: an older version has trained it; train it again")
-        return Yardstick.model_validate_json(file.read_bytes())
+        remedy = "remove it, and train again"
+        return _validated(Yardstick, file, _content(file, remedy), remedy)
 
     def write_scores(self, table: pd.DataFrame) -> None:
         """Write scores.parquet."""
@@ -204,15 +227,13 @@ class Run:
     def results(self) -> Results:
         """Read results.json; RunError if there is none, if it is damaged, or if an older version has written it."""
         file = self._scored("results.json")
-        try:
-            content = json.loads(file.read_text())
-        except ValueError as error:
-            raise RunError(f"{file} is damaged ({error}): imgae-evaluate {self.folder} makes it again") from None
-        if not isinstance(content, dict) or content.get("version") != VERSION:
+        remedy = f"imgae-evaluate {self.folder} makes it again"
+        content = _content(file, remedy)
+        if content.get("version") != VERSION:
             raise RunError(
                 f"{file} was written by an older version: run `imgae-evaluate {self.folder}` to write it again"
             )
-        return Results.model_validate(content)
+        return _validated(Results, file, content, remedy)
 
     def _scored(self, name: str) -> Path:
         if not (file := self.folder / name).is_file():
@@ -236,3 +257,23 @@ class Run:
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write tables/<name>.csv."""
         write_csv(self.folder / "tables" / f"{name}.csv", table)
+
+
+def _content(file: Path, remedy: str) -> dict[str, Any]:
+    """Return what a JSON file holds; RunError with the `remedy` if it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} is damaged ({error}): {remedy}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{file} is damaged (it holds {type(content).__name__}, not an object): {remedy}")
+    return content
+
+
+def _validated(kind: type[Model], file: Path, content: dict[str, Any], remedy: str) -> Model:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(map(str, wrong["loc"]))
+        raise RunError(f"{file} is damaged ({place}: {wrong['msg']}): {remedy}") from None

@@ -77,7 +77,11 @@ def load(run: Run, name: str, split: Split) -> TrainedMethod:
     if not file.is_file():
         raise RunError(f"{run.folder} has no trained {name}: {file} is not there; train it first")
     history = load_checkpoint(file, method, device, trained_under(run.params, name, split), run.params.epochs)
-    if run.history(name) != history:  # the checkpoint was restored from a copy
+    try:
+        logged = run.history(name)
+    except RunError:  # metrics.jsonl is damaged
+        logged = []
+    if logged != history:  # damaged, or the checkpoint was restored from a copy
         run.log(name, history)
     return TrainedMethod(method, history)
 

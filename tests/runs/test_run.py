@@ -1,6 +1,7 @@
 """Promises of `lib.runs.run`: what a run's folder holds at each moment."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -74,7 +75,7 @@ def test_results_and_scores_are_read_back_as_they_were_written(tmp_path):
     pd.testing.assert_frame_equal(opened.scores(), table)
 
 
-@pytest.mark.parametrize("content", ['{"accuracy": 1}', '{"version": 1, "split": "x"}', "[]"])
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', '{"version": 1, "split": "x"}'])
 def test_results_of_an_older_version_are_refused_with_what_to_do(tmp_path, content):
     run = finished(tmp_path, "a", ["unet"])
     (run.folder / "results.json").write_text(content)
@@ -139,3 +140,37 @@ def test_damaged_results_are_refused_with_what_makes_them_again(tmp_path):
     (run.folder / "results.json").write_text('{"version": ')
     with pytest.raises(RunError, match=r"results\.json is damaged .*imgae-evaluate .* makes it again"):
         run.results()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[]", b'{"version": '])
+@pytest.mark.parametrize(
+    "name", ["params.json", "split.json", "metrics.jsonl", "yardstick.json", "results.json", "status.json"]
+)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
+    run = finished(tmp_path, "a", ["unet"])
+    run.checkpoint("unet").parent.mkdir()
+    run.checkpoint("unet").write_bytes(b"weights")
+    (run.folder / name).write_bytes(content)
+    read = {
+        "params.json": lambda: (Run.open(run.folder), Run.start(run.params, tmp_path)),
+        "split.json": lambda: run.write_split(divided()),
+        "metrics.jsonl": lambda: run.history("unet"),
+        "yardstick.json": run.yardstick,
+        "results.json": run.results,
+        "status.json": run.status,
+    }[name]
+    if name == "status.json":
+        assert read() == "unknown"
+    elif name == "metrics.jsonl" and not content:
+        assert read() == []
+    else:
+        with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged \(.*: .*(again|anew)"):
+            read()
+
+
+def test_a_history_that_is_written_replaces_damaged_metrics_and_says_so(tmp_path, capsys):
+    run = Run.start(params(run_dir="a"), tmp_path)
+    (run.folder / "metrics.jsonl").write_text('{"method": ')
+    run.log("unet", HISTORY)
+    assert run.history("unet") == HISTORY
+    assert "metrics.jsonl is damaged" in capsys.readouterr().err
