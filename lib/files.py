@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` once all of it is on the disk; an error leaves the old file as it was.
 
-    It is written beside its target, because a rename across file systems is a copy, and not atomic.
+    It is written beside its target, because a rename across file systems is a copy, and not atomic. An OSError names
+    `path`: one that comes while writing, such as a full disk, has no name of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -28,6 +29,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

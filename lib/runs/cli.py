@@ -1,6 +1,7 @@
 """`imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the functions that the chapters call."""
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -34,6 +35,15 @@ from lib.runs.status import RUNNER, reason
 from lib.runs.tracking import finish, open_tracker
 from lib.runs.train import load
 from lib.runs.train import train as train_method
+
+DISK = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make it writable, or choose another run_dir",
+    errno.EACCES: "make it accessible, or choose another run_dir",
+}
+"""Errors of the disk that a user can mend, and how."""
 
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
@@ -187,6 +197,12 @@ def _command(function: Callable[[], int]) -> Callable[[], int]:
             return function()
         except (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged) as error:
             print(error, file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"{place}{error.strerror}: {DISK[error.errno]}; then start the same command again", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
             print(f"{reason(stop)}: the same command goes on from what is finished", file=sys.stderr)

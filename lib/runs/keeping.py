@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lib.environment import on_colab
 from lib.files import digest, remove_partial, replacing
+from lib.methods.checkpoint import damage
 
 GENERATIONS = 2  # of each checkpoint: the newest may still be uploading when the machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted
@@ -54,7 +55,7 @@ class Keeper:
             ) from error
 
     def take(self) -> None:
-        """Restore the checkpoints that the run's folder lacks, each from its newest copy that is whole."""
+        """Restore the checkpoints that the run's folder lacks or has damaged, each from its newest whole copy."""
         taken = []
         remove_partial(self.folder)
         cut = set()
@@ -62,7 +63,8 @@ class Keeper:
             target, copies = self.run / "checkpoints" / name, self._generations(name)
             if name.partition(".")[0] in cut:  # the older copy does not rely on the weights that are lost
                 copies = copies[1:] + copies[:1]
-            for file in [] if target.exists() else copies:
+            whole = target.is_file() and not damage(target.read_bytes())
+            for file in [] if whole else copies:
                 try:
                     _copy(file, target, file.suffix[1:])
                 except Cut:
@@ -94,11 +96,14 @@ class Keeper:
 
     def _keep(self, files: Iterable[Path], consequence: str) -> None:
         """Keep each file that has changed since it was kept; report a new problem once, with its `consequence`."""
-        trouble, without = "", set()
+        lost, without, why = [], set(), ""
         for file in sorted(files):  # unet.10.pt before unet.pt: a run that resumes from unet.pt relies on unet.10.pt
             stat, method = file.stat(), (file.parent, file.name.partition(".")[0])
             state = (stat.st_size, stat.st_mtime_ns)
-            if self._known.get(file) == state or (file.suffix == ".pt" and method in without):
+            if self._known.get(file) == state:
+                continue
+            if file.suffix == ".pt" and method in without:  # it would rely on weights that are not there
+                lost.append(file)
                 continue
             try:
                 if not self.folder.is_dir():  # an unmounted Drive: its folders must not be created on this disk
@@ -106,9 +111,13 @@ class Keeper:
                 self._copy_of(file)
             except OSError as error:
                 without.add(method)
-                trouble = f"{file.name} cannot be kept in {self.folder} ({error.strerror or error}): {consequence}"
+                why = error.strerror or str(error)
+                lost.append(file)
             else:
                 self._known[file] = state
+        lost.sort(key=lambda file: file.parent.name != "checkpoints")  # what cannot be computed again comes first
+        names = ", ".join(file.name for file in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+        trouble = f"{names} cannot be kept in {self.folder} ({why}): {consequence}" if lost else ""
         if trouble and trouble != self._trouble:
             print(trouble, file=sys.stderr)
         self._trouble = trouble

@@ -63,7 +63,7 @@ class WandB(Tracker):
         """
         import wandb  # here: it takes 0.7 s, and only a run that is tracked needs it
 
-        mode: Any = os.environ.get("WANDB_MODE", "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
         key = (wandb.api.api_key or secret("WANDB_API_KEY")) if mode == "online" else None
         if mode == "online" and not key:
             print("no WANDB_API_KEY, in the environment or Colab's secrets: tracking stays offline", file=sys.stderr)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lib.figures.images import Drawing
-from lib.methods.checkpoint import kept
+from lib.methods.checkpoint import kept, write_state
 from lib.methods.unet import UNetAutoencoder
 from lib.methods.variants import VARIANTS
 from lib.runs import keeping
@@ -96,9 +96,30 @@ def test_a_new_machine_gets_the_newest_checkpoints_and_the_results_lie_under_the
 def test_a_checkpoint_that_is_there_already_stays(run, tmp_path):
     keeper = Keeper(tmp_path / "drive", run)
     keeper.keep_checkpoints()
-    write(run / "checkpoints/unet.pt", b"newer")
+    write_state(run / "checkpoints/unet.pt", {"method": {}})
+    newer = (run / "checkpoints/unet.pt").read_bytes()
     keeper.take()
-    assert (run / "checkpoints/unet.pt").read_bytes() == b"newer"
+    assert (run / "checkpoints/unet.pt").read_bytes() == newer
+
+
+def test_a_checkpoint_that_is_damaged_is_replaced_by_its_kept_copy(run, tmp_path):
+    file = run / "checkpoints/unet.pt"
+    write_state(file, {"method": {}})
+    whole = file.read_bytes()
+    keeper = Keeper(tmp_path / "drive", run)
+    keeper.keep_checkpoints()
+    file.write_bytes(whole[:-1])
+    keeper.take()
+    assert file.read_bytes() == whole
+
+
+def test_of_all_that_cannot_be_kept_the_checkpoints_are_named_first(run, tmp_path, capsys):
+    write(run / "checkpoints/ra.pt", b"1" * 1000)
+    write(run / "status.json", b"{}")
+    keeper = Keeper(tmp_path / "drive", run)
+    (tmp_path / "drive").rename(tmp_path / "unplugged")
+    keeper.keep_all()
+    assert capsys.readouterr().err.startswith("ra.pt, unet.pt, status.json cannot be kept in")
 
 
 def test_of_each_checkpoint_two_generations_are_kept(run, tmp_path):

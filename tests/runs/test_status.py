@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from lib.files import write_json
 from lib.runs import cli
 from lib.runs.run import Run, RunError
 from lib.runs.status import RUNNER
@@ -213,3 +214,20 @@ def test_an_interrupted_command_prints_one_line(word, code, tmp_path, monkeypatc
     assert cli.train_command() == code
     name = word or "SIGINT"
     assert capsys.readouterr().err == f"stopped by {name}: the same command goes on from what is finished\n"
+
+
+def test_a_full_disk_ends_a_command_in_one_line_that_names_the_file(tmp_path, monkeypatch, capsys):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        cli, "prepare", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "x.pt"))
+    )
+    monkeypatch.setattr("sys.argv", ["imgae-train", str(params_file(tmp_path))])
+    assert cli.train_command() == 2
+    printed = "x.pt: No space left on device: make room on that disk; then start the same command again\n"
+    assert capsys.readouterr().err == printed
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space") as error:
+        write_json(tmp_path / "new.json", {})
+    assert error.value.filename == str(tmp_path / "new.json")
