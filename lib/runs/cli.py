@@ -151,8 +151,8 @@ def shards(arguments: Sequence[str] | None = None) -> int:
 
 
 def _name_problems(problems: pd.DataFrame) -> None:
-    for reason, count in problem_counts(problems).items():
-        print(f"{count:,} images: {reason}")
+    for problem, count in problem_counts(problems).items():
+        print(f"{count:,} images: {problem}")
 
 
 def _parser(program: str, description: str) -> argparse.ArgumentParser:
