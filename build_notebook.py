@@ -19,7 +19,14 @@ import sys
 import tomllib
 from pathlib import Path
 
-OPTIONAL = ("jupyter_server", "rfc3987_syntax")  # to nbformat and jupytext; no use here, and a second at every start
+OPTIONAL = (  # to nbformat and jupytext; no use here, and a third of the builder's time
+    "isoduration",
+    "jupyter_client",
+    "jupyter_server",
+    "markdown_it",
+    "rfc3987_syntax",
+    "tornado",
+)
 sys.modules |= {name: None for name in OPTIONAL if name not in sys.modules}  # type: ignore[misc]
 
 import nbformat
@@ -33,7 +40,7 @@ from lib.notebook.links import link
 from lib.notebook.packing import pack, packed_files
 from lib.notebook.parameters import parameters_cell
 from lib.notebook.setup import Packed
-from lib.notebook.sources import CELLS, BuildError, content_id, parse, text_of
+from lib.notebook.sources import CELLS, BuildError, check_code, content_id, parse, text_of
 
 for name in [name for name in OPTIONAL if sys.modules[name] is None]:
     del sys.modules[name]  # whoever imports this module may want it
@@ -139,6 +146,8 @@ def shown(root: Path, chapter: Chapter) -> list[NotebookNode]:
     lines = ["###### Code for the next chapter", "", *(f"- `{file}`: {purpose(root, file)}" for file in chapter.shows)]
     files = {file: f"%%embed {file}\n{text_of(root, file)}" for file in chapter.shows}
     labels = {file: re.sub(r"\W+", "-", f"embed {file}") for file in files}
+    for file in files:
+        check_code(file, text_of(root, file))
     cells = [folded(new_code_cell(source), labels[file], file) for file, source in files.items()]
     return [labelled(new_markdown_cell("\n".join(lines)), f"library-{Path(chapter.name).stem}", BUILDER), *cells]
 

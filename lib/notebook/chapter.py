@@ -12,12 +12,16 @@ import jupytext
 from nbformat import NotebookNode
 
 from lib.notebook.parameters import settings_of
-from lib.notebook.sources import BuildError, content_id, parse, text_of
+from lib.notebook.sources import BuildError, check_code, content_id, parse, text_of
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
 NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
 TEMPLATE = "research/template.py"
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
+PERCENT = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment is no command
+BLANK_ENDS = re.compile(r"\A(?:[ \t]*\n)+|(?:\n[ \t]*)+\Z")
+# What IPython takes off a cell, in one version or another: prompts, and the indentation of the first line.
+PROMPT = re.compile(r"\A[ \t]+|^[ \t]*(?:>>>|\.{3,}:)|^\.\.\.(?= |$)|^.{0,6}In \[\d+\]: ", re.M)
 
 
 class Chapter(NamedTuple):
@@ -84,29 +88,29 @@ def read_all(root: Path) -> list[Chapter]:
 
 def read(name: str, source: str) -> Chapter:
     """Return the chapter; BuildError names the line of what a reader of the notebook would miss in it."""
-    tree = parse(name, source)  # magics are comments in a chapter, so it is Python
-    cells = jupytext.reads(source, fmt="py:percent").cells
-    starts = [source.count("\n", 0, header.start()) + 1 for header in HEADER.finditer(source)]
-    if len(cells) != len(starts):
-        raise BuildError(
-            f"{name} has {len(cells)} cells, but {len(starts)} lines `# %%`; wanted one at the start of each cell, "
-            "and none inside a string"
-        )
+    tree = parse(name, source)
+    cells, starts = cut(name, source)
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         raise BuildError(
             f"{name}:{min(starts, default=1)}: no title; the first cell must be markdown that starts with `# `"
         )
     lines = source.split("\n")
     for cell, line, end in zip(cells, starts, [*starts[1:], len(lines) + 1], strict=True):
-        cell.metadata.pop("lines_to_next_cell", None)  # jupytext's note to itself
         cell.metadata["imgae_dx"] = {"source": f"{name}:{line}"}
         code = [n for n in range(line, end - 1) if lines[n].strip() and not lines[n].startswith("#")]
-        if cell.cell_type == "markdown" and code and not re.match(r"[rR]?(\"{3}|'{3})", lines[code[0]]):
+        if cell.cell_type != "code" and code and not re.match(r"[rR]?(\"{3}|'{3})", lines[code[0]]):
             raise BuildError(f"{name}:{code[0] + 1}: code in a cell of prose, where it is text; write `# %%` above it")
     shows = cells[0].metadata.pop("shows", [])
     if not isinstance(shows, list):
         raise BuildError(f'{name}:{starts[0]}: shows={shows!r}; wanted a list such as ["methods/unet.py"], under lib/')
     chapter = Chapter(name, source, cells, [f"lib/{file}" for file in shows])
+    for above, text in chapter.code():
+        check_code(name, text, above)
+        if prompt := PROMPT.search(text):
+            line = above + text.count("\n", 0, prompt.start()) + 1
+            raise BuildError(
+                f"{name}:{line}: IPython takes {prompt[0]!r} off this line, as a prompt; write it otherwise"
+            )
     chapter.title.metadata.setdefault("id", Path(name).stem)  # so that links survive a reworded title
     for cell in chapter.tagged("parameters"):
         cell.metadata.setdefault("id", "parameters")  # its text is generated, so an id made from it would change
@@ -123,6 +127,23 @@ def read(name: str, source: str) -> Chapter:
             "`lib.figures`, or let an image stand below"
         )
     return chapter
+
+
+def cut(name: str, source: str) -> tuple[list[NotebookNode], list[int]]:
+    """Return a chapter's cells, and the lines where they start; a code cell equals its lines, but for blank ends."""
+    cells = jupytext.reads(source, fmt=PERCENT).cells
+    headers = list(HEADER.finditer(source))
+    if len(cells) != len(headers):
+        raise BuildError(
+            f"{name} has {len(cells)} cells, but {len(headers)} lines `# %%`; wanted one at the start of each cell, "
+            "and none inside a string"
+        )
+    ends = [header.start() for header in headers[1:]] + [len(source)]
+    for cell, header, end in zip(cells, headers, ends, strict=True):
+        cell.metadata.pop("lines_to_next_cell", None)  # Jupytext's note to itself
+        if cell.cell_type == "code":
+            cell.source = BLANK_ENDS.sub("", source[header.end() + 1 : end])
+    return cells, [source.count("\n", 0, header.start()) + 1 for header in headers]
 
 
 def draws(tree: ast.Module, line: int) -> bool:

@@ -8,11 +8,12 @@ Outputs are kept. An .ipynb that was edited since it was written here is named, 
 import sys
 from pathlib import Path
 
-import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
+from nbformat.v4 import new_notebook
 
-from lib.notebook.sources import digest
+from lib.notebook.chapter import cut
+from lib.notebook.sources import BuildError, digest, text_of
 
 PAIRED = "imgae_dx_paired"  # in the metadata of an .ipynb: `fingerprint` of what was written here
 
@@ -24,7 +25,11 @@ def fingerprint(book: nbformat.NotebookNode) -> str:
 
 def pair(chapter: Path) -> str:
     """Bring the .ipynb beside a chapter up to date; return what is in the way, or nothing."""
-    file, book = chapter.with_suffix(".ipynb"), jupytext.read(chapter, fmt="py:percent")
+    file = chapter.with_suffix(".ipynb")
+    try:
+        book = new_notebook(cells=cut(chapter.name, text_of(chapter.parent, chapter.name))[0])
+    except BuildError as error:
+        return str(error)
     if file.is_file():
         old = nbformat.read(file, as_version=4)
         if fingerprint(old) not in (old.metadata.get(PAIRED), fingerprint(book)):

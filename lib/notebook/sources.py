@@ -9,6 +9,8 @@ from pathlib import Path, PurePath
 
 CELLS = "research/cells.json"  # written by the builder: chapter -> line above each of its code cells -> `content_id`
 
+ENDS = re.compile("[\0\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # where `str.splitlines` ends a line and Python does not
+
 
 class BuildError(ValueError):
     """The chapters or the library cannot become a notebook."""
@@ -74,6 +76,12 @@ def text_of(root: Path, name: str) -> str:
         ) from None
     if "\r" in text or text.startswith("\ufeff"):
         raise BuildError(f"{name} has line ends of Windows or a byte order mark; save it as plain UTF-8 with ends \\n")
+    if found := ENDS.search(text):
+        line, number = text.count("\n", 0, found.start()) + 1, f"{ord(found[0]):04X}"
+        raise BuildError(
+            f"{name}:{line}: U+{number}, which ends a line or the text for some programs; delete it, or write it as "
+            f"\\u{number.lower()}"
+        )
     return text
 
 
@@ -84,3 +92,11 @@ def parse(name: str, text: str) -> ast.Module:
         return ast.parse(text, name)
     except SyntaxError as error:
         raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None
+
+
+def check_code(name: str, code: str, above: int = 0) -> None:
+    """Compile the text of a cell, which begins below line `above` of a file; BuildError names the file's line."""
+    try:
+        compile(code, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError as error:
+        raise BuildError(f"{name}:{above + (error.lineno or 0)}: {error.msg}") from None

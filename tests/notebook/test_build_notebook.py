@@ -21,7 +21,7 @@ from build_notebook import NOTEBOOK, ROOT, BuildError, build, check, main, text,
 from lib.notebook.packing import MAGIC
 from lib.notebook.parameters import parameters_cell
 from lib.notebook.setup import Packed
-from lib.notebook.sources import CELLS
+from lib.notebook.sources import CELLS, text_of
 from lib.params import Params
 
 PARAMS = '''"""The settings."""
@@ -51,7 +51,7 @@ PROJECT = {
     "research/01_run.py": (
         "# %% [markdown]\n# # 1 Does it run?\n# Text.\n\n"
         f'# %% tags=["parameters"]\n{CELL}\n'
-        "# %%\n# !true\nfrom lib.params import Params\n\nprint(Params.__module__, epochs)\n"
+        "# %%\nfrom lib.params import Params\n\nprint(Params.__module__, epochs)\n"
     ),
     "research/02_look.py": (
         '# %% [markdown] shows=["zero.py", "pair.py"]\n# # 2 How does it look?\n# Text.\n\n'
@@ -410,6 +410,11 @@ def test_import_module_of_anything_else_is_left_alone(project):
         ("research/03_x.py", "# %% [markdown]\n# ## Too deep\n", "research/03_x.py:1: no title"),
         ("research/03_x.py", "# %% [markdown]\n# # 3 What?\n\n# %%\nx = = 1\n", "research/03_x.py:5: invalid syntax"),
         ("research/03_x.py", "# %% [markdown]\n# # 3 What?\n\nx = 1\n", "research/03_x.py:4: code in a cell of prose"),
+        (
+            "research/03_x.py",
+            "# %% [markdown]\n# # 3 What?\n\n# %% [raw]\nx = 1\n",
+            "research/03_x.py:5: code in a cell of",
+        ),
         ("research/03_x.py", "# %% [markdown]\r\n# # 3 What?\r\n", "research/03_x.py has line ends of Windows"),
         ("research/03_x.py", "# %% [markdown]\n# # 4 What?\n", "research/03_x.py: `4 What.` has another number"),
         ("research/02_x.py", "# %% [markdown]\n# # 2 What?\n", "02_look.py and research/02_x.py have the same number"),
@@ -475,8 +480,97 @@ def test_links_between_chapters_lead_to_the_title_cell(project):
     assert sources["01_run"].startswith("# 1 Does it run?\n") and '<a id="scrollTo=01_run"></a>' in sources["01_run"]
 
 
-def test_shell_lines_come_out_as_magics(project):
-    assert any("\n!true\n" in "\n" + cell.source for cell in build(project).cells)
+COMMENTS = (
+    "# copy of it",
+    "# rm all.txt",
+    "# ls",
+    "# Why?",
+    "# !true",
+    "# %time",
+    "# %%bash",
+    "# n = !ls",
+    "#!/bin/sh",
+    "# # + more",
+    "#cd",
+    "x = 1  # mv x",
+)
+
+
+@pytest.mark.parametrize("header", ["# %%", '# %% [bash] language="bash"', '# %% active="ipynb"', "# %% a title"])
+def test_a_code_cell_equals_its_lines_whatever_their_comments_look_like(project, header):
+    code = "\n\n".join(["def f():", *(f"    {line}" for line in COMMENTS), "    return 1", *COMMENTS])
+    put(project, "research/03_x.py", f"{chapter()}\n{header}\n\n{code}\n\n\n# %%\n# rm x\n")
+    cells = {cell.metadata.imgae_dx.source: cell.source for cell in build(project).cells}
+    assert cells["research/03_x.py:6"] == code
+    assert cells[f"research/03_x.py:{10 + code.count(chr(10)) + 1}"] == "# rm x"
+
+
+def test_a_cell_of_prose_equals_its_lines_without_their_hash(project):
+    text = "# Why?\n# rm x\n%time is a magic\n!ls\n# + one\n\ncopy of it"
+    put(project, "research/03_x.py", chapter(text=text.replace("\n", "\n# ").replace("# \n", "#\n")))
+    assert any(cell.source.endswith(f"\n\n{text}") for cell in build(project).cells)
+
+
+@pytest.mark.parametrize("number", [0x0, 0xB, 0xC, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029])
+def test_a_character_that_ends_a_line_for_some_is_refused_by_line(project, number):
+    for name in ("research/03_x.py", "lib/zero.py", "research/results/b.csv"):
+        put(project, name, f"{chapter(code='x = 1')}'one{chr(number)}two'\n")
+        with pytest.raises(BuildError, match=rf"{name}:8: U\+{number:04X}.*\\u{number:04x}"):
+            text_of(project, name)
+    with pytest.raises(BuildError, match=rf":8: U\+{number:04X}"):
+        build(project)
+
+
+NO_CODE = ["return 1", "break", "def f(a, a): pass", "nonlocal x", "x: int; global x"]
+
+
+@pytest.mark.parametrize(
+    ("file", "line"), [("lib/zero.py", "break"), *(("research/03_x.py", line) for line in NO_CODE)]
+)
+def test_a_cell_that_does_not_compile_is_refused_by_line_even_if_it_parses(project, file, line):
+    before = '"""A shown file."""\n\n\n\n\n' if file.startswith("lib") else f"{chapter()}\n# %%"
+    put(project, file, f"{before}\n{line}\n")
+    with pytest.raises(BuildError, match=rf"{file}:7: .+"):
+        build(project)
+
+
+def test_code_that_goes_on_in_the_next_cell_is_refused_by_line(project):
+    put(project, "research/03_x.py", chapter(code="if True:") + "\n# %%\n    x = 1\n")
+    with pytest.raises(BuildError, match=r"research/03_x.py:7: expected an indented block"):
+        build(project)
+
+
+def test_code_that_awaits_is_a_cell(project):
+    put(project, "research/03_x.py", chapter(code="import asyncio\n\nawait asyncio.sleep(0)"))
+    assert any("await" in cell.source for cell in build(project).cells)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'f(\n    """\n>>> 1\n"""\n)',
+        'f("""\n>>> 1\n""")',
+        'x = """\n... 1\n"""',
+        'x = """\n   ...: 1\n"""',
+        'x = """\nIn [1]: y\n"""',
+        'x = """\n[ins] In [1]: y\n"""',
+        "    # aside\ndef f():\n    return 1",
+        "x = 1\n...",
+    ],
+)
+def test_what_ipython_takes_off_a_cell_before_it_runs_is_refused_by_line(project, code):
+    put(project, "research/03_x.py", chapter(code=code))
+    with pytest.raises(BuildError, match=r"research/03_x.py:\d: IPython takes '.+' off this line"):
+        build(project)
+
+
+def test_ipython_runs_the_code_cells_of_the_real_notebook_as_they_are():
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    cells = [cell for cell in build(ROOT).cells if cell.cell_type == "code" and not cell.source.startswith("%%")]
+    assert len(cells) > 30
+    for cell in cells:
+        assert TransformerManager().transform_cell(cell.source) == cell.source + "\n"
 
 
 def chapter(title="3 What now?", text="Text.", code=""):
@@ -740,7 +834,8 @@ def test_another_python_builds_the_real_notebook_to_the_same_byte(version, tmp_p
 
 
 def test_the_builder_needs_neither_torch_nor_a_kernel_and_is_short():
-    code = "import sys, build_notebook as b; b.build(b.ROOT); print({'torch', 'IPython', 'numpy'} & {*sys.modules})"
+    unused = "{'torch', 'IPython', 'numpy', 'jupyter_client', 'tornado', 'asyncio', 'markdown_it', 'arrow'}"
+    code = f"import sys, build_notebook as b; b.build(b.ROOT); print({unused} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert len((ROOT / "build_notebook.py").read_text().splitlines()) < 300
