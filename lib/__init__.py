@@ -1,5 +1,7 @@
-"""The library behind the chapters in `research/`: three files and seven rooms, each importing only from those above it.
+"""The library behind the chapters in `research/`: five files and seven rooms, each importing only from those above it.
 
+strict_yaml   YAML as a person reads it; what it would misread is refused by line
+refusals      the sentences in which a wrong setting is refused
 params        the settings of a run: one typed, frozen model that refuses wrong ones by name
 files         files written as a whole or not at all, by one process at a time
 environment   the packages that the notebook needs; installs missing ones, but never torch

@@ -4,19 +4,17 @@ Every setting is checked by it before anything is trained. The notebook's parame
 (`lib.notebook.parameters`).
 """
 
-import difflib
 import hashlib
 import json
-import math
 import os
-import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lib.refusals import echo, explain
+from lib.strict_yaml import Misread, load
 
 
 class ParameterError(ValueError):
@@ -120,7 +118,7 @@ class Params(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise ParameterError("\n".join(dict.fromkeys(_explain(problem) for problem in error.errors()))) from None
+            raise ParameterError(explain(error.errors(), self._schemas())) from None
 
     @field_validator("tracking", mode="before")
     @classmethod
@@ -141,14 +139,16 @@ class Params(BaseModel):
                 f"image_size={self.image_size} is too small for a phantom to show a chest; write 32 or more"
             )
         if min(self.widths) < 1:
-            raise ValueError(f"widths={self.widths} holds a number below 1; wanted channels, for example [32, 64, 128]")
+            raise ValueError(
+                f"widths={echo(self.widths)} holds a number below 1; wanted channels, for example [32, 64, 128]"
+            )
         if self.choose_from and not 1 <= min(self.choose_from) <= max(self.choose_from) <= self.epochs:
             raise ValueError(
-                f"choose_from={self.choose_from} names an epoch that does not exist; wanted numbers from 1 to "
+                f"choose_from={echo(self.choose_from)} names an epoch that does not exist; wanted numbers from 1 to "
                 f"epochs={self.epochs}"
             )
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods={self.methods} names a method twice; wanted each at most once")
+            raise ValueError(f"methods={echo(self.methods)} names a method twice; wanted each at most once")
         if self.ra_warmup_epochs >= self.epochs:
             raise ValueError(
                 f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of the {self.epochs} epochs for the game: RA "
@@ -168,7 +168,9 @@ class Params(BaseModel):
             raise ValueError(f"{address} is an address; wanted a folder, for example one where the bucket is mounted")
         low, high = self.stretch
         if not 0 <= low < high <= 100:
-            raise ValueError(f"stretch={self.stretch} is not a range of percentiles; wanted 0 <= low < high <= 100")
+            raise ValueError(
+                f"stretch={echo(self.stretch)} is not a range of percentiles; wanted 0 <= low < high <= 100"
+            )
         if self.source in ("folder", "stream") and not self.data_dir:
             what = {"folder": "the folder's path", "stream": "the address of the shards"}[self.source]
             raise ValueError(f"data_dir='' is empty, but source={self.source!r} reads images from it: give {what}")
@@ -182,12 +184,18 @@ class Params(BaseModel):
             ParameterError: The file does not exist, is not YAML, or holds wrong settings.
 
         """
-        if not file.is_file():
-            raise ParameterError(f"params file {file} is not there; those that come with the project are in params/")
         try:
-            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ParameterError(f"{file} is not YAML: {error}") from None
+            settings = load(file.read_bytes().decode("utf-8-sig"))
+        except FileNotFoundError:
+            raise ParameterError(
+                f"params file {file} is not there; those that come with the project are in params/"
+            ) from None
+        except OSError as error:
+            raise ParameterError(f"params file {echo(str(file))} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{file} is not text in UTF-8 (at byte {error.start}); save it as UTF-8") from None
+        except Misread as error:
+            raise ParameterError(f"{file}:{error.line}: {error}") from None
         settings = {} if settings is None else settings
         if not isinstance(settings, dict):
             raise ParameterError(f"{file} holds {type(settings).__name__}, wanted lines of `name: value`")
@@ -197,10 +205,6 @@ class Params(BaseModel):
     @cache
     def _schemas(cls) -> dict[str, Any]:
         return cls.model_json_schema()["properties"]
-
-    @classmethod
-    def _schema(cls, name: str) -> dict[str, Any]:
-        return cls._schemas()[name]
 
     def training_settings(self) -> dict[str, Any]:
         """Return the settings that a trained method depends on.
@@ -250,50 +254,3 @@ def project_root(start: Path | None = None) -> Path:
         return Path(root).resolve()
     start = (start or Path.cwd()).resolve()
     return next((folder for folder in (start, *start.parents) if (folder / "build_notebook.py").is_file()), start)
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    """Turn an error of pydantic into a sentence: key, value, what is allowed, what to do."""
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    name, value = str(problem["loc"][0]), problem["input"]
-    known = list(Params.model_fields)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        return f"{name}={value!r}: there is no such parameter; did you mean {near}? Known: {', '.join(known)}"
-    hint = ""
-    kinds = {"int_type": int, "float_type": float}
-    if isinstance(value, str) and (plain := _plain(value, kinds.get(problem["type"]))):
-        hint = f" (this is text: YAML reads 1e-4 as text; write {plain}, without quotes)"
-    elif problem["type"] == "list_type":
-        hint = f" (write [{value}])"
-    elif problem["type"] == "literal_error":
-        like = difflib.get_close_matches(str(value), re.findall(r"'([\w-]+)'", problem["ctx"]["expected"]), n=1)
-        hint = f"; did you mean {like[0]}?" if like else ""
-    where = name + "".join(f"[{step}]" for step in problem["loc"][1:])
-    return f"{where}={value!r} is {type(value).__name__}; {name} wants {allowed(Params._schema(name))}{hint}"
-
-
-def allowed(schema: Mapping[str, Any]) -> str:
-    """Return the values that a field's JSON schema allows, in words."""
-    if "enum" in schema:
-        return "one of " + ", ".join(map(repr, schema["enum"]))
-    if schema["type"] == "array":
-        fewest = f", at least {schema['minItems']} in all" if "minItems" in schema else ""
-        return f"a list, each entry {allowed(schema['items'])}{fewest}"
-    limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    words = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}[
-        schema["type"]
-    ]
-    return ", ".join([words, *(f"{text} {schema[key]:,}" for key, text in limits.items() if key in schema)])
-
-
-def _plain(text: str, kind: type | None) -> str:
-    """Return how YAML reads `text` as a number of this kind, or "" if it is none."""
-    try:
-        number = float(text)
-    except ValueError:
-        return ""
-    if kind is int:
-        return str(int(number)) if number.is_integer() else ""
-    return repr(number) if kind is float and math.isfinite(number) else ""

@@ -116,7 +116,7 @@ pd.set_option("display.max_colwidth", None)
 # these files, with their lines and SHA-256, is printed above it. To read or change one of them, run this line in a
 # new cell:
 #
-#     %edit_lib evidence/audit.py
+#     %embed lib/evidence/audit.py
 #
 # It brings the file into a cell, to be edited and run like those that are shown. After an edit, the changed module
 # and all modules that import it are reloaded. Objects made before the edit keep their old code; a message says from

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from lib.params import ParameterError, Params, project_root
+from lib.strict_yaml import NUMBER, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS_FILES = sorted((ROOT / "params").glob("*.yaml"))
@@ -154,6 +155,80 @@ def test_a_file_without_names_is_refused(tmp_path, text, kind):
 def test_a_file_that_is_not_yaml_is_named(tmp_path):
     with pytest.raises(ParameterError, match=r"run\.yaml"):
         Params.from_yaml(yaml_file(tmp_path, "methods: [unet\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("epochs: 3\nseed: 1\nepochs: 1\n", 3, "epochs is set twice, first in line 1"),
+        ('epochs: 3\n"epochs": 3\n', 2, "epochs is set twice"),
+        ("{epochs: 3, epochs: 1}\n", 1, "epochs is set twice"),
+        ("seed: 010\n", 1, "010 is not a plain number"),
+        ("\nepochs: 1:30\n", 2, "1:30 is not a plain number"),
+        ("epochs: 1_0\n", 1, "1_0 is not a plain number"),
+        ("seed: 0x10\n", 1, "0x10 is not a plain number"),
+        ("seed: 0b11\n", 1, "0b11 is not a plain number"),
+        ("widths:\n- 4\n- 010\n", 3, "010 is not a plain number"),
+        ("seed: -010\n", 1, "-010 is not a plain number"),
+        ("learning_rate: 0.000_1\n", 1, "0.000_1 is not a plain number"),
+        ("learning_rate: 1:30.5\n", 1, "1:30.5 is not a plain number"),
+        ('seed: !!int "010"\n', 1, "010 is not a plain number"),
+        (f"seed: {'1' * 5000}\n", 1, "cannot be read as a number"),
+        ("methods: &a [ra]\nchoose_from: *a\n", 2, r"\*a is an alias"),
+        (f"methods: {'[' * 5000}\n", 1, "nested too deeply|not YAML"),
+        ("seed: 1\nepochs: [3\n", 3, "not YAML"),
+        ("seed: 1\nrun_dir: a\0b\n", 2, r"not YAML: the character U\+0000"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_a_person_is_refused_by_line(tmp_path, text, line, words):
+    with pytest.raises(ParameterError, match=rf"run\.yaml:{line}: .*({words})"):
+        Params.from_yaml(yaml_file(tmp_path, text))
+
+
+def test_aliases_that_stand_for_a_billion_names_are_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+    with pytest.raises(ParameterError, match=r"run\.yaml:2: \*a0 is an alias"):
+        Params.from_yaml(yaml_file(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize(("text", "value"), [("2024-01-05", "2024-01-05"), ("'010'", "010"), ('"1:30"', "1:30")])
+def test_a_date_and_what_stands_in_quotes_is_text(tmp_path, text, value):
+    assert Params.from_yaml(yaml_file(tmp_path, f"run_dir: {text}\n")).run_dir == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "+7", "0.5", "1e-4", "1.5e+3", "0e0", "12", ".5"])
+def test_a_plain_number_is_taken_as_it_is(text):
+    assert NUMBER.fullmatch(text) and float(load(f"x: {text}")["x"]) == float(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_named_with_what_to_do(tmp_path, encoding):
+    (tmp_path / "run.yaml").write_bytes("# für alle\nepochs: 1\n".encode(encoding))
+    with pytest.raises(ParameterError, match=r"run\.yaml is not text in UTF-8 .*; save it as UTF-8"):
+        Params.from_yaml(tmp_path / "run.yaml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+    assert Params.from_yaml(yaml_file(tmp_path, "\ufeffepochs: 8\n")).epochs == 8
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+    for file in (tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(ParameterError, match=r"cannot be read: .+"):
+            Params.from_yaml(file)
+
+
+def test_a_message_echoes_no_more_of_a_value_than_a_reader_can_use():
+    assert len(refusal(epochs="x" * 8_000_000)) < 1000
+    assert len(refusal(choose_from=[10**6] * 10**6)) < 1000
+    assert len(refusal(methods=["x" * 1000 + str(n) for n in range(10_000)])) < 10_000
+    assert len(refusal(**{"x" * 10_000: 1})) < 2000
+
+
+def test_a_list_that_is_text_and_a_number_in_a_texts_place_are_told_how_to_be_written():
+    assert "this is text: write it without quotes" in refusal(widths="[4, 8]")
+    assert '-y "widths: [4, 8]"' in refusal(widths="[4, 8]")
+    assert "(put it in quotes)" in refusal(run_dir=2024)
 
 
 @pytest.mark.parametrize("name", ["self", "file", "cls"])

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lib.params import ParameterError, Params, allowed
+from lib.params import ParameterError, Params
+from lib.refusals import allowed
+from lib.strict_yaml import NUMBER
 
 TITLE = "# @title Parameters"
 INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
@@ -61,21 +63,56 @@ def read_parameters(namespace: Mapping[str, Any], model: type[Params] = Params) 
     """Return what the parameters cell, and the cell that papermill injected below it, set in `namespace`.
 
     Names and values are read from the text of those two cells. So a misspelt name, which Python and papermill accept,
-    is found, and a chapter may use a parameter's name for something else. Of each cell the last run counts, and the
-    later cell wins. Without cells, as in an IDE, the names in `namespace` count.
+    is found, and a chapter may use a parameter's name for a value of its own. Of each cell the last run counts, and
+    the later cell wins. Without cells, as in an IDE, the names in `namespace` count.
+
+    Raises:
+        ParameterError: A setting is wrong, computed, set twice in a cell or written in another base; or a later cell
+            sets one to a plain value, which has no effect there.
+
     """
-    settings = {name: namespace[name] for name in model.model_fields if name in namespace}
     cells = [_below_magic(cell) for cell in namespace.get("In", [])]
-    own = [n for n, cell in enumerate(cells) if _is_parameters(cell, model.model_fields.keys())][-1:]
-    injected = [n for n, cell in enumerate(cells) if cell.split("\n")[0].rstrip() == INJECTED_TITLE][-1:]
-    for number in sorted(own + injected):
-        try:
-            nodes = ast.parse(cells[number]).body
-        except SyntaxError as error:
-            raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}") from None
-        for node in nodes:
-            settings |= settings_of(node)
+    own = [n for n, cell in enumerate(cells) if _is_parameters(cell, model.model_fields.keys())]
+    injected = [n for n, cell in enumerate(cells) if cell.split("\n")[0].rstrip() == INJECTED_TITLE]
+    for number in range(max(own, default=0), len(cells)):
+        if number not in own + injected and (ignored := _plainly_set(cells[number], model.model_fields.keys())):
+            raise ParameterError(
+                f"In[{number}] sets {', '.join(ignored)}, which has no effect there: the settings are read from the "
+                f"cell that begins with `{TITLE}`. Set them there, then run that cell and this one again. If "
+                f"In[{number}] is meant to be that cell, write this line above it; else choose other names"
+            )
+    read = sorted(own[-1:] + injected[-1:])
+    settings = {} if read else {name: namespace[name] for name in model.model_fields if name in namespace}
+    for number in read:
+        settings |= settings_in(cells[number])
     return model(**settings)
+
+
+def settings_in(cell: str) -> dict[str, Any]:
+    """Return the plain values that a parameters cell sets, by name; ParameterError names the line that is wrong."""
+    try:
+        tree = ast.parse(cell)
+    except SyntaxError as error:
+        why = f", {error.msg}" if "leading zeros" in error.msg else ""
+        raise ParameterError(f"the parameters cell is not plain Python, line {error.lineno}{why}") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            written = ast.get_source_segment(cell, node) or ""
+            if not NUMBER.fullmatch(written):
+                raise ParameterError(
+                    f"line {node.lineno} of the parameters cell: {written} is not a plain number; write {node.value!r}"
+                )
+    settings: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for statement in tree.body:
+        for name, value in settings_of(statement).items():
+            if name in settings:
+                raise ParameterError(
+                    f"line {statement.lineno} of the parameters cell sets {name} again, first in line {lines[name]}; "
+                    "keep one"
+                )
+            settings[name], lines[name] = value, statement.lineno
+    return settings
 
 
 def settings_of(node: ast.stmt) -> dict[str, Any]:
@@ -95,6 +132,24 @@ def settings_of(node: ast.stmt) -> dict[str, Any]:
         parts, values = (target.elts, value) if isinstance(target, ast.Tuple) else ([target], [value])
         settings |= zip(map(ast.unparse, parts), values, strict=True)
     return settings
+
+
+def _plainly_set(cell: str, known: Set[str]) -> list[str]:
+    """Return the parameters that a cell sets, outside functions and loops, to a value made of no other names."""
+    try:
+        nodes: list[ast.stmt] = ast.parse(cell).body
+    except SyntaxError:
+        return []
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.If | ast.With | ast.Try):
+            nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
+            names = [inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)]
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            stored = [inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)]
+            found += [name for name in stored if name in known and known >= {*names}]
+    return found
 
 
 def _below_magic(cell: str) -> str:

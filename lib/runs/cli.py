@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from traitlets.config import Config
 
 from lib.data.dataset import SplitError, load_data
@@ -35,6 +34,8 @@ from lib.runs.status import RUNNER, reason
 from lib.runs.tracking import finish, open_tracker
 from lib.runs.train import load
 from lib.runs.train import train as train_method
+from lib.strict_yaml import Misread
+from lib.strict_yaml import load as load_yaml
 
 DISK = {
     errno.ENOSPC: "make room on that disk",
@@ -168,8 +169,12 @@ def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) 
     Relative paths in the file start from the project folder, those on the command line from the working folder.
     """
     typed = parser.parse_args(arguments)
+    assignments = [_assignment(parser, text) for text in typed.set]
+    names = [name for name, _ in assignments]
+    if twice := [name for name in names if names.count(name) > 1]:
+        parser.error(f"--set gives {twice[0]} twice; keep one")
+    params = Params.from_yaml(typed.params, **dict(assignments))
     base = project_root(typed.params.resolve().parent)
-    params = Params.from_yaml(typed.params, **dict(_assignment(parser, text) for text in typed.set))
     run_dir = str(base / (params.run_dir or f"runs/{typed.params.stem}"))
     return params.with_paths_under(base).model_copy(update={"run_dir": run_dir}), base
 
@@ -184,9 +189,9 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
     except ValueError:
         try:
-            return key, yaml.safe_load(value)
-        except yaml.YAMLError:
-            parser.error(f"--set {text}: YAML cannot read the value")
+            return key, load_yaml(value)
+        except Misread as error:
+            parser.error(f"--set {text[:200]}: {error}")
 
 
 def _command(function: Callable[[], int]) -> Callable[[], int]:

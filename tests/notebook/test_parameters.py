@@ -10,7 +10,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
-from lib.notebook.parameters import FIRST, parameters_cell, read_parameters
+from build_notebook import ROOT, build
+from lib.notebook.parameters import FIRST, TITLE, parameters_cell, read_parameters
 from lib.params import ParameterError, Params
 
 
@@ -171,8 +172,60 @@ def test_a_line_that_sets_no_parameter_is_refused(line):
 
 
 def test_one_line_can_set_two_parameters():
-    params = read_parameters(notebook(f"{parameters_cell()}\nseed = epochs = 6\nra_warmup_epochs = 2"))
+    params = read_parameters(notebook(f"{TITLE}\nseed = epochs = 6\nra_warmup_epochs = 2"))
     assert (params.seed, params.epochs) == (6, 6)
+
+
+@pytest.mark.parametrize("line", ["seed = 4", "epochs, seed = 30, 4", "seed: int = 0"])
+def test_a_setting_that_is_set_twice_in_a_cell_is_refused_by_line(line):
+    for cells in ([f"{TITLE}\n\nseed = 3\n{line}"], [parameters_cell(), f"# Parameters\n\nseed = 3\n{line}"]):
+        with pytest.raises(ParameterError, match="line 4 of the parameters cell sets seed again, first in line 3"):
+            read_parameters(notebook(*cells))
+
+
+@pytest.mark.parametrize("number", ["0o12", "0x10", "0b11", "1_0", "[1_0]", "-0x1", "1_0.5", "1e1_0"])
+def test_a_number_in_another_base_or_with_underscores_is_refused_by_line(number):
+    with pytest.raises(ParameterError, match=r"line 2 of the parameters cell: \S+ is not a plain number"):
+        read_parameters(notebook(f"{TITLE}\nseed = {number}"))
+
+
+def test_a_leading_zero_is_refused_by_line():
+    with pytest.raises(ParameterError, match="line 2, leading zeros"):
+        read_parameters({"In": ["", f"{TITLE}\nseed = 010"]})
+
+
+@pytest.mark.parametrize(
+    "later", ["epochs = 5", "x = 1\nif True:\n    epochs: int = 5", "epochs += 5", "seed, epochs = 5, 2 * 5"]
+)
+def test_a_setting_in_a_later_cell_has_no_effect_and_is_refused_with_the_cell_to_set_it_in(later):
+    with pytest.raises(ParameterError, match=r"In\[3\] sets .*epochs, which has no effect .* `# @title Parameters`"):
+        read_parameters({"In": ["", parameters_cell(), "# Parameters\nseed = 1", later]})
+    assert read_parameters({"In": ["", later, parameters_cell()]}) == Params()
+
+
+def test_a_cell_trimmed_to_a_few_lines_without_its_title_is_refused_whether_the_whole_one_ran_before_or_not():
+    for cells in ([parameters_cell()], []):
+        with pytest.raises(ParameterError, match=r"sets seed, epochs, .* write this line above it"):
+            read_parameters(notebook(*cells, "# mine\nseed = 3\nepochs = 7"))
+    with_title = f"{TITLE}\nseed = 3\nepochs = 7"
+    assert read_parameters(notebook(parameters_cell(), with_title)) == Params(seed=3, epochs=7)
+
+
+def test_a_trimmed_cell_leaves_the_defaults_of_what_a_chapter_calls_otherwise():
+    assert read_parameters({"source": object(), "In": ["", f"{TITLE}\nseed = 3"], "seed": 3}) == Params(seed=3)
+
+
+@pytest.mark.parametrize(
+    "later", ["source = open_source(params)", "def f():\n    seed = 3", "for seed in (1, 2): pass"]
+)
+def test_a_parameters_name_may_be_used_for_something_else(later):
+    assert read_parameters({"In": ["", parameters_cell(), later]}) == Params()
+
+
+def test_no_chapter_sets_a_parameter_to_a_plain_value():
+    """Or else its reader, back at chapter 1, would be told that this has no effect."""
+    cells = [cell.source for cell in build(ROOT).cells if cell.cell_type == "code" and "%%" not in cell.source[:2]]
+    assert read_parameters({"In": ["", *cells]}) == Params()
 
 
 def test_a_switch_has_a_form_field_and_a_setting_without_one_is_refused_by_name():
