@@ -274,14 +274,16 @@ for name in relatives:
 # | place | the authors' code | here, and why |
 # |---|---|---|
 # | target when a generated image is reconstructed again (encoder's update) | attached: sends gradient into the first pass | detached: to the critic a generated image is given data. `attached-target` takes theirs |
-# | batch normalisation in training | always in evaluation mode: making a copy of the model switches the original, and nothing switches it back | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated images too. `frozen-normalisation` takes theirs; `normalisation: group` needs no averages at all |
-# | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar): in short trials on normal images, the game without it had not begun to reconstruct |
+# | batch normalisation in training | always in evaluation mode: making a copy of the model switches the original, and nothing switches it back | training mode, as in the soft-introspective VAE; its running averages, used at test time, have seen generated images too. `frozen-normalisation` takes theirs, with their running variance, 0.9 in the encoder, which has seen one zero image, and 1 in the decoder; `normalisation: group` needs no averages at all |
+# | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar, whose loss there lacks the factor $s$ and updates both parts at once): in short trials on normal images, the game without it had not begun to reconstruct |
+# | order of the decoder's passes | first the sample, then the reconstruction | the reconstruction first: the losses are the same, and only running averages can tell |
+# | arithmetic | float32 | as `precision` says: bfloat16 or float16 by autocast where that is faster, the losses in float32 |
 # | weights of KLs | the same numbers at every image size | the same pressure per nat. `fixed-weights` takes theirs |
 # | start of the game | at full weight | `ra_rejection_start` and `ra_rejection_growth` let the exponential terms grow; by default at full weight |
 # | weights that are validated and scored | the last, of a copy | the last, or with `average_decay` a moving average |
 # | learning rate | a schedule that receives the loss as its epoch and never acts | constant, and documented as such |
 # | latent at test time | a sample: scores are random | the posterior's mean: a score depends on the image alone. `sampled-latent` takes theirs, from a fixed seed |
-# | 1×1 shortcuts | chosen by whether two widths are the same Python object, which depends on where the list came from | chosen by value |
+# | 1×1 shortcuts | chosen by whether two widths are the same Python object, which depends on where the list came from: their default widths give 29,430,785 weights, their configuration 29,955,073, with two more 512-to-512 shortcuts | chosen by value: 29,430,785 |
 # | checkpoint | an optimizer that never steps | both optimizers: a resumed run equals an uninterrupted one |
 # | widths, learning rate, batch | up to 512 channels, $5 \cdot 10^{-5}$, 8 | parameters; the defaults are narrower and faster |
 # | which epoch | the best by validation error | the last for the primary score; for the chosen one see chapter 5 |

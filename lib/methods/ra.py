@@ -74,7 +74,7 @@ class Weights(NamedTuple):
 class AsPublished(NamedTuple):
     """Which departures from the authors' code are undone, as `ra_as_published` names them; by default none."""
 
-    frozen_normalisation: bool = False  # evaluation mode while training: the statistics stay at mean 0 and variance 1
+    frozen_normalisation: bool = False  # evaluation mode in training: mean 0; variance 0.9 (encoder) or 1 (decoder)
     attached_target: bool = False  # rejecting x̂ also trains the pass that drew it; ours: x̂ is a constant there
     sampled_latent: bool = False  # reconstruct from a draw, so that a score is random; ours: from the mean
     fixed_weights: bool = False  # the same numbers at every image size; ours: the same pressure per nat
@@ -161,6 +161,12 @@ class ReversedAutoencoder(Method):
         self.latent_dim, self.weights = latent_dim, weights or Weights()
         self.as_published = as_published or AsPublished()
         self.scale = 1 / image_size**2
+        if self.as_published.frozen_normalisation:
+            # To learn its size, the authors' encoder sees one zero image in training mode, whose variance is 0 in
+            # every layer; with momentum 0.1 the running variances are 0.9 from then on.
+            for layer in self.encoder.modules():
+                if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
+                    layer.running_var.fill_(0.9)
         self.train()
 
     @classmethod

@@ -82,7 +82,8 @@ class Networks:
             mean, variance = grouped.mean(2, keepdim=True), grouped.var(2, unbiased=False, keepdim=True)
             x = ((grouped - mean) / (variance + 1e-5).sqrt()).reshape(x.shape)
         elif self.how in ("frozen normalisation", "all as published"):
-            x = x / math.sqrt(1 + 1e-5)  # a mean of 0, a variance of 1
+            variance = 0.9 if name.startswith("encoder") else 1.0  # the authors'; their mean is 0
+            x = x / math.sqrt(variance + 1e-5)
         elif self.how == "running":
             mean, variance = (self.running[f"{name}.running_{kind}"].view(1, -1, 1, 1) for kind in ("mean", "var"))
             x = (x - mean) / (variance + 1e-5).sqrt()
@@ -538,6 +539,9 @@ def test_the_papers_size_has_its_parameters_wherever_the_widths_come_from(widths
     assert sum(weight.numel() for weight in method.parameters()) == 29_430_785
     assert parameters_by_hand(128, [64, 128, 256, 512, 512], 128) == 29_430_785
     assert len(method.state_dict()) == 150
+    assert (
+        29_430_785 + 2 * 512 * 512 == 29_955_073
+    )  # the authors' own configuration: one in the encoder, one in the decoder
 
 
 def test_the_papers_size_has_five_embeddings_from_fine_to_coarse():
@@ -625,16 +629,31 @@ def test_a_sample_is_the_decoders_image_of_a_draw_from_the_prior():
     assert torch.equal(samples, method.decoder(torch.randn(3, LATENT)))
 
 
-def test_frozen_normalisation_stays_in_evaluation_mode_and_keeps_a_mean_of_0_and_a_variance_of_1():
+def test_frozen_normalisation_stays_in_evaluation_mode_and_keeps_its_statistics():
     method, images = build(variant="frozen normalisation"), torch.rand(4, 1, SIZE, SIZE)
+    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
     for _ in range(2):  # when new, and as the training loop switches it
         assert not any(module.training for module in method.modules())
         list(method.moves(images))
         method.eval().reconstruct(images)
-        for name, buffer in method.named_buffers():
-            assert (buffer == float(name.endswith("running_var"))).all(), name
+        assert all(torch.equal(buffer, before[name]) for name, buffer in method.named_buffers())
         assert method.train() is method
     assert all(module.training for module in build().eval().train().modules())
+
+
+def test_frozen_statistics_are_those_of_the_authors_encoder_after_one_zero_image_in_training_mode():
+    """Their constructor passes a zero image through the encoder, to learn the size of what comes out."""
+    widths = [4, 4, 6, 8, 8]  # as many as theirs
+    frozen = ReversedAutoencoder(64, widths, LATENT, as_published=AsPublished(frozen_normalisation=True))
+    theirs = ReversedAutoencoder(64, widths, LATENT)
+    theirs.encoder(torch.zeros(1, 1, 64, 64))
+    running = {name: buffer for name, buffer in theirs.named_buffers() if "running" in name}
+    for name, buffer in frozen.named_buffers():
+        if name in running:
+            torch.testing.assert_close(buffer, running[name], rtol=0, atol=1e-7)
+    encoder = [layer for layer in frozen.encoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert len(encoder) == 11
+    assert all(layer.running_var.tolist() == pytest.approx([0.9] * layer.num_features) for layer in encoder)
 
 
 def test_each_name_in_ra_as_published_sets_its_own_switch():
