@@ -5,16 +5,21 @@ Every setting is checked by it before anything is trained. The notebook's parame
 """
 
 import hashlib
+import itertools
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lib.refusals import echo, explain
 from lib.strict_yaml import Misread, load
+
+MOST = {"epochs": 1_000_000, "resamples": 1_000_000, "batch_size": 65_536, "latent_dim": 65_536}
+MOST_WEIGHTS = 1_000_000_000  # four numbers of 4 bytes each: weight, gradient and Adam's two means
 
 
 class ParameterError(ValueError):
@@ -124,6 +129,34 @@ class Params(BaseModel):
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads the word off as false
+
+    @field_validator("data_dir", "run_dir", "keep_in")
+    @classmethod
+    def _names_a_place(cls, value: str, info: ValidationInfo) -> str:
+        if re.search(r"[\x00-\x1f\x7f]", value):
+            raise ValueError(f"{info.field_name}={echo(value)} holds a control character, which no path may; delete it")
+        if "://" not in value and max(len(os.fsencode(part)) for part in value.split("/")) > 255:
+            raise ValueError(
+                f"{info.field_name}={echo(value)} holds a name of more than 255 bytes; write a shorter one"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_allocated(self) -> Self:
+        for name, most in MOST.items():
+            if (value := getattr(self, name)) > most:
+                raise ValueError(f"{name}={echo(value)} is beyond what this can compute; write at most {most:,}")
+        if len(self.widths) > 10:
+            raise ValueError(f"widths={echo(self.widths)} halves an image {len(self.widths):,} times; write at most 10")
+        side = self.image_size // 2 ** len(self.widths)
+        weights = sum(18 * a * b for a, b in itertools.pairwise([*self.widths, self.widths[-1]]))
+        weights += 3 * self.latent_dim * self.widths[-1] * side**2
+        if weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"widths={echo(self.widths)} and latent_dim={self.latent_dim} make networks of about {weights:,} "
+                f"weights; wanted at most {MOST_WEIGHTS:,}, whose training takes 16 GB: write smaller numbers"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -225,6 +225,31 @@ def test_a_message_echoes_no_more_of_a_value_than_a_reader_can_use():
     assert len(refusal(**{"x" * 10_000: 1})) < 2000
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 10**12}, "epochs=1000000000000 is beyond what this can compute; write at most 1,000,000"),
+        ({"resamples": 10**9}, "resamples=1000000000 is beyond"),
+        ({"latent_dim": 10**9}, "latent_dim=1000000000 is beyond"),
+        ({"batch_size": 10**9}, "batch_size=1000000000 is beyond"),
+        ({"epochs": 10**4000}, "epochs=.+ is beyond"),
+        ({"widths": [16, 10**7]}, "make networks of about .* weights"),
+        ({"widths": [4, 4096], "image_size": 1024, "latent_dim": 8192}, "make networks of about .* weights"),
+        ({"widths": [1] * 100_000}, "halves an image 100,000 times; write at most 10"),
+        ({"run_dir": "a\0b"}, "run_dir='a.x00b' holds a control character"),
+        ({"data_dir": "a\nb"}, "data_dir='a.nb' holds a control character"),
+        ({"keep_in": "runs/" + "x" * 300}, "keep_in='runs/x.*' holds a name of more than 255 bytes"),
+        ({"run_dir": "é" * 200}, "run_dir='é.*' holds a name of more than 255 bytes"),
+    ],
+)
+def test_what_no_machine_can_allocate_or_no_disk_can_hold_is_refused_before_it_is_tried(settings, words):
+    assert re.search(words, refusal(**settings))
+
+
+def test_the_papers_network_and_a_long_address_are_not_too_large():
+    Params(widths=[64, 128, 256, 512, 512], latent_dim=512, image_size=1024, data_dir="s3://" + "x" * 300)
+
+
 def test_a_list_that_is_text_and_a_number_in_a_texts_place_are_told_how_to_be_written():
     assert "this is text: write it without quotes" in refusal(widths="[4, 8]")
     assert '-y "widths: [4, 8]"' in refusal(widths="[4, 8]")
