@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from lib import strict_yaml
 from lib.data.classes import CLASSES, names_a_finding, names_no_class
 from lib.data.decoding import decode, is_image
 from lib.data.source import (
@@ -235,8 +235,10 @@ def _read_about(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        about = {str(k): v for k, v in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
-    except (AttributeError, ValueError, yaml.YAMLError) as error:
+        about = {str(k): v for k, v in strict_yaml.load(file.read_text(encoding="utf-8")).items()}
+    except strict_yaml.Misread as error:
+        raise SourceError(f"{file}, line {error.line}: {error}; correct or remove it") from None
+    except (AttributeError, ValueError) as error:
         raise SourceError(f"{file} is not YAML with lines `name: text`: correct or remove it") from error
     if isinstance(classes := about.get("classes", {}), dict) and all(kind in CLASSES for kind in classes.values()):
         return about | ({"classes": {str(k).strip("/").lower(): v for k, v in classes.items()}} if classes else {})

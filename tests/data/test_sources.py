@@ -325,7 +325,22 @@ def test_an_impossible_file_name_is_a_row_without_a_file(tmp_path):
     assert FolderSource(folder).problems == [Problem(name, "no file for this row", LEFT_OUT)]
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "just text"])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("licence: a\nlicence: b\n", "line 2: licence"),
+        ("a: [", "line 1: this is not YAML"),
+        ("a: &x [1]\nb: [*x, *x]\n", "line 2: "),
+    ],
+)
+def test_an_about_yaml_that_reads_otherwise_than_it_is_written_is_refused_by_line(tmp_path, text, found):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_text(text)
+    with pytest.raises(SourceError, match=rf"about\.yaml, {found}.*correct or remove it"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text"])
 def test_an_about_yaml_of_another_form_is_refused(tmp_path, text):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "about.yaml").write_text(text)
