@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.cache import Preparation
-from lib.data.dataset import Data, Sides, Split, load_data, load_masks, reference_half
+from lib.data.dataset import Data, Sides, Split, SplitError, load_data, load_masks, reference_half
 from lib.data.source import ImageStack, Source
 from lib.data.sources import open_source
 from lib.evidence.marks import Redrawn, Yardstick
@@ -17,6 +17,8 @@ from lib.methods.training import choose_device
 from lib.params import Params
 from lib.scores.features import Backbone, FeaturesError, open_backbone
 from lib.scores.health import HealthCheck
+
+FEWEST_TO_CHOOSE = 2  # a lesion is cut out of one image and pasted into another
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,12 @@ def prepare(params: Params, base: Path) -> Prepared:
     source = open_source(params, base)
     data = load_data(source, params)
     split = data.split(params)
+    half = reference_half(split.validation)
+    if half.sum() < FEWEST_TO_CHOOSE or (~half).sum() < 1:
+        raise SplitError(
+            f"the validation side's normal images: {half.sum()} to choose scores with, {(~half).sum()} for thresholds; "
+            f"expected at least {FEWEST_TO_CHOOSE} and 1: add normal images, now "
+            f"{len(split.train) + len(split.validation)} that are not tested, or raise validation_fraction, now "
+            f"{params.validation_fraction}"
+        )
     return Prepared(source, data, split, data.sides(split), params)

@@ -1,9 +1,11 @@
 """Promises of `lib.runs.prepare`: images and records go together, and lesions are read only when somebody asks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from lib.data.dataset import reference_half
+from lib.data.dataset import SplitError, reference_half
 from lib.runs import prepare as module
 from lib.runs.prepare import Prepared, prepare
 from tests.runs.small import params
@@ -29,6 +31,19 @@ def test_the_two_halves_of_validation_are_all_of_it_and_have_no_image_in_common(
     half = reference_half(prepared.split.validation)
     assert list(records["reference"]["id"]) == list(prepared.split.validation["id"][half])
     assert set(records["reference"]["id"]) ^ set(records["validation"]["id"]) == set(prepared.split.validation["id"])
+
+
+def test_too_few_validation_images_for_what_follows_training_are_refused_before_it(tmp_path, monkeypatch):
+    few, split = [], module.Data.split
+
+    def with_few(data, params):
+        found = split(data, params)
+        return dataclasses.replace(found, validation=found.validation[: few[0]])
+
+    monkeypatch.setattr(module.Data, "split", with_few)
+    for few[:], halves in (([1], "1 .*, 0 "), ([2], "2 .*, 0 ")):
+        with pytest.raises(SplitError, match=rf"{halves}for thresholds; expected at least 2 and 1: add normal images"):
+            prepare(params(source="phantom", data_dir="", phantom_images=40, image_size=32), tmp_path)
 
 
 def test_lesions_are_those_of_the_test_images_and_are_read_once_when_asked_for(tmp_path, monkeypatch):
