@@ -117,6 +117,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 partial,
                 parameters=params.model_dump(),
                 kernel_name="python3",
+                kernel_manager_class=own_kernel(),
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
@@ -134,6 +135,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         run.finish()
     print("", text, f"report: {report}", sep="\n")
     return 0
+
+
+def own_kernel() -> type:
+    """Return a kernel manager that starts this interpreter, whatever other kernel is installed as python3."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class OwnKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _without_installed_ones(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
+
+    return OwnKernel
 
 
 def shards(arguments: Sequence[str] | None = None) -> int:

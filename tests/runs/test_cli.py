@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from jupyter_client.manager import KernelManager
 from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, image, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -350,6 +351,15 @@ def test_an_empty_path_on_the_command_line_is_empty_and_not_where_it_is_typed(tm
 def test_evaluating_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         cli.evaluate([str(tmp_path)])
+
+
+def test_the_notebook_runs_in_this_interpreter_whatever_kernel_is_installed_as_python3(tmp_path, monkeypatch):
+    (folder := tmp_path / "kernels" / "python3").mkdir(parents=True)
+    spec = {"argv": ["/elsewhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
+    (folder / "kernel.json").write_text(json.dumps(spec | {"display_name": "another", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert KernelManager(kernel_name="python3").kernel_spec.argv == spec["argv"]  # what would be started otherwise
+    assert cli.own_kernel()(kernel_name="python3").kernel_spec.argv == [sys.executable, *spec["argv"][1:]]
 
 
 def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monkeypatch):
