@@ -64,6 +64,22 @@ def _no_formula(cell: Any) -> Any:
     return f"'{cell}" if starts and not re.fullmatch(r"[-+\d.,eE\[\] ]+", cell) else cell
 
 
+SEAL = b"imgae-dx sha256 "
+
+
+def seal(content: bytes | memoryview) -> bytes:
+    """Return the end of a file that holds `content`: its hash, by which `damage` finds what has changed since."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def damage(sealed: bytes) -> str:
+    """Return what is wrong with a file's bytes, or "" if they end in the `seal` of those before it."""
+    end = len(sealed) - len(SEAL) - 64
+    if end < 0 or not sealed.startswith(SEAL, end):
+        return "does not end in a hash: it was cut short, an older version has written it, or it is no checkpoint"
+    return "" if sealed[end:] == seal(memoryview(sealed)[:end]) else "is damaged: its hash is another"
+
+
 def hash_of(content: str | bytes) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a text, as UTF-8, or of bytes."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]

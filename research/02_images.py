@@ -127,7 +127,21 @@ pd.DataFrame(rows, columns=["chapter", "work", "minutes, about"]).set_index(["ch
 #
 # The result is stored as 8-bit grey in a memory-mapped file and becomes numbers in $[0, 1]$ on the device. The
 # stretch is applied to every image because the sources of public data sets have stretched some images and not others.
-# Nothing is mirrored, not even by `augmentation`: the heart has a side.
+#
+# ## From tensor to batch
+#
+# With `augmentation` above 0, no training image is seen twice as it is. Each time it is
+#
+# - turned about its centre, by at most so many radians,
+# - zoomed, the logarithm of the factor being at most that, and
+# - shifted along either axis, by at most that share of the side.
+#
+# All are drawn evenly between minus and plus the setting, anew for every image and for every method alike. Validation
+# and test images stay as they are. Nothing is mirrored: the heart has a side.
+#
+# Few images are soon learnt by heart. A VAE that saw the 866 normal training images of the pediatric set 120 times
+# each had a mean residual of 0.0517 on validation images; with `augmentation: 0.05` it was 0.0508 (trials `p-vae` and
+# `p-aug-vae` of `research/results/trials.csv`).
 
 # %%
 run.save_figure(image_grid(images.train[:16], columns=8), "normal")

@@ -4,7 +4,6 @@ Each file holds the settings and the history of its training beside its weights,
 It is replaced as a whole or not at all, and its hash and settings are checked whenever it is read.
 """
 
-import hashlib
 import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,16 +13,11 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Adam
 
-from lib.files import replacing
+from lib.files import damage, replacing, seal
 from lib.methods.method import Method, TrainingError, to_device
 
 History = list[dict[str, float]]
 """One entry per epoch: its losses, the validation residual, and the budget spent so far."""
-
-
-MARK = b"imgae-dx sha256 "
-TAIL = len(MARK) + 64
-"""A file's last bytes: the mark, and the hash of all bytes before it in hexadecimal digits. torch ignores them."""
 
 
 class CheckpointError(TrainingError):
@@ -127,7 +121,7 @@ def write_state(file: Path, state: Mapping[str, Any]) -> None:
     torch.save(dict(state), content)
     with replacing(file) as out:
         out.write(content.getbuffer())
-        out.write(MARK + hashlib.sha256(content.getbuffer()).hexdigest().encode())
+        out.write(seal(content.getbuffer()))  # torch ignores what follows its own end
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -137,14 +131,6 @@ def read_state(file: Path) -> dict[str, Any]:
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     _refuse_infinite(file, state)
     return state
-
-
-def damage(content: bytes) -> str:
-    """Return what is wrong with a file's bytes, or "" if they agree with their hash."""
-    body, tail = memoryview(content)[:-TAIL], content[-TAIL:]
-    if not tail.startswith(MARK):
-        return "does not end in a hash: it was cut short, an older version has written it, or it is no checkpoint"
-    return "" if tail == MARK + hashlib.sha256(body).hexdigest().encode() else "is damaged: its hash is another"
 
 
 def kept_file(checkpoint: Path, epochs: int) -> Path:

@@ -139,7 +139,7 @@ def cut(name: str, source: str) -> tuple[list[NotebookNode], list[int]]:
             "and none inside a string"
         )
     ends = [header.start() for header in headers[1:]] + [len(source)]
-    for cell, header, end in zip(cells, headers, ends, strict=True):
+    for cell, header, end in zip(cells, headers, ends, strict=False):  # of no cell there is one end
         cell.metadata.pop("lines_to_next_cell", None)  # Jupytext's note to itself
         if cell.cell_type == "code":
             cell.source = BLANK_ENDS.sub("", source[header.end() + 1 : end])

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib.environment import on_colab
-from lib.files import digest, remove_partial, replacing
-from lib.methods.checkpoint import damage
+from lib.files import damage, digest, remove_partial, replacing
 
 GENERATIONS = 2  # of each checkpoint: the newest may still be uploading when the machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted

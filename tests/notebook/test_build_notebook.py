@@ -151,7 +151,7 @@ def test_each_cell_has_one_id_in_both_places_and_names_the_line_it_comes_from(pr
 
 def test_a_cell_put_in_between_leaves_all_other_ids_alone(project):
     before = [cell.id for cell in build(project).cells]
-    change(project, "research/01_run.py", "# %%\n# !true", "# %%\nextra = 1\n\n# %%\n# !true")
+    change(project, "research/01_run.py", "# %%\nfrom lib", "# %%\nextra = 1\n\n# %%\nfrom lib")
     after = [cell.id for cell in build(project).cells]
     assert len(after) == len(before) + 1
     assert [label for label in after if label in before] == before

@@ -76,7 +76,7 @@ def test_pairing_leaves_the_chapter_alone_keeps_outputs_and_overwrites_no_edit(t
     assert "03_unet.ipynb was edited: put what you want to keep into 03_unet.py" in pair(chapter)
     assert nbformat.read(paired, as_version=4).cells[0].source == "# edited in the wrong place"
     assert chapter.read_text() == text
-    chapter.write_text(jupytext.writes(second, "py:percent"))  # what was edited has been put into the chapter
+    chapter.write_text(jupytext.writes(second, plain))  # what was edited has been put into the chapter
     assert pair(chapter) == ""
 
 
