@@ -110,7 +110,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with Run.start(params, base) as run:
         partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
         # inherited by the kernel, which starts in this process's folder and works under this process's lock
-        os.environ |= {"IMGAE_DX_ROOT": str(base), RUNNER: str(run.folder)}
+        before, inherited = dict(os.environ), {"IMGAE_DX_ROOT": str(base), RUNNER: str(run.folder)}
+        os.environ |= inherited
         try:
             papermill.execute_notebook(
                 notebook,
@@ -128,7 +129,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             print(f"\nfailed: the cells that ran are in {partial}, the reason in status.json", file=sys.stderr)
             raise
         finally:
-            del os.environ[RUNNER]
+            for name in inherited:
+                os.environ.pop(name)
+            os.environ |= before
         partial.replace(executed := run.folder / "notebook.ipynb")
         write_report(executed, report)
         text = summary(run.results())

@@ -141,8 +141,9 @@ def test_a_run_without_its_scores_is_named_and_passed_over(tmp_path):
         (lambda t: t.iloc[1:], "have different test images"),
         (lambda t: t.assign(unet=np.nan), "scores of 'unet' are not finite"),
         (lambda t: t.assign(unet="a"), "scores of 'unet' are (object|str), first 'a'"),
+        (lambda t: t.drop(columns="id"), "'id'"),
     ],
-    ids=["labels", "patients", "an image twice", "an image less", "NaN", "text"],
+    ids=["labels", "patients", "an image twice", "an image less", "NaN", "text", "no id"],
 )
 def test_a_run_beside_whose_scores_are_not_of_these_images_is_named_and_passed_over(tmp_path, change, remark):
     file = finished(tmp_path, "u", ["unet"]).folder / "scores.parquet"
@@ -182,22 +183,3 @@ def test_what_a_comparison_rests_on_changes_with_the_scores_of_the_run_beside_it
         "scores of unet in u",
         "scores of unet in u2",
     }
-
-
-@pytest.mark.parametrize(
-    ("change", "remark"),
-    [
-        (lambda table: table.iloc[1:], "other images than its split, or an image twice"),
-        (lambda table: pd.concat([table, table.iloc[:1]]), "other images than its split, or an image twice"),
-        (lambda table: table.assign(unet=float("nan")), "no finite numbers"),
-        (lambda table: table.assign(unet="high"), "could not convert"),
-        (lambda table: table.drop(columns="id"), "id"),
-    ],
-    ids=["an image less", "an image twice", "NaN", "text", "no id"],
-)
-def test_a_table_of_scores_beside_that_is_whole_and_wrong_is_passed_over_by_name(tmp_path, change, remark):
-    run, beside = finished(tmp_path, "r", ["ra"]), finished(tmp_path, "u", ["unet"])
-    change(beside.scores()).to_parquet(beside.folder / "scores.parquet", index=False)
-    comparison = comparable(run)
-    assert list(comparison.methods) == ["ra"]
-    assert remark in comparison.found.set_index("run")["remark"]["u"]

@@ -168,7 +168,7 @@ def test_an_evaluation_that_fails_leaves_a_failed_run_whichever_stage_it_was(tmp
 
 
 def test_a_run_that_is_executed_is_ok_only_once_its_report_is_written(tmp_path, monkeypatch):
-    executed = []
+    executed, environment = [], dict(os.environ)
 
     def execute(notebook, partial, **_):
         run = Run.start(params(run_dir=str(tmp_path / "a")), tmp_path)  # as the kernel does, under the same lock
@@ -186,7 +186,7 @@ def test_a_run_that_is_executed_is_ok_only_once_its_report_is_written(tmp_path, 
         cli.run([str(params_file(tmp_path)), "--set", f"run_dir={tmp_path / 'a'}"])
     assert executed == [("running", "")]
     assert status(tmp_path / "a")[0] == "failed"
-    assert RUNNER not in os.environ
+    assert dict(os.environ) == environment
 
 
 def test_an_error_in_a_cell_marks_the_run_as_failed_and_one_that_is_finished_stays_so(tmp_path):
