@@ -47,10 +47,12 @@ def kernel(tmp_path, *cells, files=()):
         "    print('\\0', end='')\n"
     )
     pairs = [(cell, "") if isinstance(cell, str) else cell for cell in (SETUP, packed(files), *cells)]
+    # IPython warns where another environment than its own is active
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     done = subprocess.run(
         [sys.executable, *STRICT, "-c", program],
         input=json.dumps(pairs), capture_output=True, text=True, cwd=tmp_path, check=True,
-        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")},
+        env={**environment, "IPYTHONDIR": str(tmp_path / "ipython")},
     )  # fmt: skip
     return done.stdout.split("\0")[2:-1]
 
