@@ -64,6 +64,7 @@ def test_nbmake_passes_and_every_code_cell_was_executed(tmp_path):
     }
 
 
+@pytest.mark.long  # two executions; the runner's test holds one, and tests/runs/test_comparison.py the comparison
 def test_papermill_trains_one_method_each_and_the_second_run_compares_the_two(tmp_path):
     for method in ("unet", "ra"):
         file = typed(tmp_path, method, methods=[method])
