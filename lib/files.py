@@ -76,7 +76,7 @@ def damage(sealed: bytes) -> str:
     """Return what is wrong with a file's bytes, or "" if they end in the `seal` of those before it."""
     end = len(sealed) - len(SEAL) - 64
     if end < 0 or not sealed.startswith(SEAL, end):
-        return "does not end in a hash: it was cut short, an older version has written it, or it is no checkpoint"
+        return "does not end in a hash: it was cut short, an older version has written it, or it is another file"
     return "" if sealed[end:] == seal(memoryview(sealed)[:end]) else "is damaged: its hash is another"
 
 

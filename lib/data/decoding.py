@@ -1,8 +1,8 @@
 """A file's bytes -> one grey image, or the reason why not; the format is known by content, never by a suffix.
 
 Pillow reads what has at most 8 bits a sample. Of deeper colours it would keep 8 bits, and it inverts no deep grey in
-which white is zero; tifffile reads deep TIFF. Colour becomes luminance, transparent pixels
-become black, and the orientation in the EXIF data is undone. DICOM is read by `lib.data.dicom`.
+which white is zero; tifffile reads deep TIFF. Colour becomes luminance, transparent pixels become black, and the
+orientation in the EXIF data is undone. DICOM is read by `lib.data.dicom`.
 """
 
 import re

@@ -8,12 +8,7 @@ from lib.data.source import Problem
 
 UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>", "unknown", "unk", "u", "-", "?"}  # words for "not known"
 OLDEST = 120  # years: a higher age is an error, such as NIH's 414
-A_YEAR = {
-    "y": 1.0,
-    "m": 12.0,
-    "w": 365.25 / 7,
-    "d": 365.25,
-}  # how many of a unit are in one, by the unit's first letter
+A_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in units by their first letter
 AGE = re.compile(
     r"(\d+)(?:[.,](\d+))?\s*(?:(y)(?:rs?|ears?)?|(m)(?:o|onths?)?|(w)(?:ks?|eeks?)?|(d)(?:ays?)?)?(?: old)?"
 )

@@ -123,7 +123,7 @@ def _frozen(found: Found) -> Iterator[Sentence]:
 def _promises(found: Found) -> Iterator[Sentence]:
     promised = found.results.promise
     if promised is None:
-        few = f"{found.results.calibration_images} calibration images are too few to promise it"
+        few = f"too few calibration images ({found.results.calibration_images}) to promise it"
         yield Sentence("false alarms", False, f"a false alarm rate of {percent(FALSE_ALARM_RATE)} is kept: {few}")
         return
     high = promised.high

@@ -82,10 +82,10 @@ def train(
 ) -> History:
     """Train on normal images, resuming from `checkpoint` if it exists; return the history, one entry per epoch.
 
-    `images` and `validation` are like arrays (n, height, width) uint8. Every training image is changed anew each time
-    if `augmentation` is above 0 (`augmented`). The method is left in evaluation mode, with the
-    weights that are validated and kept: the last ones, or with `average_decay` in (0, 1) an exponential moving average
-    of all weights and running statistics, by that decay a batch (`_average`).
+    `images` and `validation` are like arrays (n, height, width) uint8. With `augmentation` above 0 a training image is
+    changed anew each time (`augmented`). The method is left in evaluation mode, with the weights that are validated and
+    kept: the last ones, or with `average_decay` in (0, 1) an exponential moving average of all weights and running
+    statistics, by that decay a batch (`_average`).
 
     An entry holds the mean of each loss as "part/loss", the mean absolute residual of the validation normals, and the
     budget so far: images seen, optimizer steps, multiply-adds, seconds, seconds of CPU time. `measure` adds numbers of

@@ -56,7 +56,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     with Run.start(params, base) as run:
         tracker = open_tracker(run.params, run.folder)
         prepared = prepare(params, base)
-        _name_problems(prepared.data.problems)
+        _print_problems(prepared.data.problems)
         for name in params.methods:
             trained = train_method(run, name, prepared, tracker)
             run.save_figure(loss_curves(trained.history), f"{name}-losses")
@@ -161,7 +161,7 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     params, base = _settings(parser, arguments)
     source = open_source(params, base)
     data = load_data(source, params)
-    _name_problems(data.problems)
+    _print_problems(data.problems)
     address = parser.parse_args(arguments).to
     address = address if "://" in address else str(Path(address).expanduser().resolve())
     write_shards(source, data.records, address)
@@ -169,7 +169,7 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _name_problems(problems: pd.DataFrame) -> None:
+def _print_problems(problems: pd.DataFrame) -> None:
     for problem, count in problem_counts(problems).items():
         print(f"{count:,} images: {problem}")
 

@@ -85,7 +85,7 @@ def test_a_run_that_earned_it_may_claim_all_but_what_no_run_may():
         ("evaluation.n_abnormal", 9, "difference", "unet and ra, or that there is none"),
         ("evaluation.n_abnormal", 9, "precision", "9 abnormal: fewer than 10"),
         ("evaluation.n_abnormal", 9, "frozen features", "none of 2 scores of trained methods ranks better than knn"),
-        ("calibration_images", 18, "false alarms", "5 % is kept: 18 calibration images are too few"),
+        ("calibration_images", 18, "false alarms", "5 % is kept: too few calibration images (18)"),
         ("localisation", None, "localisation", "no lesion is marked"),
         (
             "localisation.regions.lungs.ra.margins",
