@@ -180,7 +180,7 @@ def false_alarms(alarms: FalseAlarms) -> Figure:
     figure.supxlabel("promised false alarm rate; grey: what chance allows", fontsize=9)
     figure.supylabel(f"false alarms among {alarms.normal} normal test images", fontsize=9)
     if at is None:
-        title = f"{alarms.calibration} calibration images are too few for a promise"
+        title = f"too few calibration images ({alarms.calibration}) for a promise"
     else:
         broken = [method for method, rates in alarms.rates.items() if rates[at] > alarms.high[at]]
         anywhere = [method for method, rates in alarms.rates.items() if (rates > alarms.high).any()]

@@ -156,7 +156,7 @@ def test_a_promise_is_called_broken_where_more_normals_alarm_than_chance_allows(
 
 def test_too_few_calibration_images_are_said_to_promise_nothing():
     figure = charts.false_alarms(false_alarm_rates(TABLE.drop(index=range(20)), ["ra"], "label"))
-    assert figure.get_suptitle() == "10 calibration images are too few for a promise"
+    assert figure.get_suptitle() == "too few calibration images (10) for a promise"
 
 
 @pytest.mark.parametrize(
