@@ -16,7 +16,7 @@ check: .venv/ready
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-long: .venv/ready
 	$(BIN)/python -m pytest -m long

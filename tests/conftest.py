@@ -1,5 +1,6 @@
 """What every test stands on: no file outside the session's temporary folder, no network."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the nets of the tests are so small that threads would only wait for each other
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +19,7 @@ def _nothing_in_the_users_home(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         for name in places:
             patch.setenv(name, str(base / name.lower()))
+        patch.setenv("OMP_NUM_THREADS", "1")  # of commands and kernels, which run beside other tests
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
         patch.delenv("IMGAE_DX_ROOT", raising=False)

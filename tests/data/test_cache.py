@@ -307,7 +307,7 @@ def test_processes_that_start_at_once_share_one_cache(tmp_path):
     processes = [context.Process(target=_fill_slowly, args=(tmp_path, out)) for _ in range(3)]
     for process in processes:
         process.start()
-    results = [out.get(timeout=60) for _ in processes]
+    results = [out.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert sum(reads for reads, _ in results) == 12
