@@ -27,12 +27,14 @@ def at_least_float32(values: Tensor) -> Tensor:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation of features whose channels lie innermost in memory, where convolutions are fastest.
 
-    On a CPU, torch's own takes about ten times as long there in bfloat16 as on contiguous features. Two copies cost
-    less.
+    On a CPU, torch's own takes about ten times as long there in bfloat16 as on contiguous features, so that two copies
+    cost less. In float32 it is the faster one.
     """
 
     def forward(self, features: Features) -> Features:
         """Return normalised features, with channels innermost in memory."""
+        if features.dtype is torch.float32:
+            return super().forward(features.contiguous(memory_format=torch.channels_last))
         return super().forward(features.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
