@@ -14,7 +14,10 @@ from lib.params import Params
 from lib.runs.run import Run
 
 KEY = ["trial", "method"]
-ELSEWHERE = {"methods", "references", "source", "data_dir", "run_dir", "seed", "epochs", "labels", "measure_every"}
+ELSEWHERE = {
+    *("methods", "references", "source", "data_dir", "run_dir", "seed", "epochs", "labels"),
+    *("measure_every", "choose_from"),
+}
 """Settings with a column of their own, and those that do not change what is trained."""
 
 

@@ -25,12 +25,12 @@ def trial(folder, name: str, residual: float = 0.05, **changes) -> Run:
 
 
 def test_a_measurement_is_a_row_with_the_settings_that_shape_the_training(tmp_path):
-    table = add_trials(tmp_path / "none.csv", [trial(tmp_path, "trial-a", seed=3, ra_beta_kl=0.4)])
+    table = add_trials(tmp_path / "none.csv", [trial(tmp_path, "trial-a", seed=3, ra_beta_kl=0.4, choose_from=[1])])
     assert table["images_seen"].tolist() == [80, 120]
     row = table.iloc[0]
     assert (row["trial"], row["method"], row["data"], row["seed"]) == ("trial-a", "ra", "data", 3)
     settings = dict(setting.split("=") for setting in row["settings"].split("; "))
-    assert settings["ra_beta_kl"] == "0.4" and not {"seed", "epochs", "methods"} & settings.keys()
+    assert settings["ra_beta_kl"] == "0.4" and not {"seed", "epochs", "methods", "choose_from"} & settings.keys()
     assert (row["cpu_minutes"], row["residual"], row["kl_sample"], row["lacks"]) == (1.5, 0.05, 20, 0)
     assert row["components_residual"] == 0.06
 
