@@ -156,7 +156,8 @@ def train(
                 "multiply_adds": batches * batch_size * multiply_adds(method, images.shape[-1], epoch),
             }
             before = history[-1] if history else dict.fromkeys(spent, 0)
-            means |= measure(validated, epoch + 1)
+            with torch.random.fork_rng():  # what is measured, and when, has no part in what is learnt
+                means |= measure(validated, epoch + 1)
             history.append({"epoch": epoch, **means, **{key: before[key] + spent[key] for key in spent}})
             state.keep_weights(history, keep_after)
             state.save(history)

@@ -234,6 +234,23 @@ def test_running_statistics_are_averaged_too(fit, tmp_path):
         assert torch.allclose(now, expected, atol=1e-6), name
 
 
+def test_what_is_measured_draws_no_number_that_training_would_have_drawn(fit, tmp_path):
+    def trained(measure) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        method = build("ra")
+        fit(method, measure=measure, checkpoint=tmp_path / measure.__name__)
+        return method.state_dict()
+
+    def nothing(method, epochs):
+        return {}
+
+    def opens_a_network(method, epochs):
+        nn.Linear(3, 3)
+        return {}
+
+    assert not differences(trained(nothing), trained(opens_a_network))
+
+
 def test_what_is_measured_stands_in_the_history_and_costs_no_budget(fit, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
