@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.network import refused_certificate
+
 KEPT = ("torch", "numpy", "pandas")  # never installed: the other packages of a machine were built for these
 # needed to build, run or show the notebook, but not imported by it
 TOOLS = {"ipykernel", "ipywidgets", "jupytext", "latex2mathml", "nbconvert", "papermill"}
@@ -111,8 +113,9 @@ def install(packages: Iterable[Package]) -> None:
                 f"{names} cannot be installed without other versions of {shown}, which must not change, because all "
                 f"other packages were built for them: use a newer runtime, or settings that do without ({errors[0]})"
             )
+        reach = refused_certificate(done.stderr) or "connect to the internet and run again"
         raise EnvironmentProblem(
-            f"{names} cannot be installed ({errors[0]}): connect to the internet and run again, or run "
+            f"{names} cannot be installed ({errors[0]}): {reach}, or run "
             f"`pip install {' '.join(package.name for package in missing)}` yourself"
         )
     print("installed " + ", ".join(f"{package.name} {_found(package.name)}" for package in missing))

@@ -19,6 +19,7 @@ import pytest
 from lib import environment
 from lib.environment import Package, needed, prepare, secret
 from lib.notebook.sources import library_files, library_imports
+from tests.untrusted_proxy import untrusted_proxy
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = """[project]
@@ -56,7 +57,8 @@ def bare(tmp_path_factory):
     """A project with its versions, a folder of wheels, and a Python with pip and nothing else."""
     folder = tmp_path_factory.mktemp("machine")
     (folder / "lib").mkdir()
-    shutil.copy(ROOT / "lib/environment.py", folder / "lib/environment.py")
+    for name in ("environment.py", "network.py"):
+        shutil.copy(ROOT / "lib" / name, folder / "lib" / name)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "constraints.txt").write_text(CONSTRAINTS)
     for label, needs in WHEELS.items():
@@ -118,6 +120,14 @@ def test_without_network_the_message_says_what_to_do(machine, tmp_path):
     output = python(machine, "install(needed())", PIP_FIND_LINKS=str(tmp_path))
     assert output.startswith("lib.environment.EnvironmentProblem: small cannot be installed (ERROR: ")
     assert "connect to the internet and run again, or run `pip install small`" in output
+
+
+def test_a_certificate_that_pip_refuses_is_named(machine, tmp_path, monkeypatch):
+    with untrusted_proxy(tmp_path, monkeypatch):
+        index = {"PIP_INDEX_URL": "https://packages.example/simple", "PIP_FIND_LINKS": "", "PIP_RETRIES": "1"}
+        output = python(machine, "install(needed())", PIP_NO_INDEX="0", **index)
+    assert "the server's certificate was refused (self-signed certificate)" in output
+    assert "or run `pip install small` yourself" in output
 
 
 def test_a_missing_torch_is_not_installed_but_asked_for(machine):

@@ -20,6 +20,7 @@ from urllib3.exceptions import MaxRetryError
 
 from lib.data.source import SourceError, cache_folder
 from lib.files import locked, write_json
+from lib.network import refused_certificate
 
 TRIES = 5
 FIRST_WAIT = 2.0  # seconds before the second try; doubled before each further one
@@ -86,6 +87,8 @@ def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
         return f"Kaggle answers {status} when asked for the {kind} {handle}: run again later"
     if isinstance(error, requests.RequestException) and _may_pass(error):
         return f"the transfer of {handle} was interrupted {TRIES} times: run again to continue where it stopped"
+    if refused := refused_certificate(error):
+        return f"Kaggle cannot be reached: {refused}"
     if isinstance(error, requests.RequestException):
         return f"Kaggle cannot be reached, and {handle} is not in {place.parent}: connect to the internet and run again"
     if getattr(error, "errno", None) == errno.ENOSPC:

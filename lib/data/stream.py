@@ -31,6 +31,7 @@ from lib.data.decoding import encode
 from lib.data.picture import ImageError
 from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
 from lib.files import hash_of
+from lib.network import causes, refused_certificate
 
 INDEX = "shards.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.parquet")  # a file in the index's own folder
@@ -221,12 +222,13 @@ def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
 
 
 def _options(address: str) -> dict[str, Any]:
-    """Return time limits for a web server; the client's own is 300 s per request, even while data arrives."""
+    """Return how a web server is asked: through the environment's proxy, and with time limits while nothing arrives."""
     if not address.startswith("http"):
         return {}
     import aiohttp
 
-    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=STALLED, sock_read=STALLED)}}
+    limits = aiohttp.ClientTimeout(sock_connect=STALLED, sock_read=STALLED)
+    return {"client_kwargs": {"timeout": limits, "trust_env": True}}
 
 
 @retry(stop=stop_after_attempt(4), wait=wait_exponential(), retry=retry_if_not_exception_type(FINAL), reraise=True)
@@ -272,21 +274,19 @@ def _explained(address: str) -> Iterator[None]:
     except (SourceError, MemoryError):
         raise
     except Exception as error:
-        causes: list[BaseException] = [error]
-        while cause := causes[-1].__cause__ or (not causes[-1].__suppress_context__ and causes[-1].__context__):
-            causes.append(cause)
-        codes = {getattr(c, "status", getattr(getattr(c, "response", None), "status_code", None)) for c in causes}
-        network = any(isinstance(cause, OSError) and not isinstance(cause, FINAL) for cause in causes)
+        chain = list(causes(error))
+        codes = {getattr(c, "status", getattr(getattr(c, "response", None), "status_code", None)) for c in chain}
+        network = any(isinstance(cause, OSError) and not isinstance(cause, FINAL) for cause in chain)
         if isinstance(error, ImportError):
             how = "install that package (pip install '.[stream]' brings datasets and aiohttp), and run again"
-        elif codes & {401, 403} or any(isinstance(cause, PermissionError) for cause in causes):
+        elif codes & {401, 403} or any(isinstance(cause, PermissionError) for cause in chain):
             how = "access is refused; log in (hf auth login), or give this machine the bucket's key"
         elif codes & {404} or (isinstance(error, FileNotFoundError) and codes == {None} and not network):
             how = "it does not exist; check the address"
         elif isinstance(error, pa.ArrowInvalid):
             how = "it is damaged, or not a parquet file"
         else:
-            how = "check the network and run again; what has arrived is kept"
-        last = error if isinstance(error, ImportError) else causes[-1]
+            how = refused_certificate(error) or "check the network and run again; what has arrived is kept"
+        last = error if isinstance(error, ImportError) else chain[-1]
         reason = " ".join(str(last).split()) or type(last).__name__
         raise SourceError(f"{address} cannot be used ({reason}): {how}") from error

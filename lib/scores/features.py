@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lib.data.source import ImageStack
 from lib.methods.method import Images, to_unit
+from lib.network import refused_certificate
 
 SMALLEST = 128  # pixels; smaller images are enlarged to it, because their deepest maps would be a pixel or two wide
 PATIENCE = 5.0  # seconds without data after which a download fails
@@ -87,7 +88,7 @@ def _obtain(name: str, load: Callable[[], Any], advice: str) -> Any:
         return load()
     except (ImportError, OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise FeaturesError(f"{name} is not available ({reason}): {advice}") from error
+        raise FeaturesError(f"{name} is not available ({reason}): {refused_certificate(error) or advice}") from error
     finally:
         socket.setdefaulttimeout(before)
 
