@@ -1,10 +1,11 @@
-"""The library behind the chapters in `research/`: six files and seven rooms, each importing only from those above it.
+"""The library behind the chapters in `research/`: seven files and seven rooms, each importing only from those above it.
 
 strict_yaml   YAML as a person reads it; what it would misread is refused by line
+privacy       what others may see: addresses without secrets, paths without names
 refusals      the sentences in which a wrong setting is refused
 params        the settings of a run: one typed, frozen model that refuses wrong ones by name
 files         files written as a whole or not at all, by one process at a time
-network       what went wrong on the network, in words that say what to do
+network       addresses, and what went wrong on the network, in words that say what to do
 environment   the packages that the notebook needs; installs missing ones, but never torch
 data          where images come from -> prepared uint8 arrays -> a patient-safe, normal-only split
 methods       the core: the contract, shared blocks, U-Net, RA, the named variants, one training loop

@@ -1,4 +1,4 @@
-"""What went wrong on the network, in words that say what to do."""
+"""Addresses of the network, and what went wrong there, in words that say what to do."""
 
 import re
 from collections.abc import Iterator
@@ -35,3 +35,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.append(cause)
         yield cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def split_query(path: str) -> tuple[str, str]:
+    """Return a path without and with only its query, such as a web server's signature; elsewhere ? is a character."""
+    plain, mark, query = path.partition("?") if path.lower().startswith("http") else (path, "", "")
+    return plain.rstrip("/"), mark + query

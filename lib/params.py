@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lib.privacy import without_secrets
 from lib.refusals import echo, explain
 from lib.strict_yaml import Misread, load
 
@@ -133,13 +134,14 @@ class Params(BaseModel):
     @field_validator("data_dir", "run_dir", "keep_in")
     @classmethod
     def _names_a_place(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse what no disk can hold; of an address, the settings hold what is no secret."""
         if re.search(r"[\x00-\x1f\x7f]", value):
             raise ValueError(f"{info.field_name}={echo(value)} holds a control character, which no path may; delete it")
         if "://" not in value and max(len(os.fsencode(part)) for part in value.split("/")) > 255:
             raise ValueError(
                 f"{info.field_name}={echo(value)} holds a name of more than 255 bytes; write a shorter one"
             )
-        return value
+        return without_secrets(value)
 
     @model_validator(mode="after")
     def _can_be_allocated(self) -> Self:
@@ -262,16 +264,22 @@ class Params(BaseModel):
         """The column of the records that `labels` stands for."""
         return {"given": "label", "strict": "strict_label"}[self.labels]
 
+    @property
+    def places(self) -> list[str]:
+        """The paths among the settings, as they are written."""
+        return [place for place in (self.data_dir, self.run_dir, self.keep_in) if place]
+
     def with_paths_under(self, base: Path) -> Self:
-        """Return the settings with absolute `data_dir` and `keep_in`: a relative path lies under `base`."""
+        """Return the settings with absolute `data_dir` and `keep_in`: a relative path is under `base`, ~ the home."""
         texts = {"data_dir": self.data_dir, "keep_in": self.keep_in}
-        paths = {name: str((base / path).resolve()) for name, path in texts.items() if path and "://" not in path}
-        return self.model_copy(update=paths)
+        paths = {name: path for name, path in texts.items() if path and "://" not in path}
+        absolute = {name: str((base / os.path.expanduser(path)).resolve()) for name, path in paths.items()}
+        return self.model_copy(update=absolute)
 
     def folder(self, base: Path) -> Path:
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""
         if self.run_dir:
-            return (base / self.run_dir).resolve()
+            return (base / os.path.expanduser(self.run_dir)).resolve()
         what = self.training_settings() | self.model_dump(include={"methods", "epochs", "data_dir"})
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
         return (base / "runs" / f"{'+'.join(self.methods) or 'compare'}-{self.source}-{digest}").resolve()

@@ -7,15 +7,25 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lib.privacy import masked
+
 MOST = 20  # sentences at once
 
-_short = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    """`repr`, short and without the secrets of an address."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(masked(x), level)
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = _short.maxlong = 120
 _short.maxlist = _short.maxdict = 12
 
 
 def echo(value: object) -> str:
-    """Return a value as it is echoed in a message: a long one loses its middle."""
+    """Return a value as it is echoed in a message: a long one loses its middle, and an address its secrets."""
     return _short.repr(value)
 
 
@@ -29,7 +39,7 @@ def explain(problems: Sequence[Mapping[str, Any]], schemas: Mapping[str, Mapping
 def _sentence(problem: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]]) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    name, value = str(problem["loc"][0])[:100], problem["input"]
+    name, value = masked(str(problem["loc"][0]))[:100], problem["input"]
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, schemas, n=1, cutoff=0.0)[0]
         return f"{name}={echo(value)}: there is no such parameter; did you mean {near}? Known: {', '.join(schemas)}"
@@ -43,9 +53,10 @@ def _hint(problem: Mapping[str, Any], name: str, value: Any) -> str:
     if isinstance(value, str) and (plain := _plain(value, kinds.get(problem["type"]))):
         return f" (this is text: YAML reads 1e-4 as text; write {plain}, without quotes)"
     if problem["type"] == "list_type" and isinstance(value, str) and value.startswith("["):
-        return f' (this is text: write it without quotes; for papermill, -y "{name}: {value[:100]}" in place of -p)'
+        written = f"{name}: {masked(value)[:100]}"
+        return f' (this is text: write it without quotes; for papermill, -y "{written}" in place of -p)'
     if problem["type"] == "list_type":
-        return f" (write [{str(value)[:100]}])"
+        return f" (write [{masked(str(value))[:100]}])"
     if problem["type"] == "string_type" and isinstance(value, bool | int | float):
         return " (put it in quotes)"
     if problem["type"] == "literal_error":

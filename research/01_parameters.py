@@ -131,7 +131,7 @@ machine = {
     "device": torch.cuda.get_device_name() if hardware.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}",
     "precision": str(choose_precision(params.precision, hardware)).removeprefix("torch."),
 }
-settings_table(params, ["methods", "source", "image_size", "widths", "batch_size", "epochs", "seed"], machine)
+settings_table(params, ["methods", "source", "image_size", "widths", "batch_size", "epochs", "seed"], machine, base)
 
 # %% [markdown]
 # The table gives the main settings and all that differ from the defaults above. `params.json` in the run folder holds

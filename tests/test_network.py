@@ -8,7 +8,7 @@ import pytest
 from lib.data.kaggle import fetch
 from lib.data.source import SourceError
 from lib.data.stream import StreamSource
-from lib.network import refused_certificate
+from lib.network import refused_certificate, split_query
 from lib.scores.features import FeaturesError, open_backbone
 from tests.untrusted_proxy import untrusted_proxy
 
@@ -31,6 +31,7 @@ def certificate(tmp_path, monkeypatch):
     [
         (SourceError, lambda: fetch("some/images/versions/3")),
         (SourceError, lambda: StreamSource("https://images.example/chests")),
+        (SourceError, lambda: StreamSource("https://images.example/chests/a.parquet?sig=b")),
         (SourceError, lambda: StreamSource("hf://datasets/some/images")),
         (FeaturesError, lambda: open_backbone("resnet18")),
     ],
@@ -73,3 +74,15 @@ def test_the_variables_that_the_message_names_are_the_remedy(certificate, monkey
 def test_a_refused_certificate_is_known_by_what_openssl_curl_and_go_say(error, why):
     assert refused_certificate(error).startswith(f"the server's certificate was refused ({why}" if why else "")
     assert bool(refused_certificate(error)) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("https://a/b/?sig=c/d", ("https://a/b", "?sig=c/d")),
+        ("https://a/b", ("https://a/b", "")),
+        ("bucket/part-?.parquet", ("bucket/part-?.parquet", "")),
+    ],
+)
+def test_a_query_is_split_from_what_a_web_server_calls_a_path(path, parts):
+    assert split_query(path) == parts

@@ -346,6 +346,14 @@ def test_a_relative_data_dir_lies_under_the_base_and_an_address_stays(tmp_path):
         assert Params(data_dir=address).with_paths_under(tmp_path).data_dir == address
 
 
+def test_a_tilde_in_a_path_is_the_users_home_as_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "anna"))
+    params = Params(data_dir="~/x", keep_in="~nobody-here/y", run_dir="~/z")
+    assert params.with_paths_under(tmp_path).data_dir == str(tmp_path / "anna" / "x")
+    assert params.with_paths_under(tmp_path).keep_in == str(tmp_path / "~nobody-here" / "y")
+    assert params.folder(tmp_path) == tmp_path / "anna" / "z"
+
+
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
     free |= {"keep_in", "references", "backbone", "ra_map"}  # where it is kept; what is scored beside, and how

@@ -207,7 +207,7 @@ def test_runs_hold_no_mathematics(module):
 @pytest.mark.parametrize("module", of("notebook"))
 def test_the_notebook_is_built_without_the_rooms_that_its_chapters_are_about(module):
     ours = {name for name in imported(module) if name.split(".")[0] == "lib"}
-    assert ours <= {"lib.params", "lib.refusals", "lib.strict_yaml", *of("notebook")}
+    assert ours <= {"lib.params", "lib.privacy", "lib.refusals", "lib.strict_yaml", *of("notebook")}
 
 
 @pytest.mark.parametrize("module", of("data", "methods", "scores", "evidence", "figures"))

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
+from lib.privacy import masked
+
 LABELS = {"label": ("normal", "abnormal"), "strict_label": ("normal", "abnormal", "other_abnormal", "")}
 NORMAL_WORDS = {"normal", "no finding", "no_finding"}  # names of folders and classes of normal images
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -33,7 +35,10 @@ class ImageStack(Protocol):
 
 
 class SourceError(ValueError):
-    """The images or their table cannot be used."""
+    """The images or their table cannot be used; the message names no secret of an address."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 class Problem(NamedTuple):

@@ -20,8 +20,10 @@ from lib.data.phantom import FINDINGS, Radiograph, radiograph, subject
 from lib.data.registry import REGISTRY
 from lib.data.source import Problem, Source, SourceError
 from lib.data.stream import StreamSource
+from lib.environment import secret
 from lib.files import hash_of
 from lib.params import Params
+from lib.privacy import VARIABLE, with_secrets
 
 
 class PhantomSource:
@@ -87,7 +89,12 @@ def open_source(params: Params, base: Path) -> Source:
     if params.source == "phantom":
         source: Source = PhantomSource(params.phantom_images, params.image_size, params.seed)
     elif params.source == "stream":
-        source = StreamSource(params.data_dir)
+        if not (address := with_secrets(params.data_dir, secret(VARIABLE))):
+            raise SourceError(
+                f"data_dir={params.data_dir} lacks its secrets, which no file of a run holds: set the environment "
+                f"variable {VARIABLE} to the whole address"
+            )
+        source = StreamSource(address)
     elif params.source == "folder":
         source = FolderSource(Path(params.data_dir))
     else:

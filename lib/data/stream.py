@@ -31,7 +31,8 @@ from lib.data.decoding import encode
 from lib.data.picture import ImageError
 from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
 from lib.files import hash_of
-from lib.network import causes, refused_certificate
+from lib.network import causes, refused_certificate, split_query
+from lib.privacy import without_secrets
 
 INDEX = "shards.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.parquet")  # a file in the index's own folder
@@ -67,9 +68,9 @@ class StreamSource:
             self._fs, paths = _find(address)
             if len(paths) < world:
                 raise SourceError(f"{address} has {len(paths)} shards for {world} processes: start fewer processes")
-            folder = posixpath.commonpath([posixpath.dirname(path) for path in paths])
-            self._paths = paths[rank::world]
-            names = [posixpath.relpath(path, folder) for path in self._paths]
+            self._paths, plain = paths[rank::world], [split_query(path)[0] for path in paths]
+            folder = posixpath.commonpath(map(posixpath.dirname, plain))
+            names = [posixpath.relpath(path, folder) for path in plain[rank::world]]
             self._stamps = list(pool.map(self._stamp, self._paths))
             schemas, tables = zip(*pool.map(partial(_read, self._fs, columns=COLUMNS), self._paths), strict=True)
         parts = list(map(_as_records, names, schemas, tables))
@@ -86,7 +87,7 @@ class StreamSource:
         self._columns = [column for column in ("id", "image") if column in schemas[0].names]
         facts = json.loads((schemas[0].metadata or {}).get(OURS, b"{}"))
         self._is_ours, self.synthetic = bool(facts), facts.get("synthetic", False)
-        self.about: dict[str, str] = facts.get("about", {"from": address})
+        self.about: dict[str, str] = facts.get("about", {"from": _shown(address)})
         self.problems = label_problems(self.records)
         identity = json.dumps([names, records["digest"].tolist() if checked else self._stamps])
         self.name = f"stream-{hash_of(identity)}"
@@ -204,21 +205,27 @@ def _write(source: Source, part: pa.Table, schema: pa.Schema, fs: fsspec.Abstrac
 
 def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     """Return an address's file system, and its shards' paths there."""
-    fs, root = fsspec.url_to_fs(address.rstrip("/"), **_options(address))
+    fs, path = fsspec.url_to_fs(address.rstrip("/"), **_options(address))
+    root, query = split_query(path)
     if root.endswith(".parquet"):
-        paths = sorted(fs.glob(root))
+        paths = [root + query] if query else sorted(fs.glob(root))
     else:
         try:
-            names = json.loads(fs.cat_file(f"{root}/{INDEX}"))["shards"]
+            names = json.loads(fs.cat_file(f"{root}/{INDEX}{query}"))["shards"]
         except (FileNotFoundError, NotADirectoryError) as error:
             how = f"write the shards (again), or use a pattern: {address}/*.parquet"
             raise SourceError(f"{address} has no {INDEX}, which is written last: {how}") from error
         if outside := [name for name in names if not SHARD.fullmatch(name)]:
             raise SourceError(f"{address}/{INDEX} names {outside[0]!r}, which is no shard in its folder: write it anew")
-        paths = [f"{root}/{name}" for name in names]
+        paths = [f"{root}/{name}{query}" for name in names]
     if not paths:
         raise SourceError(f"{address} matches no files: check it; files on a web server need a folder with {INDEX}")
     return fs, paths
+
+
+def _shown(address: str) -> str:
+    folder = re.sub(r"/[^/]*\.parquet$", "", address.rstrip("/"))
+    return without_secrets(address) if "://" in address else f"folder {posixpath.basename(folder)}"
 
 
 def _options(address: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Records of a split, settings -> tables to read."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,15 +9,21 @@ import pandas as pd
 from lib.data.dataset import Split
 from lib.data.source import age_quantiles
 from lib.params import Params
+from lib.privacy import public
 
 
-def settings_table(params: Params, main: Iterable[str], machine: Mapping[str, object]) -> pd.DataFrame:
-    """Return what is known of the machine, the `main` settings, and those that differ from their defaults."""
+def settings_table(params: Params, main: Iterable[str], machine: Mapping[str, object], root: Path) -> pd.DataFrame:
+    """Return what is known of the machine, the `main` settings, and those that differ from their defaults.
+
+    Paths are those that others may see, below the project folder `root`.
+    """
     defaults, main = Params(), set(main)
     settings = {
         name: value for name, value in params.model_dump().items() if name in main or value != getattr(defaults, name)
     }
-    return pd.DataFrame({"value": {name: str(value) for name, value in {**machine, **settings}.items()}})
+    return pd.DataFrame(
+        {"value": public({name: str(value) for name, value in {**machine, **settings}.items()}, root, params.places)}
+    )
 
 
 def split_table(split: Split) -> pd.DataFrame:

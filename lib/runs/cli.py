@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from lib.data.dataset import SplitError, load_data
 from lib.data.source import SourceError, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
+from lib.environment import secret
 from lib.figures.charts import loss_curves
 from lib.methods.method import Method, TrainingError
 from lib.methods.training import Diverged
 from lib.params import ParameterError, Params, project_root
+from lib.privacy import VARIABLE, Masked, masked, with_secrets
+from lib.refusals import echo
 from lib.runs.comparison import comparable
 from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
@@ -45,6 +50,9 @@ DISK = {
     errno.EACCES: "make it accessible, or choose another run_dir",
 }
 """Errors of the disk that a user can mend, and how."""
+
+REFUSALS = (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged)
+"""Errors whose message says what to do."""
 
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
@@ -96,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
     import papermill  # here: the other commands do without a notebook
 
-    from lib.runs.page import write_report
+    from lib.runs.page import publish, write_report
 
     params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
     places = [base / NOTEBOOK, Path(__file__).parents[2] / NOTEBOOK]  # a user's own file may lie outside the checkout
@@ -111,6 +119,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
         # inherited by the kernel, which starts in this process's folder and works under this process's lock
         before, inherited = dict(os.environ), {"IMGAE_DX_ROOT": str(base), RUNNER: str(run.folder)}
+        if address := with_secrets(params.data_dir, secret(VARIABLE)):
+            inherited[VARIABLE] = address  # the notebook does not show it
         os.environ |= inherited
         try:
             papermill.execute_notebook(
@@ -132,6 +142,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             for name in inherited:
                 os.environ.pop(name)
             os.environ |= before
+            if partial.is_file():
+                publish(partial, base, params.places)
         partial.replace(executed := run.folder / "notebook.ipynb")
         write_report(executed, report)
         text = summary(run.results())
@@ -163,7 +175,7 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     data = load_data(source, params)
     _print_problems(data.problems)
     address = parser.parse_args(arguments).to
-    address = address if "://" in address else str(Path(address).expanduser().resolve())
+    address = address if "://" in address else str(Path(os.path.expanduser(address)).resolve())
     write_shards(source, data.records, address)
     print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
     return 0
@@ -199,37 +211,48 @@ def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) 
 
 def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals:
-        parser.error(f"--set expects key=value, found {text!r}")
+    if not equals or "/" in key:  # an address, of which = is a part
+        parser.error(f"--set expects key=value, found {echo(text)}")
     if key in ("data_dir", "keep_in", "run_dir") and "://" not in value:
-        return key, str(Path(value).expanduser().resolve()) if value else ""
+        return key, str(Path(os.path.expanduser(value)).resolve()) if value else ""
     try:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
     except ValueError:
         try:
             return key, load_yaml(value)
         except Misread as error:
-            parser.error(f"--set {text[:200]}: {error}")
+            parser.error(f"--set {masked(text)[:200]}: {error}")
 
 
 def _command(function: Callable[[], int]) -> Callable[[], int]:
-    """Return a command that prints an error which its user can correct as a message, without a traceback."""
+    """Return a command that prints an error which its user can correct as a message, without a traceback.
+
+    Whatever is printed, also by libraries, is without the secrets of an address.
+    """
 
     def command() -> int:
+        with redirect_stdout(Masked(sys.stdout)), redirect_stderr(Masked(sys.stderr)):
+            return explained()
+
+    def explained() -> int:
         try:
             return function()
-        except (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged) as error:
+        except REFUSALS as error:
             print(error, file=sys.stderr)
             return 2
         except OSError as error:
             if error.errno not in DISK:
-                raise
+                traceback.print_exc()
+                return 1
             place = f"{error.filename}: " if error.filename else ""
             print(f"{place}{error.strerror}: {DISK[error.errno]}; then start the same command again", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
             print(f"{reason(stop)}: the same command goes on from what is finished", file=sys.stderr)
             return 128 + signal.Signals[str(stop) or "SIGINT"]
+        except Exception:
+            traceback.print_exc()
+            return 1
 
     return command
 

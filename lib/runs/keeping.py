@@ -5,6 +5,7 @@ short does not match its name and is never restored. Results keep their names; n
 """
 
 import errno
+import json
 import re
 import shutil
 import sys
@@ -12,11 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib.environment import on_colab
-from lib.files import damage, digest, remove_partial, replacing
+from lib.files import damage, digest, remove_partial, replacing, write_json
+from lib.params import Params, project_root
+from lib.privacy import public
 
 GENERATIONS = 2  # of each checkpoint: the newest may still be uploading when the machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted
 HASH = re.compile(r"\.[0-9a-f]{16}")  # any other suffix is a reader's own copy
+SETTINGS = "params.json"
 STAYS = ("reconstructions", "wandb")  # not kept: the first can be computed again, the second is the tracker's
 
 
@@ -46,7 +50,8 @@ class Keeper:
         try:
             _mount(keep_in)
             with replacing(self.folder / "run.txt") as file:
-                file.write(f"Copies of {run}: to resume from them, run with the same settings and keep_in.\n".encode())
+                text = f"Copies of the run {run.name}: to resume from them, run with the same settings and keep_in.\n"
+                file.write(text.encode())
         except Exception as error:  # Colab's mount raises many kinds of errors
             raise KeepingError(
                 f"keep_in={str(keep_in)!r} cannot be used ({error}): let Colab mount Google Drive when it asks, name a "
@@ -124,6 +129,9 @@ class Keeper:
     def _copy_of(self, file: Path) -> None:
         """Keep one file; a checkpoint under a new name, beside the copy before it."""
         kept, content = self.folder / file.relative_to(self.run), digest(file)
+        if file == self.run / SETTINGS:  # others may see the copy; the run itself needs its paths
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            return write_json(kept, public(settings, project_root(self.run.parent), Params(**settings).places))
         if file.parent != self.run / "checkpoints":
             return _copy(file, kept, content)
         kept = kept.with_name(f"{file.name}.{content}")

@@ -1,8 +1,9 @@
-"""An executed notebook -> one HTML page: code folded, a table of contents, equations and figures, nothing fetched."""
+"""An executed notebook, as others may see it -> one HTML page: code folded, contents, equations, nothing fetched."""
 
 import base64
 import re
 import unicodedata
+from collections.abc import Iterable
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 from lib.files import replacing
+from lib.privacy import public
 
 QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real images, which are full of noise
 CONTENTS = "<!-- contents -->"
@@ -119,6 +121,30 @@ TEMPLATE = """\
 </html>
 {%- endblock footer -%}
 """
+
+
+def publish(notebook: Path, root: Path, places: Iterable[str]) -> None:
+    """Take secrets, names of users and absolute paths out of what executing a notebook has added to it.
+
+    These are outputs but images, the cell of parameters that papermill injects, and its metadata. `root` and `places`
+    are those of `lib.privacy.public`. A file that a full disk has cut short stays as it is.
+    """
+    try:
+        book = nbformat.read(notebook, as_version=4)
+    except ValueError:
+        return
+    places = list(places)
+    book.metadata = nbformat.from_dict(public(book.metadata, root, places))
+    for cell in book.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = public(cell.source, root, places)
+        for output in cell.get("outputs", []):
+            for field in {"text", "ename", "evalue", "traceback"} & output.keys():
+                output[field] = public(output[field], root, places)
+            for kind in [kind for kind in output.get("data", {}) if not kind.startswith("image/")]:
+                output.data[kind] = public(output.data[kind], root, places)
+    with replacing(notebook) as out:
+        out.write(nbformat.writes(book).encode())
 
 
 def write_report(notebook: Path, report: Path) -> None:

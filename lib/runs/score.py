@@ -16,6 +16,8 @@ from lib.evidence.results import Budget, Choice, Results, Trained
 from lib.methods.checkpoint import History, kept, load_checkpoint
 from lib.methods.method import Method
 from lib.methods.training import choose_device
+from lib.params import project_root
+from lib.privacy import public
 from lib.runs.candidates import write_candidates
 from lib.runs.freshness import Record, split_hashes, weight_hashes
 from lib.runs.prepare import Prepared
@@ -78,7 +80,7 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
         columns=[*columns, *references.scores],
         methods={n: Trained(run=run.folder.name, budget=budget(m, run.history(n))) for n, m in trained.items()},
         references=[*references.fitted, *references.scores],
-        left_out=references.left_out,
+        left_out=public(references.left_out, project_root(run.folder.parent)),
         localisation=None,
         choices={name: Choice(**selection.choice) for name, selection in selected.items()},
         copied={

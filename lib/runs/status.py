@@ -18,6 +18,8 @@ from weakref import WeakMethod
 from filelock import FileLock, Timeout
 
 from lib.files import remove_partial, write_json
+from lib.params import project_root
+from lib.privacy import masked, public
 
 RUNNER = "IMGAE_DX_RUN"
 """The environment variable in which `imgae-run` tells its kernel the folder that both work in, under one lock."""
@@ -73,6 +75,7 @@ class Status:
         """Write the status, and why, if this process holds the lock; if not, its owner will."""
         if self.claimed:
             now = datetime.now(UTC).isoformat(timespec="seconds")
+            why = public(why, project_root(self._folder.parent))
             write_json(self._file, {"status": status, "why": why, "at": now})
 
     def read(self) -> str:
@@ -122,10 +125,19 @@ def stoppable() -> Iterator[None]:
 
 
 def after_each_cell(failed: Callable[[BaseException], None]) -> None:
-    """In a notebook, call a run's method with the error of each cell that fails, as long as the run exists."""
+    """In a notebook, call a run's method with the error of each cell that fails, as long as the run exists.
+
+    Errors are shown without the secrets of an address from then on.
+    """
     ipython = sys.modules.get("IPython")
     if not ipython or not (shell := ipython.get_ipython()):
         return
+    if (show := shell._showtraceback).__name__ != "show_masked":
+
+        def show_masked(kind: type, error: BaseException, lines: list[str]) -> None:
+            show(kind, error, [masked(line) for line in lines])
+
+        shell._showtraceback = show_masked
     method = WeakMethod(failed)
 
     def tell(result: object) -> None:

@@ -1,5 +1,6 @@
 """Shards: they are read back as written, no more is transferred than needed, and failures are explained."""
 
+import base64
 import hashlib
 import http.server
 import json
@@ -18,6 +19,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -267,6 +269,43 @@ def test_images_records_and_lesions_are_read_back_unchanged(drawn, shards, serve
     for image_id in drawn.files:
         np.testing.assert_equal(source.mask(image_id), drawn.mask(image_id))
     assert (source.synthetic, source.about) == (True, drawn.about)
+
+
+class SignedHandler(Handler):
+    """Serves only who knows the name, the password and the signature."""
+
+    signed: ClassVar = {
+        "Authorization": "Basic " + base64.b64encode(b"anna:s3cret-pw").decode(),
+        "query": "sig=0ddSign/x%2B",
+    }
+
+    def do_GET(self):
+        self.path, _, query = self.path.partition("?")
+        if {"Authorization": self.headers.get("Authorization"), "query": query} != self.signed:
+            self.path = "/nowhere"
+        super().do_GET()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/00002-of-00005.parquet"])
+def test_a_signed_address_is_read_and_leaves_no_secret_in_what_is_known_of_the_images(drawn, shards, servers, path):
+    server = servers(shards, SignedHandler)
+    source = StreamSource(f"{server.url.replace('://', '://anna:s3cret-pw@')}{path}?sig=0ddSign/x%2B")
+    expected = dict(read(StreamSource(str(shards) + path.rstrip("/"))))
+    assert read(source) == expected
+    with pytest.raises(SourceError) as refusal:
+        StreamSource(f"{server.url.replace('://', '://anna:s3cret-pw@')}?sig=0ddSign/x%2B-old")
+    known = f"{source.records.to_csv()} {source.about} {source.name} {source.problems} {refusal.value}"
+    assert "***" in known
+    assert not re.search("s3cret|0ddSign|anna", known)
+
+
+def test_shards_that_others_have_put_into_a_folder_are_named_without_its_path(tmp_path):
+    import datasets
+
+    kinds = {"image": datasets.Image(), "label": datasets.Value("string")}
+    cell = {"bytes": encode(np.zeros((8, 8), dtype=np.uint8)), "path": None}
+    foreign(tmp_path / "anna" / "xr", "a.parquet", {"image": [cell], "label": ["normal"]}, kinds)
+    assert StreamSource(f"{tmp_path}/anna/xr/*.parquet").about["from"] == "folder xr"
 
 
 def test_a_data_set_on_the_hub_is_read_by_its_address(drawn, shards, servers):
@@ -780,6 +819,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 TRAINED = """
 import sys
 from pathlib import Path
+from typing import ClassVar
 from lib.runs import cli
 from lib.data.cache import Cache
 

@@ -1,5 +1,7 @@
 """Promises of `lib.figures.records`: the records of a split are counted by side, settings that count are shown."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from lib.data.dataset import split_records
@@ -41,7 +43,7 @@ def test_a_side_has_its_images_and_the_ages_that_are_known():
 
 
 def test_settings_that_are_not_the_defaults_are_shown_beside_the_main_ones():
-    table = settings_table(Params(seed=3, batch_size=8), ["epochs"], {"run folder": "runs/x"})
+    table = settings_table(Params(seed=3, batch_size=8), ["epochs"], {"run folder": "runs/x"}, Path("/project"))
     assert table["value"].to_dict() == {
         "run folder": "runs/x",
         "batch_size": "8",

@@ -5,6 +5,7 @@ Two commands from a params file to results, and what is refused before anything 
 
 import ast
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, image, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from lib import privacy
 from lib.data.dataset import SplitError
 from lib.data.registry import REGISTRY
 from lib.data.sources import SourceError
+from lib.data.stream import StreamSource
 from lib.evidence.claims import claims
 from lib.evidence.wording import estimate_text
 from lib.methods.checkpoint import CheckpointError
@@ -402,6 +405,66 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     assert cli.train([str(file)]) == cli.evaluate([str(base / "runs" / "tiny")]) == 0
     assert cli.shards([str(file), "--to", str(base / "images")]) == 0
     return base / "runs" / "tiny", base / "images"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["FILE", "--set", "data_dir=ADDRESS"],
+        ["FILE", "--set", "data_dri=ADDRESS"],
+        ["FILE", "--set", "keep_in=ADDRESS"],
+        ["FILE", "--set", "ADDRESS"],
+        ["FILE", "--set", "epochs=[ADDRESS"],
+        ["FILE", "data_dir=ADDRESS"],
+        ["ADDRESS"],
+    ],
+)
+def test_no_command_shows_or_writes_a_secret_of_an_address(tmp_path, monkeypatch, capsys, words):
+    file, address = params_file(tmp_path, source="stream", data_dir="x"), "ftp://anna:s3cret-pw@127.0.0.1:9/x?sig=0dd"
+    words = [word.replace("ADDRESS", address).replace("FILE", str(file)) for word in words]
+    monkeypatch.setattr("sys.argv", ["imgae-train", *words])
+    try:
+        assert cli.train_command() == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    written = [one.read_text() for one in tmp_path.rglob("*") if one.is_file() and one != file]
+    shown = "\n".join([*capsys.readouterr(), *written])
+    assert "***" in shown
+    assert not re.search("s3cret|0dd", shown)
+
+
+def test_an_error_that_nobody_expected_is_traced_without_the_secrets_of_an_address(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        print("opens https://anna:s3cret-pw@host/x")
+        raise LookupError("https://anna:s3cret-pw@host/x?sig=0dd")
+
+    monkeypatch.setattr(cli, "prepare", broken)
+    monkeypatch.setattr("sys.argv", ["imgae-train", str(params_file(tmp_path))])
+    assert cli.train_command() == 1
+    out, err = capsys.readouterr()
+    assert "opens https://***@host/x\n" in out
+    assert "LookupError: https://***@host/x?***\n" in err and "Traceback" in err
+
+
+def test_a_run_is_evaluated_when_the_environment_holds_its_address_and_not_without(
+    shards, tmp_path, monkeypatch, capsys
+):
+    _, images = shards
+    address, shown = f"file://anna:s3cret-pw@{images}", f"file://***@{images}"
+    monkeypatch.setattr(
+        "lib.data.sources.StreamSource", lambda whole: StreamSource(whole.replace("anna:s3cret-pw@", ""))
+    )
+    file = params_file(tmp_path, methods=["ra"], source="stream", data_dir=address)
+    assert cli.train([str(file)]) == 0
+    run = tmp_path / "runs" / "tiny"
+    assert Run.open(run).params.data_dir == shown
+    monkeypatch.setattr(privacy, "_whole", {})
+    monkeypatch.setattr("sys.argv", ["imgae-evaluate", str(run)])
+    assert cli.evaluate_command() == 2
+    assert f"data_dir={shown} lacks its secrets" in capsys.readouterr().err
+    monkeypatch.setenv("IMGAE_DX_DATA_DIR", address)
+    assert cli.evaluate_command() == 0
+    assert not any(b"s3cret" in one.read_bytes() for one in run.rglob("*") if one.is_file())
 
 
 def test_a_run_on_shards_is_the_run_on_the_source_that_they_were_written_from(shards, tmp_path):

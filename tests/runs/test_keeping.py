@@ -3,7 +3,9 @@
 A copy is whole or is never taken, and what is wrong with its disk ends no training.
 """
 
+import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -91,6 +93,20 @@ def test_a_new_machine_gets_the_newest_checkpoints_and_the_results_lie_under_the
     assert not (tmp_path / "drive/a/reconstructions").exists()
     first, *_ = capsys.readouterr().out.splitlines()
     assert first == f"kept in {tmp_path / 'drive/a'}"
+
+
+def test_what_is_kept_names_no_user_no_folder_of_the_machine_and_no_secret(tmp_path):
+    machine = tmp_path / "home of anna"
+    settings = {"source": "stream", "data_dir": "https://anna:s3cret-pw@host/x?sig=0dd", "run_dir": "runs/a"}
+    run = Run.start(params(**settings, keep_in=str(machine / "drive")), machine)
+    run.mark("failed", f"OSError: no {run.folder}/checkpoints")
+    run.keep()
+    kept = [file for file in (machine / "drive").rglob("*") if file.is_file()]
+    assert {"params.json", "status.json", "run.txt"} <= {file.name for file in kept}
+    text = "\n".join(file.read_text() for file in kept)
+    assert not re.search(f"anna|s3cret|0dd|{re.escape(str(tmp_path))}", text)
+    assert json.loads((machine / "drive/a/params.json").read_text())["keep_in"] == "…/drive"
+    assert Run.open(run.folder).params.keep_in == str(machine / "drive")  # the run itself is evaluated by its paths
 
 
 def test_a_checkpoint_that_is_there_already_stays(run, tmp_path):

@@ -4,6 +4,7 @@ An executed notebook becomes one page that opens, whole and readable, without ne
 """
 
 import base64
+import re
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +14,13 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
-from nbformat import NotebookNode, write
+from nbformat import NotebookNode, read, validate, write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from lib.figures.images import Drawing
 from lib.params import Params
-from lib.runs.page import write_report
+from lib.runs.page import publish, write_report
 from lib.runs.run import Run
 
 PROSE = r"""# Does it find anything?
@@ -98,6 +99,32 @@ def images(noise: float) -> Drawing:
 @pytest.fixture
 def run(tmp_path) -> Run:
     return Run(Params(run_dir="r"), tmp_path)
+
+
+def test_an_executed_notebook_is_published_without_secrets_paths_and_names(tmp_path):
+    project, file = tmp_path / "anna" / "project", tmp_path / "notebook.ipynb"
+    secret, place = "https://anna:s3cret-pw@host/x?sig=0dd", f"{project}/runs/a"
+    png, source = base64.b64encode(b"/tmp/" * 99).decode(), "x = '/tmp/a/b'  # as it was built"
+    outputs = [
+        new_output("stream", text=f"{secret} {place}\n"),
+        new_output("error", ename="OSError", evalue=place, traceback=[f"File {tmp_path}/lib/a.py:1", secret]),
+        new_output("display_data", data={"text/html": f"<td>{place}</td>", "text/plain": place, "image/png": png}),
+    ]
+    cells = [
+        code(source, *outputs),
+        code(f"run_dir = '{place}'\ndata_dir = '{tmp_path}/my xrays'", tags=("injected-parameters",)),
+    ]
+    meta = {"papermill": {"parameters": {"data_dir": secret, "run_dir": place}, "output_path": f"{place}/x.ipynb"}}
+    write(new_notebook(cells=cells, metadata=meta), file)
+    publish(file, project, [f"{tmp_path}/my xrays"])
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(f"anna|s3cret|0dd|{re.escape(str(tmp_path))}", text)
+    book = read(file, as_version=4)
+    validate(book)
+    assert book.cells[0].source == source
+    assert book.cells[0].outputs[2].data["image/png"].strip() == png
+    assert book.cells[1].source == "run_dir = 'runs/a'\ndata_dir = '…/my xrays'"
+    assert book.metadata.papermill.parameters.run_dir == "runs/a"
 
 
 def test_a_number_and_its_interval_stay_on_one_line_of_a_table_and_the_text_around_them_may_break(tmp_path):

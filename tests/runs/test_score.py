@@ -11,6 +11,7 @@ from lib.runs.run import Run, RunError
 from lib.runs.score import score, score_table
 from lib.runs.tracking import Tracker
 from lib.runs.train import train
+from lib.scores.features import FeaturesError
 from tests.runs.small import divided, finished, params, prepared
 
 
@@ -72,6 +73,16 @@ def test_scoring_leaves_the_table_the_candidates_and_what_others_need_to_compare
     np.testing.assert_allclose(scored.table.query("side == 'test'")["unet"], residual, rtol=1e-5)
     assert set(results.choices) == {"unet"} and set(results.copied["unet"]) == {"square", "shuffle"}
     assert len(pd.read_csv(run.folder / "candidates.csv")) > 3
+
+
+def test_why_something_is_left_out_is_written_without_the_paths_of_this_machine(tmp_path, monkeypatch):
+    def refuse(_):
+        raise FeaturesError("[Errno 13] Permission denied: '/home/anna/.cache/torch/hub/x.pth'")
+
+    monkeypatch.setattr("lib.scores.selection.open_backbone", refuse)
+    run = Run.start(params(run_dir="a", methods=[], references=["mean-grey", "knn"]), tmp_path)
+    score(run, prepared(divided()), {})
+    assert run.results().left_out["knn"] == "no backbone: [Errno 13] Permission denied: '…/x.pth'"
 
 
 def test_the_curve_holds_the_scores_and_the_health_after_each_kept_epoch(tmp_path):

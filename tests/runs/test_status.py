@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,6 +201,20 @@ def test_an_error_in_a_cell_marks_the_run_as_failed_and_one_that_is_finished_sta
         run.finish()
         shell.run_cell("1 / 0")
         assert status(run.folder) == ("ok", "")
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_an_error_in_a_cell_is_shown_and_recorded_without_the_secrets_of_an_address(tmp_path, capsys):
+    shell = InteractiveShell.instance()
+    try:
+        run = Run.start(params(run_dir="anna/a"), tmp_path)
+        Run.start(params(run_dir="anna/a"), tmp_path)
+        shell.run_cell(f"raise OSError('https://anna:s3cret-pw@host/x?sig=0dd in {tmp_path}/anna/a/x y')")
+        shown = capsys.readouterr().out
+        assert "https://***@host/x?***" in shown
+        assert not re.search("s3cret|0dd", shown)
+        assert status(run.folder) == ("failed", "OSError: https://***@host/x?*** in a/x y")
     finally:
         InteractiveShell.clear_instance()
 
