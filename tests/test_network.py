@@ -9,6 +9,7 @@ from lib.data.kaggle import fetch
 from lib.data.source import SourceError
 from lib.data.stream import StreamSource
 from lib.network import refused_certificate, split_query
+from lib.runs.tracking import why_offline
 from lib.scores.features import FeaturesError, open_backbone
 from tests.untrusted_proxy import untrusted_proxy
 
@@ -42,6 +43,10 @@ def test_what_is_downloaded_through_an_untrusted_proxy_says_that_its_certificate
     assert "certificate was refused (self-signed certificate)" in str(refusal.value)
     assert "SSL_CERT_FILE and REQUESTS_CA_BUNDLE" in str(refusal.value)
     assert "connect to the internet" not in str(refusal.value)
+
+
+def test_the_tracker_says_so_too(certificate):
+    assert "certificate was refused (self-signed certificate)" in why_offline("https://api.wandb.example", "a" * 40)
 
 
 def test_the_variables_that_the_message_names_are_the_remedy(certificate, monkeypatch):

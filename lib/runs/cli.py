@@ -36,7 +36,7 @@ from lib.runs.report import summary
 from lib.runs.run import Run, RunError
 from lib.runs.score import score
 from lib.runs.status import RUNNER, reason
-from lib.runs.tracking import finish, open_tracker
+from lib.runs.tracking import TrackingError, finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
 from lib.strict_yaml import Misread
@@ -51,7 +51,7 @@ DISK = {
 }
 """Errors of the disk that a user can mend, and how."""
 
-REFUSALS = (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, Diverged)
+REFUSALS = (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, TrackingError, Diverged)
 """Errors whose message says what to do."""
 
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
@@ -115,6 +115,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             f"{found}: work in a checkout of the repository, and run `python build_notebook.py` there", file=sys.stderr
         )
         return 2
+    wandb_mode(params)  # refused now, and not by a cell
     with Run.start(params, base) as run:
         partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
         # inherited by the kernel, which starts in this process's folder and works under this process's lock

@@ -5,17 +5,38 @@ whole history, or the whole folder of figures, can be sent again and again.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Literal
+
+import requests
+from pydantic import ValidationError
+from requests.utils import get_netrc_auth
 
 from lib.environment import secret
 from lib.evidence.results import Results
-from lib.params import Params
+from lib.network import refused_certificate
+from lib.params import Params, project_root
+from lib.privacy import public
+from lib.refusals import echo
 from lib.runs.run import Run
 
 PROJECT = "imgae-dx"  # the project's name at Weights & Biases
+PATIENCE = 6.0  # seconds in which its server must answer
+UPLOAD = 120.0  # seconds that a finished run waits for its upload; what is left can be sent later
+MODES: dict[str, Literal["online", "offline", "disabled"]] = {
+    **{"": "offline", "offline": "offline", "dryrun": "offline"},
+    **{"online": "online", "run": "online", "disabled": "disabled"},
+}
+"""What WANDB_MODE may say, and what it means; older versions of wandb said run and dryrun."""
+
+
+class TrackingError(ValueError):
+    """Weights & Biases cannot be used as the environment says; the message says what to do."""
 
 
 class Tracker:
@@ -35,10 +56,27 @@ class Tracker:
 
 
 def open_tracker(params: Params, folder: Path) -> Tracker:
-    """Return the tracker that the settings name; a tracker that this process left open is closed first."""
+    """Return the tracker that the settings name; a tracker that this process left open is closed first.
+
+    Raises TrackingError for an environment that Weights & Biases cannot work with.
+    """
     if wandb := sys.modules.get("wandb"):
         wandb.finish()
-    return WandB(params, folder) if params.tracking == "wandb" else Tracker()
+    mode = wandb_mode(params)
+    return Tracker() if mode == "disabled" else WandB(params, folder, mode)
+
+
+def wandb_mode(params: Params) -> Literal["online", "offline", "disabled"]:
+    """Return how a run is tracked, by its settings and WANDB_MODE; TrackingError if that is another word."""
+    said = os.environ.get("WANDB_MODE", "").strip()
+    if params.tracking == "off":
+        return "disabled"
+    if mode := MODES.get(said.lower()):
+        return mode
+    raise TrackingError(
+        f"WANDB_MODE={echo(said)} is not a mode of this run: set it to online, offline or disabled (shared is for "
+        "several processes that write one run, and this one writes alone)"
+    )
 
 
 def finish(run: Run, tracker: Tracker, results: Results | None = None) -> None:
@@ -53,29 +91,41 @@ def finish(run: Run, tracker: Tracker, results: Results | None = None) -> None:
 
 
 class WandB(Tracker):
-    """Weights & Biases, offline unless the environment variable WANDB_MODE says otherwise."""
+    """Weights & Biases, which gets the settings as others may see them, and nothing of the machine but its load."""
 
-    def __init__(self, params: Params, folder: Path) -> None:
+    def __init__(self, params: Params, folder: Path, mode: Literal["online", "offline"]) -> None:
         """Start a run of the folder's name, which keeps its files in the folder.
 
         Online it needs a key: the one that wandb knows, else WANDB_API_KEY from the environment or Colab's secrets.
-        Without a key it stays offline and prints a message.
+        Without one, or if the server refuses it or does not answer, the run stays offline and a message says why and
+        how to upload it.
         """
-        import wandb  # here: it takes 0.7 s, and only a run that is tracked needs it
+        os.environ["WANDB_MODE"] = mode  # wandb reads it, and takes fewer words
+        try:
+            import wandb  # here: it takes 0.7 s, and only a run that is tracked needs it
 
-        mode: Any = os.environ.get("WANDB_MODE") or "offline"
-        key = (wandb.api.api_key or secret("WANDB_API_KEY")) if mode == "online" else None
-        if mode == "online" and not key:
-            print("no WANDB_API_KEY, in the environment or Colab's secrets: tracking stays offline", file=sys.stderr)
-            mode = "offline"
-        self._run = wandb.init(
-            project=PROJECT,
-            name=folder.name,
-            dir=folder,
-            mode=mode,
-            config=params.model_dump(),
-            settings=wandb.Settings(api_key=key),  # not the environment, which a cell may print
-        )
+            why = ""
+            if mode == "online":
+                session = wandb.setup().settings
+                server, key = session.base_url, session.api_key or secret("WANDB_API_KEY")
+                key = key or (get_netrc_auth(server) or ("", ""))[1]
+                if not (why := why_offline(server, key)):
+                    try:
+                        self._run = _start(params, folder, "online", key)
+                    except Exception as error:  # also of a network that has gone since
+                        why = f"{server} does not start the run ({' '.join(str(error).split())})"
+            if mode == "offline" or why:
+                self._run = _start(params, folder, "offline")
+        except Exception as error:  # pydantic's and wandb's own, for one of many WANDB_ variables
+            wrong = error.errors() if isinstance(error, ValidationError) else []  # the values may be secret
+            reason = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in wrong) or " ".join(str(error).split())
+            raise TrackingError(
+                f"Weights & Biases cannot start ({reason}): correct the environment's WANDB_ variables, or write "
+                "tracking: off"
+            ) from error
+        if why:
+            later = f"upload it later with `wandb sync {shlex.quote(self._run.settings.sync_dir)}`"
+            print(f"{why}: tracking goes on offline; {later}", file=sys.stderr)
         for method in params.methods:
             self._run.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
         self._rows: dict[str, int] = {}
@@ -104,3 +154,48 @@ class WandB(Tracker):
     def finish(self) -> None:
         """Write what is pending, and close the run."""
         self._run.finish()
+
+
+def _start(params: Params, folder: Path, mode: Literal["online", "offline"], key: str | None = None) -> Any:
+    import wandb
+
+    chosen: dict[str, Any] = {"x_disable_meta": True, "x_disable_machine_info": True, "disable_git": True}
+    chosen |= {"console": "off"}  # what is printed names folders
+    limits = {"init_timeout": PATIENCE, "finish_timeout": UPLOAD}
+    chosen |= {name: seconds for name, seconds in limits.items() if f"WANDB_{name.upper()}" not in os.environ}
+    known = {name: value for name, value in chosen.items() if name in wandb.Settings.model_fields}
+    return wandb.init(
+        project=PROJECT,
+        name=folder.name,
+        dir=folder,
+        mode=mode,
+        config=public(params.model_dump(), project_root(folder.parent), params.places),
+        settings=wandb.Settings(
+            api_key=key, host="", **known
+        ),  # the key: not in the environment, which a cell may print
+    )
+
+
+def why_offline(server: str, key: str) -> str:
+    """Return why a W&B server cannot be used with this key, or "" if it can; within `PATIENCE` seconds."""
+    if not key:
+        return "no WANDB_API_KEY, in the environment or Colab's secrets"
+    answers: SimpleQueue[str] = SimpleQueue()
+
+    def ask() -> None:
+        question = {"query": "query { viewer { id } }"}
+        try:
+            answer = requests.post(f"{server}/graphql", json=question, auth=("api", key), timeout=PATIENCE)
+            refused = answer.status_code in (401, 403) or (answer.ok and not answer.json()["data"]["viewer"])
+            wrong = f"{server} refuses the key: correct WANDB_API_KEY, or `wandb login --relogin`"
+            answers.put(wrong if refused else "" if answer.ok else f"{server} answers {answer.status_code}")
+        except requests.RequestException as error:
+            answers.put(f"{server} cannot be reached ({refused_certificate(error) or type(error).__name__})")
+        except (ValueError, KeyError, TypeError):
+            answers.put(f"{server} does not answer as Weights & Biases does")
+
+    Thread(target=ask, daemon=True).start()  # for the search for a server's name has no time limit
+    try:
+        return answers.get(timeout=PATIENCE)
+    except Empty:
+        return f"{server} has not answered within {PATIENCE:.0f} s"

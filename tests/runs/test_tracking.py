@@ -1,16 +1,22 @@
 """Promises of `lib.runs.tracking`: the tracker holds what the run folder holds, offline, and only on request."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import wandb
 from matplotlib.figure import Figure
+from pydantic import BaseModel
 
 from lib.runs.run import Run
-from lib.runs.tracking import finish, open_tracker
+from lib.runs.tracking import TrackingError, finish, open_tracker, wandb_mode, why_offline
 from tests.runs.small import HISTORY, params
 
 
@@ -83,11 +89,161 @@ def test_a_tracker_that_is_opened_while_another_is_open_is_its_own(tmp_path):
     assert epochs == {"a": [0], "b": [1], "c": []}
 
 
-def test_tracking_that_should_be_online_stays_offline_without_a_key_and_says_so(tmp_path, monkeypatch, capsys):
+KEY = "a" * 40
+
+
+class Viewer(BaseHTTPRequestHandler):
+    """A server that answers every question as the test says."""
+
+    answer = (200, {"data": {"viewer": {"id": "x"}}})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, content = self.answer
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((200, {"data": {"viewer": {"id": "x"}}}), ""),
+        ((401, {}), "refuses the key: correct WANDB_API_KEY"),
+        ((200, {"data": {"viewer": None}}), "refuses the key: correct WANDB_API_KEY"),
+        ((503, {}), "answers 503"),
+        ((200, ["log in to the hotel's network"]), "does not answer as Weights & Biases does"),
+    ],
+)
+def test_what_a_server_answers_decides_whether_tracking_is_online(monkeypatch, answer, why):
+    monkeypatch.setattr(Viewer, "answer", answer)
+    with HTTPServer(("127.0.0.1", 0), Viewer) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        found = why_offline(f"http://127.0.0.1:{server.server_port}", KEY)
+        thread.join()
+    assert why in found
+    assert bool(found) == bool(why)
+
+
+def test_a_server_that_says_nothing_is_given_up_on(monkeypatch):
+    monkeypatch.setattr("lib.runs.tracking.PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        assert "has not answered within" in why_offline(f"http://127.0.0.1:{silent.getsockname()[1]}", KEY)
+    assert time.monotonic() - start < 2
+
+
+def test_a_name_that_nobody_resolves_is_given_up_on(monkeypatch):
+    monkeypatch.setattr("lib.runs.tracking.PATIENCE", 0.3)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: time.sleep(2))
+    start = time.monotonic()
+    assert "has not answered within" in why_offline("http://wandb.example", KEY)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("", "no WANDB_API_KEY, in the environment or Colab's secrets"), (KEY, "cannot be reached")]
+)
+def test_tracking_that_cannot_be_online_goes_on_offline_and_says_how_to_upload_it(
+    tmp_path, monkeypatch, capsys, key, reason
+):
+    session = wandb.setup().settings
+    monkeypatch.setattr(session, "api_key", key or None)
+    monkeypatch.setattr(session, "base_url", "http://127.0.0.1:9")  # where nothing listens
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    start = time.monotonic()
+    run, tracker = started(tmp_path, tracking="wandb")
+    assert time.monotonic() - start < 10
+    tracker.log("unet", HISTORY)
+    finish(run, tracker)
+    message = capsys.readouterr().err
+    [folder] = run.folder.glob("wandb/offline-run-*")
+    assert reason in message
+    assert f": tracking goes on offline; upload it later with `wandb sync {folder}`" in message
+    assert len(wandb_history(run.folder)) == len(HISTORY)
+
+
+def test_a_login_that_fails_all_the_same_leaves_a_run_that_is_tracked_offline(tmp_path, monkeypatch, capsys):
+    init = wandb.init
+
+    def fails_online(mode, **settings):
+        if mode == "online":
+            raise wandb.errors.AuthenticationError("the key has expired")
+        return init(mode=mode, **settings)
+
+    monkeypatch.setattr(wandb, "init", fails_online)
+    monkeypatch.setattr("lib.runs.tracking.why_offline", lambda *_: "")
+    monkeypatch.setenv("WANDB_MODE", "online")
     run, tracker = started(tmp_path, tracking="wandb")
     finish(run, tracker)
-    assert "no WANDB_API_KEY, in the environment or Colab's secrets: tracking stays offline" in capsys.readouterr().err
-    assert list(run.folder.rglob("offline-run-*"))
+    assert "does not start the run (the key has expired): tracking goes on offline" in capsys.readouterr().err
+    assert list(run.folder.glob("wandb/offline-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        *[("", "offline"), ("offline", "offline"), ("dryrun", "offline"), (" Offline ", "offline")],
+        *[("online", "online"), ("run", "online"), ("ONLINE", "online"), ("disabled", "disabled")],
+    ],
+)
+def test_each_word_that_wandb_mode_may_say_is_honoured(monkeypatch, said, meant):
+    monkeypatch.setenv("WANDB_MODE", said)
+    assert wandb_mode(params(tracking="wandb")) == meant
+    assert wandb_mode(params(tracking="off")) == "disabled"
+
+
+@pytest.mark.parametrize("said", ["shared", "yes", "true"])
+def test_another_word_is_refused_with_those_that_are_known(monkeypatch, tmp_path, said):
+    monkeypatch.setenv("WANDB_MODE", said)
+    assert wandb_mode(params(tracking="off")) == "disabled"
+    with pytest.raises(TrackingError, match=f"^WANDB_MODE='{said}' is not .* set it to online, offline or disabled"):
+        open_tracker(params(tracking="wandb"), tmp_path)
+
+
+def test_a_disabled_tracker_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run, tracker = started(tmp_path, tracking="wandb")
+    tracker.log("unet", HISTORY)
+    finish(run, tracker)
+    assert not list(run.folder.rglob("*wandb*"))
+
+
+def test_a_setting_of_wandb_that_it_refuses_itself_is_a_sentence_without_its_value(tmp_path, monkeypatch):
+    class Wrong(BaseModel):
+        base_url: int
+
+    def refuse(**_):
+        Wrong(base_url="a secret")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(TrackingError) as error:
+        open_tracker(params(tracking="wandb"), tmp_path)
+    assert str(error.value).startswith("Weights & Biases cannot start (base_url: Input should be a valid integer")
+    assert "a secret" not in str(error.value)
+
+
+def test_the_tracker_gets_no_secret_no_absolute_path_and_no_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "annas-box")
+    run, tracker = started(tmp_path / "anna", tracking="wandb", data_dir="https://anna:s3cret-pw@host/x?sig=0ddSign")
+    finish(run, tracker)
+    [file] = run.folder.rglob("*.wandb")
+    sent = b"".join(one.read_bytes() for one in [file, *file.parent.glob("files/**/*")] if one.is_file())
+    assert b"https://***@host/x?***" in sent
+    for word in (
+        b"s3cret",
+        b"0ddSign",
+        b"anna",
+        bytes(tmp_path),
+        os.fsencode(sys.executable),
+        os.fsencode(sys.argv[0]),
+    ):
+        assert word not in sent
