@@ -5,6 +5,8 @@ holds (source, list of images, preparation), so that other settings never read i
 on disk and its line is in the journal: a killed run continues where it was, and loses only the chunk in progress.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +32,7 @@ from lib.params import Params
 
 CHUNK = 64  # images between two writes to the disk
 PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 RECIPE = 4  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
 
 
@@ -127,21 +131,33 @@ class Cache:
         self._pixels = np.empty((0, preparation.size, preparation.size), np.uint8)
 
     def fill(self) -> None:
-        """Prepare every image that is still missing; if another process is doing so, wait for it."""
+        """Prepare every image that is still missing; if another process is doing so, wait for it.
+
+        A complete cache is only read, so that it may lie where nothing can be written.
+        """
         threads = torch.get_num_threads()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for file in filter(Path.is_symlink, list(self.folder.iterdir())):  # else we would write to its target
-                file.unlink()
-            with locked(self.folder / "lock", "is preparing the same images"):
-                self._open()
-                if todo := [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]:
-                    self._fill(todo)
+            if not self._complete():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for file in self._links():  # else we would write to its target
+                    file.unlink()
+                with locked(self.folder / "lock", "is preparing the same images"):
+                    self._open()
+                    if todo := [image_id for image_id, done in zip(self._ids, self._done, strict=True) if not done]:
+                        self._fill(todo)
         except OSError as error:
-            found = f"the cache {self.folder} cannot be used ({error.strerror or error})"
-            raise SourceError(f"{found}: free some space, or set IMGAE_DX_CACHE to another folder") from error
+            raise SourceError(self._unusable(error)) from error
         finally:
             torch.set_num_threads(threads)  # `_fill` sets it in its pool, which also affects later threads
+        with suppress(OSError):
+            os.utime(self.folder)  # when it was last used (`lib.data.caches`)
+
+    def _unusable(self, error: OSError) -> str:
+        found, todo = f"the cache {self.folder} cannot be used", "free some space"
+        if error.errno in READ_ONLY:
+            missing = f"{(~self._done).sum():,} of {len(self._ids):,} images are"
+            found, todo = f"{missing} not yet in the cache {self.folder}, which cannot be written", "make it writable"
+        return f"{found} ({error.strerror or error}): {todo}, or set IMGAE_DX_CACHE to another folder"
 
     def fill_in_background(self) -> None:
         """Start to fill, and return: `read` waits for missing images, and raises any failure or unusable image."""
@@ -166,16 +182,41 @@ class Cache:
                 raise self._failure
         return self._pixels[rows]
 
+    def _links(self) -> list[Path]:
+        return [file for file in self.folder.iterdir() if file.is_symlink()]
+
+    def _complete(self) -> bool:
+        """Map and read what is there, without writing; return whether all images are."""
+        if not self.folder.is_dir() or self._links() or not self._map():
+            return False
+        self._take(self._journal()[0])
+        return bool(self._done.all())
+
+    def _map(self) -> bool:
+        """Map the pixels and hold a shared lock on them, so that nobody removes them; False if they are incomplete."""
+        try:
+            with (self.folder / "pixels.npy").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)  # held until the last array on the map is gone
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                mapped = np.memmap(file, dtype, "r", file.tell(), shape)
+        except (OSError, ValueError, EOFError):  # missing, or shorter than its header says
+            return False
+        self._pixels = np.asarray(mapped)  # a plain view, because memmap's indexing is slow
+        return shape == (len(self._ids), self.preparation.size, self.preparation.size) and dtype == np.uint8
+
+    def _journal(self) -> tuple[list[dict[str, Any]], bytes]:
+        """Return the lines of finished rows, and the end of a line that a kill has cut off."""
+        journal = self.folder / "rows.jsonl"
+        *texts, cut = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
+        return [line for text in texts if (line := self._line(text))], cut
+
     def _open(self) -> None:
         """Map the pixels and read the journal; start over if the pixels are incomplete."""
         size, pixels, journal = self.preparation.size, self.folder / "pixels.npy", self.folder / "rows.jsonl"
-        shape = (len(self._ids), size, size)
-        try:
-            whole = np.load(pixels, mmap_mode="r").shape == shape
-        except (OSError, ValueError, EOFError):  # missing, or shorter than its header says
-            whole = False
-        if not whole:
+        if not self._map():
             journal.unlink(missing_ok=True)  # first, so that no line refers to pixels that are gone
+            shape = (len(self._ids), size, size)
             need, free = np.prod(shape), shutil.disk_usage(self.folder).free
             if need > free:
                 raise SourceError(
@@ -183,11 +224,11 @@ class Cache:
                     f"{free / 1e9:.1f} GB: free some space, or set IMGAE_DX_CACHE to a folder on another disk"
                 )
             np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
-        self._pixels = np.asarray(np.load(pixels, mmap_mode="r"))  # a plain view, because memmap's indexing is slow
-        lines = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
-        if lines[-1]:  # a line that a kill has cut off
-            journal.write_bytes(b"\n".join([*lines[:-1], b""]))
-        self._take([line for text in lines[:-1] if (line := self._line(text))])
+            self._map()
+        lines, cut = self._journal()
+        if cut:
+            os.truncate(journal, journal.stat().st_size - len(cut))
+        self._take(lines)
 
     def _line(self, text: bytes) -> dict[str, Any] | None:
         """Return a line of the journal, or None if it is damaged or belongs to no row."""

@@ -6,6 +6,7 @@ Labels are read here, to keep abnormal images out of training, and then not unti
 import hashlib
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -246,10 +247,15 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     table = problems_table(problems + _repeated(records[~bad]))
     left_out = table[table["consequence"] == LEFT_OUT]
     if len(left_out) and params.on_bad_image == "stop":
-        write_csv(file := store.folder / "problems.csv", table, index=False)
+        file = store.folder / "problems.csv"
+        try:
+            write_csv(file, table, index=False)
+            listed = f"all are listed in {file}"
+        except OSError as error:
+            listed = f"the list {file} cannot be written ({error.strerror})"
         raise SourceError(
             f"{len(left_out)} of {len(records)} images cannot be used, first {left_out['image'].iloc[0]}: "
-            f"{left_out['problem'].iloc[0]}; all are listed in {file}. Repair them, or write on_bad_image: skip"
+            f"{left_out['problem'].iloc[0]}; {listed}. Repair them, or write on_bad_image: skip"
         )
     kept = np.flatnonzero(~records["id"].isin(left_out["image"]))
     return Data(records.iloc[kept].reset_index(drop=True), CachedImages(store, kept), table)
@@ -258,10 +264,12 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
 def _near_duplicates(store: Cache, images: CachedImages) -> np.ndarray:
     """Return the pairs of a complete cache, (2, k); computed once, and again if images were added since."""
     file, journal = store.folder / "near-duplicates.npy", store.folder / "rows.jsonl"
-    if not file.is_file() or file.stat().st_mtime_ns < journal.stat().st_mtime_ns:
-        with replacing(file) as out:
-            np.save(out, near_duplicates(images))
-    return np.load(file).T
+    if file.is_file() and file.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
+        return np.load(file).T
+    pairs = near_duplicates(images)
+    with suppress(OSError), replacing(file) as out:  # a complete cache may lie where nothing can be written
+        np.save(out, pairs)
+    return pairs.T
 
 
 def _repeated(records: pd.DataFrame) -> list[Problem]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from listed import Gated, Listed, expected, filled, images, listed, read_only
 
 import lib.data.cache
 from lib.data.cache import PASSING, Cache, CachedImages, Preparation
-from lib.data.decoding import decode, encode
+from lib.data.decoding import decode
 from lib.data.picture import Decoded, ImageError
 from lib.data.source import SourceError
 
@@ -115,48 +115,6 @@ def test_padding_is_outside_of_the_percentiles_and_black(kind):
 
 
 # The cache
-
-
-class Listed:
-    """A source in memory that counts how often each image is read."""
-
-    synthetic, about, problems = True, {}, []
-
-    def __init__(self, images: dict[str, bytes], name: str = "listed-1") -> None:
-        self.name, self.images = name, images
-        self.records = pd.DataFrame({"id": list(images)})
-        self.reads: list[str] = []
-
-    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        for image_id in ids:
-            self.reads.append(image_id)
-            yield image_id, lambda i=image_id: self.images[i]
-
-    def mask(self, image_id: str) -> None:
-        return None
-
-
-def greys(count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {f"i{i}": rng.integers(0, 256, (20 + i % 5, 30), dtype=np.uint8) for i in range(count)}
-
-
-def listed(count: int, **columns) -> Listed:
-    return Listed({name: encode(image) for name, image in greys(count).items()}, **columns)
-
-
-def filled(source: Listed, folder: Path, size: int = 16) -> Cache:
-    cache = Cache(source, Preparation(size), folder)
-    cache.fill()
-    return cache
-
-
-def images(cache: Cache) -> np.ndarray:
-    return np.asarray(CachedImages(cache, np.arange(len(cache.rows))))
-
-
-def expected(count: int, size: int = 16) -> np.ndarray:
-    return np.stack([Preparation(size).image(image) for image in greys(count).values()])
 
 
 @pytest.fixture(autouse=True)
@@ -314,18 +272,6 @@ def test_processes_that_start_at_once_share_one_cache(tmp_path):
     assert {content for _, content in results} == {expected(12).tobytes()}
 
 
-class Gated(Listed):
-    """Image i arrives once `through` is greater than i."""
-
-    def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        for item in super().contents(ids):
-            while int(item[0][1:]) >= self.through:
-                time.sleep(0.01)
-            if self.through > 100:
-                raise SourceError("the network is gone")
-            yield item
-
-
 def test_images_that_have_arrived_can_be_read_while_others_are_still_to_come(tmp_path):
     source = Gated(listed(12).images)
     source.through = 8
@@ -407,6 +353,27 @@ def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match=r"the cache .* cannot be used \(Not a directory\): .*IMGAE_DX_CACHE"):
         filled(listed(1), tmp_path / "file")
+
+
+def test_a_complete_cache_that_cannot_be_written_is_used(reachable):
+    filled(listed(11), reachable)
+    source = listed(11)
+    with read_only(reachable):
+        np.testing.assert_array_equal(images(filled(source, reachable)), expected(11))
+    assert source.reads == []
+
+
+def test_a_cache_that_cannot_be_written_says_how_many_images_it_lacks_and_what_to_do(reachable):
+    with pytest.raises(KeyboardInterrupt):
+        filled(Interrupted(listed(11).images), reachable)
+    wanted = (
+        r"{} of 11 images are not yet in the cache .*, which cannot be written \(Permission denied\): make it writable"
+    )
+    with read_only(reachable):
+        for source, missing in ((listed(11), 7), (listed(11, name="another-1"), 11)):
+            with pytest.raises(SourceError, match=wanted.format(missing)):
+                filled(source, reachable)
+            assert source.reads == []
 
 
 def test_the_journal_can_be_read_by_anyone(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from listed import read_only
 from PIL import Image
 
 from lib.data.cache import Preparation
@@ -506,6 +507,30 @@ def test_by_default_an_unusable_image_ends_the_run_with_the_list(tmp_path):
     [file] = (tmp_path / "cache").glob("*/problems.csv")
     assert str(file) in str(error.value)
     assert set(pd.read_csv(file)["image"]) == {"empty.png", "text.png"}
+
+
+def test_a_cache_that_cannot_be_written_gives_the_same_data_without_what_is_kept_beside_it(reachable, monkeypatch):
+    params = folder_of(reachable / "data")
+    add(params, "again.jpg", Image.fromarray(image(2)), quality=60)
+    loaded = data(params, reachable / "cache")
+    [kept] = (reachable / "cache").glob("*/near-duplicates.npy")
+    kept.unlink()
+    with read_only(reachable):
+        again = data(params, reachable / "cache")
+        pd.testing.assert_frame_equal(again.records, loaded.records)
+        np.testing.assert_array_equal(again.images, loaded.images)
+    assert loaded.records["twin"].duplicated().sum() == 1 and not kept.exists()
+
+
+def test_unusable_images_are_said_where_their_list_cannot_be_written(reachable):
+    params = folder_of(reachable / "data")
+    add(params, "empty.png", b"")
+    data(params.model_copy(update={"on_bad_image": "skip"}), reachable / "cache")
+    with (
+        read_only(reachable),
+        pytest.raises(SourceError, match=r"1 of 25 images cannot be used, first empty\.png: .*\(Permission denied\)"),
+    ):
+        data(params, reachable / "cache")
 
 
 def test_a_folder_without_problems_has_an_empty_table_and_all_of_its_images(tmp_path):
