@@ -23,5 +23,5 @@ trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
 study         `imgae-study`: keep runs, combine those with different seeds into a study, write the page of all studies
-cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the stages
+cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`: thin fronts to the stages
 """

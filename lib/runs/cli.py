@@ -1,4 +1,4 @@
-"""`imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`: thin fronts to the functions that the chapters call."""
+"""`imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`: thin fronts to what chapters call."""
 
 import argparse
 import errno
@@ -9,14 +9,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from traitlets.config import Config
 
+from lib.data.caches import caches, remove
 from lib.data.dataset import SplitError, load_data
-from lib.data.source import SourceError, problem_counts
+from lib.data.source import SourceError, cache_folder, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
 from lib.environment import secret
@@ -182,6 +184,40 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def cache(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-cache list`, `remove NAME…`, `purge`: the caches of prepared images, and the space that they take."""
+    parser = argparse.ArgumentParser(
+        "imgae-cache",
+        description="List and remove caches of prepared images; one that a process uses is never removed.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="list them, the longest unused first")
+    named = actions.add_parser("remove", help="remove the caches of these names")
+    named.add_argument("names", nargs="+", metavar="NAME", help="as `imgae-cache list` prints it")
+    purge = actions.add_parser("purge", help="remove all caches")
+    purge.add_argument("--days", type=int, default=0, help="only those that were not used for so many days")
+    typed = parser.parse_args(arguments)
+    found = {one.folder.name: one for one in caches(cache_folder())}
+    if typed.action == "list":
+        for name, one in found.items():
+            state = "in use" if one.in_use else f"last used {one.used:%Y-%m-%d}"
+            print(f"{name}  {one.images:9,} images of {one.side:4} px  {one.bytes / 1e6:10,.1f} MB  {state}")
+        print(f"{len(found)} caches in {cache_folder()}, {sum(one.bytes for one in found.values()) / 1e6:,.1f} MB")
+        return 0
+    names = typed.names if typed.action == "remove" else found
+    if unknown := [name for name in names if name not in found]:
+        print(f"{unknown[0]} is no cache in {cache_folder()}: `imgae-cache list` prints their names", file=sys.stderr)
+        return 2
+    if typed.action == "purge" and typed.days > 0:
+        names = [name for name in names if (datetime.now() - found[name].used).days >= typed.days]
+    removed = {name: remove(found[name].folder) for name in names}
+    for name, gone in removed.items():
+        print(f"{name}  {'removed' if gone else 'kept: a process uses it'}")
+    freed = sum(found[name].bytes for name, gone in removed.items() if gone)
+    print(f"{sum(removed.values())} of {len(found)} caches removed, {freed / 1e6:,.1f} MB")
+    return 0 if typed.action == "purge" or all(removed.values()) else 2
+
+
 def _print_problems(problems: pd.DataFrame) -> None:
     for problem, count in problem_counts(problems).items():
         print(f"{count:,} images: {problem}")
@@ -262,3 +298,4 @@ train_command = _command(train)
 evaluate_command = _command(evaluate)
 run_command = _command(run)
 shards_command = _command(shards)
+cache_command = _command(cache)

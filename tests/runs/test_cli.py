@@ -5,10 +5,12 @@ Two commands from a params file to results, and what is refused before anything 
 
 import ast
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -561,3 +563,28 @@ def test_a_data_set_of_kaggle_goes_from_its_archive_to_results(tmp_path, monkeyp
     assert results.patient_separation.startswith("unverified")
     assert results.problems == {"unexpected number of images: used": 2}
     assert results.localisation.marked == 8
+
+
+def test_caches_are_listed_and_removed_by_name_by_age_and_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("IMGAE_DX_CACHE", str(tmp_path))
+    for number, days in enumerate((50, 20, 0)):
+        folder = tmp_path / f"images-{number:016x}"
+        folder.mkdir()
+        np.save(folder / "pixels.npy", np.zeros((7, 32, 32), dtype=np.uint8))
+        for path in (folder / "pixels.npy", folder):
+            os.utime(path, (0, time.time() - 86_400 * days))
+
+    def answer(*arguments: str) -> list[str]:
+        assert cli.cache(arguments) == 0
+        return capsys.readouterr().out.splitlines()
+
+    lines = answer("list")
+    assert [line.split()[0] for line in lines[:-1]] == [f"images-{number:016x}" for number in range(3)]
+    assert all("7 images of   32 px" in line and "last used 20" in line for line in lines[:-1])
+    assert lines[-1].startswith(f"3 caches in {tmp_path}, ")
+    assert answer("purge", "--days", "30")[0] == f"images-{0:016x}  removed"
+    assert cli.cache(["remove", "images-of-mine"]) == 2
+    assert f"images-of-mine is no cache in {tmp_path}: `imgae-cache list`" in capsys.readouterr().err
+    assert answer("remove", f"images-{2:016x}")[-1].startswith("1 of 2 caches removed, ")
+    assert answer("purge")[-1].startswith("1 of 1 caches removed, ")
+    assert answer("list") == [f"0 caches in {tmp_path}, 0.0 MB"]
