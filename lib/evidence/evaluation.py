@@ -10,7 +10,7 @@ import pandas as pd
 from lib.evidence.delong import delong
 from lib.evidence.metrics import METRICS, numbered
 from lib.evidence.results import Difference, Estimate, Evaluated, Evaluation, Finding, Stratum, Threshold
-from lib.evidence.uncertainty import LEVEL, Bootstrap, bootstrap, logit_interval
+from lib.evidence.uncertainty import LEVEL, Bootstrap, affordable, bootstrap, logit_interval
 
 FALSE_ALARM_RATE = 0.05  # share of normal validation images that the threshold may call abnormal
 FEWEST_IMAGES = 10  # of either class: a group with fewer gets no AUROC, because its interval would say nothing
@@ -187,7 +187,8 @@ def evaluate_scores(
     images, all normal, give each threshold; a method with NaN outside the test side has none. The reference images are
     not used. Differences are those of the `pairs`, by default of all pairs. There is a stratum for each value of the
     columns `view`, `sex`, `age` and `source` that the table has, unless a method has that name. A finding or stratum
-    with fewer than 10 images of either class has no AUROC, but a reason.
+    with fewer than 10 images of either class has no AUROC, but a reason. Of very many test images fewer resamples are
+    drawn than `resamples` (`affordable`); the evaluation says how many.
 
     Raises:
         ValueError: The table lacks a column, patients, scores, or images of a class (`check_table`).
@@ -201,6 +202,7 @@ def evaluate_scores(
     if not {"normal", "abnormal"} <= counts.keys():
         found = f"test images by {labels!r}: {counts}"
         raise ValueError(f"{found}; expected some 'normal' and some 'abnormal': choose another column")
+    resamples = affordable(resamples, len(test))
     sample = Sample(test, label, methods, resamples, seed)
     decided = sample.decided()
     used, is_abnormal = test[decided], (label[decided] == "abnormal").to_numpy()

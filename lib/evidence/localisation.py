@@ -13,7 +13,7 @@ from scipy.ndimage import label
 
 from lib.evidence.metrics import numbered
 from lib.evidence.results import Estimate, Localisation, Located
-from lib.evidence.uncertainty import FEWEST_PATIENTS, TAILS, check_resamples
+from lib.evidence.uncertainty import FEWEST_PATIENTS, TAILS, affordable
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO (Bergmann et al., CVPR 2020)
 LEVELS = 512  # distinct values of lesion pixels in a resample: all of them, if there are no more
@@ -171,7 +171,7 @@ def localise(
     else, is None. Raises ValueError for shapes that differ and for values that are not finite.
     """
     masks = np.asarray(masks) > 0
-    check_resamples(resamples)
+    resamples = affordable(resamples, len(masks))
     if not masks.any():
         return None
     maps, patient = {name: _checked(images, masks) for name, images in maps.items()}, _numbered(patients, masks)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray as Array
 from scipy.special import comb, expit, logit
 from scipy.stats import norm, rankdata, t
+from tqdm import tqdm
 
 from lib.evidence.metrics import METRICS, POINTS, numbered, rankings
 from lib.evidence.results import Estimate
@@ -21,33 +22,44 @@ NORMAL_QUANTILE = norm.ppf(TAILS[1])
 FEWEST_PATIENTS = 10  # of either class: with fewer, percentiles of a difference are too narrow, and nothing is claimed
 NO_WIDTH = 1e-12  # an interval or a standard deviation up to this has none but for rounding
 BATCH_ELEMENTS = 1_000_000  # weights held at a time; bounds the memory, whatever the number of images and resamples
+MOST_WEIGHTS = 200_000_000  # drawn in all, for one bootstrap: 2,000 resamples of up to 100,000 images
+ENOUGH = 200  # resamples, however many images: a standard deviation from them is within 10 % of that from all
 
 
-def check_resamples(resamples: int) -> None:
-    """Raise ValueError for less than one resample."""
+def affordable(resamples: int, images: int) -> int:
+    """Return how many of these resamples are drawn: all of up to 100,000 images, for 2,000, and fewer of more.
+
+    A million images, whose 2,000 resamples would take hours, have 200. Raises ValueError for less than one resample.
+    """
     if resamples < 1:
         raise ValueError(f"{resamples} resamples: expected at least 1, better 2,000")
+    return min(resamples, max(MOST_WEIGHTS // max(images, 1), ENOUGH))
 
 
 def patient_weights(is_abnormal: Array, patients: Array, resamples: int, seed: int) -> Iterator[Array]:
     """Draw patients with replacement; yield how often each image then occurs, as (n, r) arrays of bounded size.
 
-    Patients with an abnormal image and patients without one are drawn separately, each group at its own size. Raises
+    Patients with an abnormal image and patients without one are drawn separately, each group at its own size. Of very
+    many images fewer resamples are drawn (`affordable`); what takes more than a few seconds shows its progress. Raises
     ValueError for a patient that is missing, or less than one resample.
     """
-    check_resamples(resamples)
-    patient = numbered(patients)
+    patient, wanted = numbered(patients), resamples
+    resamples = affordable(wanted, len(patient))
     has_abnormal = np.bincount(patient, weights=is_abnormal) > 0
     strata = [np.flatnonzero(has_abnormal), np.flatnonzero(~has_abnormal)]
     random, batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // len(patient))
-    for start in range(0, resamples, batch):
-        columns = min(batch, resamples - start)
-        counts = np.zeros((len(has_abnormal), columns))
-        for members in filter(len, strata):
-            drawn = random.integers(len(members), size=(len(members), columns))
-            cells = (drawn * columns + np.arange(columns)).ravel()  # (patient, resample) as one number
-            counts[members] = np.bincount(cells, minlength=counts[members].size).reshape(-1, columns)
-        yield counts[patient]
+    fewer = f", not {wanted:,} times" if resamples < wanted else ""
+    name = f"resample {len(patient):,} images {resamples:,} times{fewer}"
+    with tqdm(total=resamples, desc=name, unit="resample", mininterval=1, delay=5) as progress:
+        for start in range(0, resamples, batch):
+            columns = min(batch, resamples - start)
+            counts = np.zeros((len(has_abnormal), columns))
+            for members in filter(len, strata):
+                drawn = random.integers(len(members), size=(len(members), columns))
+                cells = (drawn * columns + np.arange(columns)).ravel()  # (patient, resample) as one number
+                counts[members] = np.bincount(cells, minlength=counts[members].size).reshape(-1, columns)
+            yield counts[patient]
+            progress.update(columns)
 
 
 def logit_interval(value: float, sd: float, patients: int, quantile: float = NORMAL_QUANTILE) -> Estimate:
@@ -166,7 +178,8 @@ def bootstrap(
 ) -> Bootstrap:
     """Evaluate m scores of n images, (m, n), on the same resamples of the patients, so that they can be subtracted.
 
-    A resample without one of the classes (possible only if every patient has an abnormal image) is NaN.
+    Of very many images fewer resamples are drawn (`affordable`). A resample without one of the classes (possible only
+    if every patient has an abnormal image) is NaN.
     """
     ordered, once = rankings(scores, is_abnormal, patients), np.ones((len(is_abnormal), 1))
     values = {name: np.array([METRICS[name](rank, once)[0] for rank in ordered]) for name in metrics}

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from lib.evidence.evaluation import why_no_auroc
-from lib.evidence.results import Results, required
+from lib.evidence.results import Evaluation, Results, required
+from lib.evidence.uncertainty import affordable
 from lib.evidence.wording import difference_text, estimate_text
 from lib.figures.tables import results_table
 
@@ -31,11 +32,23 @@ def answers(results: Results) -> str:
         f"**Which?** On {images} (labels: {evaluation.labels}) {'; '.join(ranked)}.",
         f"**By how much?** {' '.join(differences) or 'The run has only one method.'}",
     ]
+    if few_resamples := fewer_resamples(evaluation):
+        paragraphs.append(few_resamples)
     simpler = f"**Could something simpler explain it?** {' '.join(verdict.sentence for verdict in verdicts)}"
     paragraphs.insert(0 if any(verdict.explained for verdict in verdicts) else len(paragraphs), simpler)
     if few := why_no_auroc(evaluation.n_normal, evaluation.n_abnormal):
         paragraphs.insert(0, f"**Too few test images to conclude anything:** {few}.")
     return "\n\n".join([f"**{SYNTHETIC}.**", *paragraphs] if results.synthetic else paragraphs)
+
+
+def fewer_resamples(evaluation: Evaluation) -> str:
+    """Return a sentence that says so if the images are too many for all resamples that the settings ask for, or ""."""
+    images = evaluation.n_normal + evaluation.n_abnormal + sum(evaluation.left_out.values())
+    if evaluation.resamples == affordable(evaluation.resamples + 1, images):
+        return (
+            f"Because the test images are many, {images:,}, intervals are from {evaluation.resamples:,} resamples only."
+        )
+    return ""
 
 
 def summary(results: Results) -> str:
@@ -54,6 +67,7 @@ def summary(results: Results) -> str:
         [results_table(evaluation).to_string()],
         differences,
     ]
+    parts.append([text] if (text := fewer_resamples(evaluation)) else [])
     if results.claims:
         parts.append(["This run may say that", claimed(results, "may")])
         parts.append(["This run may not say that", claimed(results, "may_not")])

@@ -38,6 +38,7 @@ from lib.evidence.study import (
     schema,
     selected,
 )
+from lib.evidence.uncertainty import affordable
 from lib.files import replacing, write_json
 from lib.params import ParameterError, Params
 from lib.runs.candidates import read_candidates
@@ -203,7 +204,7 @@ def combine(folders: Sequence[Path]) -> Study:
         },
         seeds=list(by_seed),
         splits={seed: one.split for seed, one in by_seed.items()},
-        resamples=RESAMPLES,
+        resamples=affordable(RESAMPLES, len(next(iter(scores.values())).test)),
         patient_separation=first.patient_separation,
         budgets={name: min(budgets[name].values(), key=lambda budget: budget.seconds) for name in methods},
         left_out=first.left_out,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lib.evidence.uncertainty import bootstrap
+from lib.evidence.uncertainty import affordable, bootstrap
 from lib.methods.method import to_unit
 from lib.methods.training import choose_device, expected_seconds
 from lib.methods.variants import VARIANTS
@@ -50,10 +50,11 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
     work["score"] = Work(f"scoring of {scored:,} images, {times} times", maps * scored * times)
 
     tested = np.arange(len(split.test))
-    resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * params.resamples / 100
+    resamples = affordable(params.resamples, len(tested))
+    resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * resamples / 100
     scores, checks = 5 * len(params.methods) + len(params.references), 40 * len(params.methods)
-    work["evaluate"] = Work(f"{params.resamples:,} resamples of every score", resampled * scores)
-    work["audit"] = Work(f"{params.resamples:,} resamples of every check", resampled * checks)
+    work["evaluate"] = Work(f"{resamples:,} resamples of every score", resampled * scores)
+    work["audit"] = Work(f"{resamples:,} resamples of every check", resampled * checks)
     return work
 
 

@@ -1,24 +1,36 @@
 """Promises of `lib.evidence.uncertainty`: against repetition by hand and simulation."""
 
+import re
 from dataclasses import astuple
+from io import StringIO
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from samples import binormal, ends, images
 from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
 
 from lib.evidence.curves import score_bands
 from lib.evidence.delong import delong
-from lib.evidence.evaluation import share
+from lib.evidence.evaluation import evaluate_scores, share
 from lib.evidence.localisation import localise
 from lib.evidence.metrics import METRICS, POINTS, auroc, ranking
 from lib.evidence.results import DeLongTest, Estimate
 from lib.evidence.seeds import seed_mean
-from lib.evidence.uncertainty import bootstrap, interval, logit_interval, over_seeds, patient_weights
+from lib.evidence.uncertainty import (
+    ENOUGH,
+    affordable,
+    bootstrap,
+    interval,
+    logit_interval,
+    over_seeds,
+    patient_weights,
+)
 
 # The bootstrap
 
@@ -110,6 +122,40 @@ def test_no_batch_of_resamples_is_larger_than_agreed(monkeypatch):
     monkeypatch.setattr("lib.evidence.uncertainty.BATCH_ELEMENTS", 600)
     _, is_abnormal, patients = images()
     assert [weights.shape for weights in patient_weights(is_abnormal, patients, 25, 0)] == [(60, 10), (60, 10), (60, 5)]
+
+
+def test_many_images_get_fewer_resamples_and_the_evaluation_says_how_many(monkeypatch):
+    scores, is_abnormal, patients = images(200)
+    label = np.where(is_abnormal, "abnormal", "normal")
+    table = pd.DataFrame({"id": np.arange(200), "side": "test", "patient": patients, "label": label, "finding": ""})
+    normals = pd.DataFrame({"id": [-1], "side": "validation", "patient": "v", "label": "normal", "finding": ""})
+    table = pd.concat([table.assign(ra=scores), normals.assign(ra=0.5)])
+    assert evaluate_scores(table, ["ra"], resamples=1000).resamples == 1000
+    monkeypatch.setattr("lib.evidence.uncertainty.MOST_WEIGHTS", 200 * 300)
+    assert evaluate_scores(table, ["ra"], resamples=1000).resamples == 300
+    assert bootstrap(scores[None], is_abnormal, patients, 1000).replicates["auroc"].shape == (1, 300)
+
+
+def test_2000_resamples_are_drawn_of_as_many_images_as_any_published_set_has_and_200_of_a_million():
+    assert [affordable(2000, n) for n in (1, 26_684, 100_000, 200_000, 10**6, 10**9)] == [2000] * 3 + [1000, 200, 200]
+    assert affordable(100, 10**6) == 100
+
+
+def test_the_interval_from_the_fewest_resamples_is_that_of_delong():
+    scores, is_abnormal = binormal(2000, 1000, 0.8, 1, seed=0)
+    of_200 = bootstrap(scores, is_abnormal, np.arange(3000), ENOUGH).estimate("auroc", 0)
+    exact = delong(scores, is_abnormal, np.arange(3000)).estimate(0)
+    assert of_200.high - of_200.low == pytest.approx(exact.high - exact.low, rel=0.15)
+
+
+def test_resampling_shows_how_far_it_is(monkeypatch):
+    shown, at_once = StringIO(), {"delay": 0, "mininterval": 0}
+    monkeypatch.setattr("lib.evidence.uncertainty.tqdm", lambda **how: tqdm(**how | at_once | {"file": shown}))
+    monkeypatch.setattr("lib.evidence.uncertainty.BATCH_ELEMENTS", 6000)
+    scores, is_abnormal, patients = images()
+    bootstrap(scores[None], is_abnormal, patients, 300)
+    shown = re.findall(r"resample 60 images 300 times.*?(\d+)/300", shown.getvalue())
+    assert list(dict.fromkeys(shown)) == ["0", "100", "200", "300"]
 
 
 @pytest.mark.parametrize("nobody", [None, np.nan, ""])

@@ -72,3 +72,10 @@ def test_without_an_evaluation_or_claims_it_says_what_is_missing(run):
 def test_the_summary_says_of_synthetic_images_that_they_are_no_evidence(run, synthetic):
     words = summary(changed(run, "synthetic", synthetic))
     assert ("not evidence" in SYNTHETIC) and ((SYNTHETIC in words) == synthetic)
+
+
+def test_a_run_on_too_many_images_for_all_resamples_says_from_how_many_its_intervals_are(run):
+    sentence = "Because the test images are many, 1,000,000, intervals are from 200 resamples only."
+    many = changed(changed(run, "evaluation.n_normal", 10**6 - run.evaluation.n_abnormal), "evaluation.resamples", 200)
+    assert sentence in summary(many) and sentence in answers(many)
+    assert "resamples" not in summary(run) + answers(run)
