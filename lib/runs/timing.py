@@ -12,6 +12,7 @@ from lib.methods.method import to_unit
 from lib.methods.training import choose_device, expected_seconds
 from lib.methods.variants import VARIANTS
 from lib.params import Params
+from lib.runs.capacity import check_memory
 from lib.runs.prepare import Prepared
 from lib.scores.maps import anomaly_maps, describe
 from lib.scores.selection import feature_distances
@@ -30,7 +31,9 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
     """Estimate the long work of a run, by stage: "train NAME" for each method, then score, evaluate, audit.
 
     To time it, a copy of each method trains on a few batches of noise, 16 images are scored, 100 resamples are drawn.
+    Raises TrainingError if training one of the methods takes more memory than is free.
     """
+    check_memory(params)
     device, split = choose_device(params.device), prepared.split
     batches = len(split.train) // params.batch_size
     work = {}

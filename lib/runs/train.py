@@ -11,6 +11,7 @@ from lib.methods.method import Method
 from lib.methods.training import choose_device, choose_precision
 from lib.methods.variants import VARIANTS
 from lib.params import Params
+from lib.runs.capacity import check_memory
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.tracking import Tracker
@@ -27,10 +28,13 @@ class TrainedMethod(NamedTuple):
 def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedMethod:
     """Train the method of that name as the run's settings say, resuming from its checkpoint if there is one.
 
-    Its initial weights depend on the seed alone, not on what was trained before.
+    Its initial weights depend on the seed alone, not on what was trained before. Raises TrainingError, before the first
+    of the run's methods is trained, if one of them takes more memory than is free; otherwise as `training.train`.
     """
     params, images = run.params, prepared.images
     run.write_split(prepared.split)
+    if not any(len(_logged(run, each)) for each in params.methods):
+        check_memory(params)
     torch.manual_seed(params.seed)
     method, device = VARIANTS[name](params), choose_device(params.device)
 
@@ -77,13 +81,16 @@ def load(run: Run, name: str, split: Split) -> TrainedMethod:
     if not file.is_file():
         raise RunError(f"{run.folder} has no trained {name}: {file} is not there; train it first")
     history = load_checkpoint(file, method, device, trained_under(run.params, name, split), run.params.epochs)
-    try:
-        logged = run.history(name)
-    except RunError:  # metrics.jsonl is damaged
-        logged = []
-    if logged != history:  # damaged, or the checkpoint was restored from a copy
+    if _logged(run, name) != history:  # damaged, or the checkpoint was restored from a copy
         run.log(name, history)
     return TrainedMethod(method, history)
+
+
+def _logged(run: Run, name: str) -> History:
+    try:
+        return run.history(name)
+    except RunError:  # metrics.jsonl is damaged
+        return []
 
 
 def trained_under(params: Params, name: str, split: Split) -> dict[str, Any]:
