@@ -186,10 +186,7 @@ def shards(arguments: Sequence[str] | None = None) -> int:
 
 def cache(arguments: Sequence[str] | None = None) -> int:
     """`imgae-cache list`, `remove NAME…`, `purge`: the caches of prepared images, and the space that they take."""
-    parser = argparse.ArgumentParser(
-        "imgae-cache",
-        description="List and remove caches of prepared images; one that a process uses is never removed.",
-    )
+    parser = argparse.ArgumentParser("imgae-cache", description="List and remove caches of prepared images not in use.")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="list them, the longest unused first")
     named = actions.add_parser("remove", help="remove the caches of these names")
