@@ -102,7 +102,7 @@ def reason(error: BaseException) -> str:
     """Return why a run has failed, for its status."""
     if isinstance(error, KeyboardInterrupt):
         return f"stopped by {error if str(error) else 'SIGINT'}"
-    return f"{type(error).__name__}: {str(error)[-2000:]}"
+    return f"{type(error).__name__}: {masked(str(error))[-2000:]}"  # the end, of which no address is cut
 
 
 @contextmanager

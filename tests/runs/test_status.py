@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from lib.files import write_json
 from lib.runs import cli
 from lib.runs.run import Run, RunError
-from lib.runs.status import RUNNER
+from lib.runs.status import RUNNER, reason
 from tests.runs.small import finished, params
 from tests.runs.test_cli import params_file
 
@@ -217,6 +217,12 @@ def test_an_error_in_a_cell_is_shown_and_recorded_without_the_secrets_of_an_addr
         assert status(run.folder) == ("failed", "OSError: https://***@host/x?*** in a/x y")
     finally:
         InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("length", [1970, 1990, 2000])
+def test_a_long_reason_is_cut_where_it_shows_no_part_of_a_secret(length):
+    error = OSError(f"https://anna:pw@host/x{' ' * (length - len('pw@host/x'))}")
+    assert not re.search("pw@|anna", reason(error))
 
 
 @pytest.mark.parametrize(("word", "code"), [("", 130), ("SIGTERM", 143)])
