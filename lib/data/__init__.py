@@ -19,6 +19,7 @@ sources       a run's source: phantoms, a folder, Kaggle, shards
 metadata      age, sex and view in one notation, whatever the source writes
 cache         images prepared once: a memory-mapped uint8 array and its journal
 caches        the caches on this machine: which there are, and removing those that nobody uses
+lesions       the lesions that a source marks, a bit a pixel
 duplicates    pairs of images that are nearly the same
 groups        which images count as one: those that share a patient, a file or a picture
 dataset       prepared and checked images -> the split and its manifest

@@ -5,7 +5,6 @@ Labels are read here, to keep abnormal images out of training, and then not unti
 
 import hashlib
 import itertools
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -289,9 +288,3 @@ def _repeated(records: pd.DataFrame) -> list[Problem]:
             consequence = LEFT_OUT if contradiction and key == "digest" else "kept on one side with it"
             problems.append(Problem(image, f"{what}: {other}", consequence))
     return problems
-
-
-def load_masks(source: Source, ids: Sequence[str], preparation: Preparation) -> dict[str, np.ndarray]:
-    """Return the marked lesions by image id, (size, size) bool, aligned with the prepared images."""
-    marked = {image_id: mask for image_id in ids if (mask := source.mask(image_id)) is not None}
-    return {image_id: preparation.mask(mask) for image_id, mask in marked.items()}

@@ -34,6 +34,20 @@ class ImageStack(Protocol):
     def __getitem__(self, key: Any, /) -> np.ndarray: ...
 
 
+class Subset:
+    """Some images of a stack, (k, height, width) uint8, read by index when they are wanted."""
+
+    def __init__(self, images: ImageStack, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self._images[self._rows[key]]
+
+
 class SourceError(ValueError):
     """The images or their table cannot be used; the message names no secret of an address."""
 

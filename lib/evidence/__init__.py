@@ -10,6 +10,7 @@ wording       numbers and differences -> the text that sentences, tables and fig
 metrics       metrics of a score, for many weightings of the images at once
 uncertainty   the bootstrap over patients, intervals, the mean over several seeds
 delong        DeLong's variance of AUROCs and of their differences, without resamples
+masks         masks of lesions, their regions, and where lesions usually lie
 localisation  maps and lesion masks -> how well maps localise, beside a location prior
 evaluation    scores, labels and metadata -> all numbers that are reported, by finding and stratum
 seeds         the mean of a metric over runs with different seeds

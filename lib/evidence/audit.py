@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from lib.data.groups import groups
-from lib.data.source import ImageStack
+from lib.data.source import ImageStack, Subset
 from lib.evidence.evaluation import FEWEST_IMAGES
+from lib.evidence.masks import batches
 from lib.evidence.metrics import numbered, ranking, weighted_auroc
 from lib.evidence.results import Audit, Check, Estimate, Verdict
 from lib.evidence.trivial import border, image_features, replaced, strata_of, tags
@@ -86,22 +88,32 @@ class Cohort(NamedTuple):
 
 
 def masked_checks(
-    score: Mapping[str, Score], images: np.ndarray, lungs: np.ndarray | None, mean: np.ndarray, cohort: Cohort
+    score: Mapping[str, Score], images: ImageStack, lungs: np.ndarray | None, mean: np.ndarray, cohort: Cohort
 ) -> list[Check]:
     """Return each method's AUROC on images, (n, h, w) uint8: whole, without the border, and without the lungs.
 
     The lungs, (h, w) bool, are removed twice: once `replaced`, once painted black, as is usual. The result depends much
     on the fill, so neither is proof alone. Without `lungs`, those two checks are left out.
     """
-    changed = {"whole": images, "border replaced": replaced(images, border(mean.shape), mean)}
+    changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "whole": lambda batch: batch,
+        "border replaced": lambda batch: replaced(batch, border(mean.shape), mean),
+    }
     if lungs is not None:
-        changed |= {
-            "lungs replaced": replaced(images, lungs, mean),
-            "lungs black": np.where(lungs, np.uint8(0), images),
+        changes |= {
+            "lungs replaced": lambda batch: replaced(batch, lungs, mean),
+            "lungs black": lambda batch: np.where(lungs, np.uint8(0), batch),
         }
+    for change in changes.values():
+        change(images[:0])  # a wrong template is refused before any image is scored
+    found: dict[str, dict[str, list[np.ndarray]]] = {what: {name: [] for name in score} for what in changes}
+    for rows in tqdm(batches(images), desc="scores of changed images", unit="batch", mininterval=1, delay=5):
+        for what, change in changes.items():
+            for name, method in score.items():
+                found[what][name].append(np.asarray(method(change(images[rows])), float))
     everyone, checks = np.ones(len(images), dtype=bool), []
-    for what, version in changed.items():
-        scores = {name: np.asarray(method(version), float) for name, method in score.items()}
+    for what, by_name in found.items():
+        scores = {name: np.concatenate(values) for name, values in by_name.items()}
         checks.append(cohort._replace(scores=scores).check(MASKED, what, everyone))
     return checks
 
@@ -211,7 +223,7 @@ def audit(
     if not 0 < cohort.is_abnormal.sum() < used.sum():
         found = f"test images by {labels!r}: {cases[labels].value_counts().to_dict()}"
         raise ValueError(f"{found}; expected both classes: choose another column")
-    seen = images[np.flatnonzero(used)]
+    seen = Subset(images, np.flatnonzero(used))
     checks = trivial_checks("tag", tags(cases[used]), cohort)
     checks += trivial_checks("image", image_features(seen, mean), cohort)
     checks += masked_checks(rescore, seen, lungs, mean, cohort)

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from lib.data.source import ImageStack
+from lib.evidence.masks import batches
+
 BORDER, FINE = 0.1, 1.0  # share of each side; standard deviation, in pixels, of the Gaussian that removes fine detail
 MOST_VALUES = 8  # of a tag that is a word: the most frequent ones are told apart
 NO_TAGS = ["id", "label", "strict_label", "finding", "split", "patient", "digest", "twin", "group", "arrival"]
@@ -41,7 +44,12 @@ def border(shape: tuple[int, ...]) -> np.ndarray:
     return down[:, None] | right
 
 
-def image_features(images: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
+def mean_image(images: ImageStack) -> np.ndarray:
+    """Return the mean of uint8 images, (h, w) float64."""
+    return sum(images[rows].sum(axis=0, dtype=np.float64) for rows in batches(images)) / len(images)
+
+
+def image_features(images: ImageStack, mean: np.ndarray) -> dict[str, np.ndarray]:
     """Return trivial features of uint8 images, (n, h, w), by name: (n,) float64; `mean`, (h, w), is the mean image."""
     edge = border(mean.shape)
     kinds: dict[str, Callable[[np.ndarray], np.floating]] = {
@@ -51,7 +59,8 @@ def image_features(images: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray
         "border brightness": lambda image: image[edge].mean(),
         "distance to the mean training image": lambda image: np.abs(image - mean).mean(),
     }
-    values = np.array([[feature(image.astype(float)) for feature in kinds.values()] for image in images])
+    each = (image.astype(float) for rows in batches(images) for image in images[rows])
+    values = np.array([[feature(image) for feature in kinds.values()] for image in each])
     return dict(zip(kinds, values.T, strict=True))
 
 

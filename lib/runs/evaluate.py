@@ -9,8 +9,10 @@ import pandas as pd
 from lib.evidence import audit as evidence
 from lib.evidence.claims import FROZEN, claims, promise
 from lib.evidence.evaluation import evaluate_scores
-from lib.evidence.localisation import localise, lungs_template, marked_and_normal
+from lib.evidence.localisation import localise
+from lib.evidence.masks import lungs_template, marked_and_normal
 from lib.evidence.results import Results, TestImages
+from lib.evidence.trivial import mean_image
 from lib.figures.tables import tables
 from lib.methods.method import Method
 from lib.runs.comparison import Comparison
@@ -18,7 +20,7 @@ from lib.runs.freshness import STAGES, Record, map_hashes, results_hash, split_h
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.score import Scored
-from lib.scores.scoring import reconstruct, residuals
+from lib.scores.scoring import Residuals, reconstruct, residuals
 
 EARLIER = tuple(field for field in Results.model_fields if field not in STAGES["audit"].fields)
 
@@ -31,11 +33,9 @@ def locate(run: Run, prepared: Prepared, scored: Scored, *, again: bool = True) 
         return run.results()
     test = scored.table[scored.table["side"] == "test"].reset_index(drop=True)
     marked, masks, left_out = marked_and_normal(list(test["id"]), test[params.label_column], lesions)
-    images = prepared.images.test[marked]
-    maps = {name: residuals(images, reconstructed[marked]) for name, reconstructed in scored.reconstructed.items()}
-    found = localise(
-        maps, masks, test["patient"][marked], resamples=params.resamples, seed=params.seed, left_out=left_out
-    )
+    images, sampling = prepared.images.test, {"resamples": params.resamples, "seed": params.seed}
+    maps = {name: Residuals(images, reconstructed, marked) for name, reconstructed in scored.reconstructed.items()}
+    found = localise(maps, masks, test["patient"][marked], **sampling, left_out=left_out)
     return record.close(run.results().model_copy(update={"localisation": found}))
 
 
@@ -96,7 +96,7 @@ def audit(
     audited = evidence.audit(
         split.grouped,
         images.test,
-        images.train[:].mean(axis=0),
+        mean_image(images.train),
         {name: test[name].to_numpy() for name in comparison.methods},
         manifest=split.manifest,
         rescore={name: primary_score(method) for name, method in trained.items()},

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lib.data.cache import Preparation
-from lib.data.dataset import Data, Sides, Split, SplitError, load_data, load_masks, reference_half
+from lib.data.dataset import Data, Sides, Split, SplitError, load_data, reference_half
+from lib.data.lesions import LesionMasks, load_masks
 from lib.data.source import ImageStack, Source
 from lib.data.sources import open_source
 from lib.evidence.marks import Redrawn, Yardstick
@@ -55,7 +56,7 @@ class Prepared:
         return Yardstick(floor=check.floor, components=components)
 
     @cached_property
-    def lesions(self) -> dict[str, np.ndarray]:
+    def lesions(self) -> LesionMasks:
         """The marked lesions of the test images, by id, (size, size) bool."""
         return load_masks(self.source, list(self.split.test["id"]), self.preparation)
 

@@ -52,8 +52,8 @@ class HealthCheck:
         self.pca: dict[int, Redrawn] = {}
         for count in COMPONENTS:
             if count < min(len(train), self._real[0].numel()):
-                reconstruct = principal_components(train, seed, count)
-                self.pca[count] = self.redrawn(torch.from_numpy(reconstruct(self.images)[0])[:, None])
+                batches, _ = principal_components(train, seed, count)(self.images)
+                self.pca[count] = self.redrawn(torch.from_numpy(np.concatenate(list(batches)))[:, None])
 
     def redrawn(self, reconstructions: Images) -> Redrawn:
         """Compare reconstructions of `images`, in [0, 1] on the CPU, with them."""

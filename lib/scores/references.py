@@ -5,6 +5,7 @@ Everything is fitted on the training images, which are normal. Only the view is 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ class References:
     scores: dict[str, BySide] = field(default_factory=dict)
     """(n,) float64 by side, of all but "mean-image" and "pca"; higher is more anomalous."""
     fitted: dict[str, Version] = field(default_factory=dict)
-    """"mean-image" and "pca": uint8 images -> reconstructions, float32 in [0, 1], and no scores of their own."""
+    """"mean-image" and "pca": uint8 images -> reconstructions, float32 in [0, 1], by batch, and no own scores."""
     left_out: dict[str, str] = field(default_factory=dict)
     """The reason."""
 
@@ -72,7 +73,8 @@ def reference_scores(
         }
     if "mean-image" in names:
         mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(train)) / len(train) / 255
-        references.fitted["mean-image"] = lambda stack: (np.tile(mean.astype(np.float32), (len(stack), 1, 1)), {})
+        redrawn = mean.astype(np.float32)[None]
+        references.fitted["mean-image"] = lambda stack: (repeat(redrawn, len(stack)), {})
     if "pca" in names:
         references.fitted["pca"] = principal_components(train, seed)
     if "view" in names:
@@ -109,7 +111,7 @@ def principal_components(train: ImageStack, seed: int, components: int = COMPONE
         flat = batch.reshape(len(batch), -1).astype(np.float32) / 255
         return pca.inverse_transform(pca.transform(flat)).clip(0, 1).astype(np.float32).reshape(batch.shape)
 
-    return lambda images: (np.concatenate([reconstruct(batch) for batch in _batches(images)]), {})
+    return lambda images: (map(reconstruct, _batches(images)), {})
 
 
 class PatchCore:

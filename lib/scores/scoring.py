@@ -6,12 +6,12 @@ reconstructs well counts less than a change where all normal images agree.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from lib.data.source import ImageStack
@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 Key = TypeVar("Key", bound=Hashable)  # identifies a method's reconstructions among others of the same images
 
-Version = Callable[[ImageStack], tuple[np.ndarray, dict[str, np.ndarray]]]
-"""A method after some number of epochs: images -> their reconstructions, and the method's own scores of them."""
+Version = Callable[[ImageStack], tuple[Iterable[np.ndarray], dict[str, np.ndarray]]]
+"""A method after some number of epochs: images -> their reconstructions by batch, and the method's own scores."""
 
 
 class Moments:
@@ -59,21 +59,27 @@ class Moments:
         return ((maps - mean) / torch.maximum(deviation, floor).clamp(min=1e-12)).float()
 
 
-@torch.no_grad()
 def reconstruct(method: Method, images: ImageStack, batch_size: int = 64, name: str = "reconstruct") -> np.ndarray:
     """Return the reconstructions of uint8 images, (n, height, width) float32 in [0, 1], in evaluation mode.
 
     A method that breaks the contract by drawing at random draws from seed 0.
     """
+    none = np.empty((0, *images.shape[1:]), dtype=np.float32)
+    return np.concatenate([none, *reconstructed(method, images, batch_size, name)])
+
+
+def reconstructed(
+    method: Method, images: ImageStack, batch_size: int = 64, name: str = "reconstruct"
+) -> Iterator[np.ndarray]:
+    """Yield the batches of `reconstruct`; only one is in memory."""
     method.eval()
     device = next(method.parameters()).device
-    reconstructions = np.empty(images.shape, dtype=np.float32)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
-            batch = slice(start, start + batch_size)
-            reconstructions[batch] = method.reconstruct(to_unit(images[batch], device))[:, 0].cpu().numpy()
-    return reconstructions
+            with torch.no_grad():
+                batch = method.reconstruct(to_unit(images[start : start + batch_size], device))
+            yield batch[:, 0].float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -91,6 +97,17 @@ def own_scores(method: Method, images: ImageStack, batch_size: int = 64) -> dict
 def residuals(images: ImageStack, reconstructions: np.ndarray) -> np.ndarray:
     """Return the residual maps of uint8 images, (n, height, width) float32."""
     return residual_map(to_unit(images, CPU), _as_images(reconstructions))[:, 0].numpy()
+
+
+class Residuals:
+    """The residual maps of some rows of uint8 images, (n, height, width) float32, computed as they are read."""
+
+    def __init__(self, images: ImageStack, reconstructions: np.ndarray, rows: np.ndarray) -> None:
+        self._images, self._reconstructions, self._rows = images, reconstructions, rows
+        self.shape = (len(rows), *images.shape[1:])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return residuals(self._images[self._rows[key]], self._reconstructions[self._rows[key]])
 
 
 def _as_images(reconstructions: np.ndarray) -> Images:
@@ -130,15 +147,18 @@ def score_images(
             yield key, anomaly_maps(described, describe(_as_images(by_side[side][batch]), distances), distances)
 
     moments: dict[Key, dict[str, Moments]] = {key: defaultdict(Moments) for key in reconstructions}
-    scores: dict[Key, dict[str, dict[str, list[Tensor]]]]
-    scores = {key: {side: defaultdict(list) for side in images} for key in reconstructions}
+    scores: dict[Key, dict[str, dict[str, np.ndarray]]]
+    scores = {
+        key: {side: defaultdict(partial(np.empty, count)) for side, count in counts.items()} for key in reconstructions
+    }
 
-    def pool(key: Key, side: str, maps: Mapping[str, Images], without: Mapping[str, Images]) -> None:
+    def pool(key: Key, side: str, start: int, maps: Mapping[str, Images], without: Mapping[str, Images]) -> None:
         for kind, batch in maps.items():
             standardised = moments[key][kind].standardise(batch, without.get(kind))
             for form, values in (("", batch), (" standardised", standardised)):
                 for name, pooled in POOLS.items():
-                    scores[key][side][f"{kind}, {name}{form}"].append(pooled(values).double())
+                    rows = slice(start, start + len(values))
+                    scores[key][side][f"{kind}, {name}{form}"][rows] = pooled(values).double()
 
     starts = {side: range(0, count, batch_size) for side, count in counts.items()}
     paired = [side for side in ("reference", "lesions") if side in images]
@@ -152,16 +172,10 @@ def score_images(
         for start in starts["reference"]:
             for of_sides in zip(*(maps_of(side, start) for side in paired), strict=True):
                 for side, (key, maps) in zip(paired, of_sides, strict=True):
-                    pool(key, side, maps, without=of_sides[0][1])
+                    pool(key, side, start, maps, without=of_sides[0][1])
             progress.update(len(paired))
         for side, start in [(other, start) for other in images if other not in paired for start in starts[other]]:
             for key, maps in maps_of(side, start):
-                pool(key, side, maps, without={})
+                pool(key, side, start, maps, without={})
             progress.update()
-    return {
-        key: {
-            side: {name: torch.cat(batches).numpy() for name, batches in by_name.items()}
-            for side, by_name in by_side.items()
-        }
-        for key, by_side in scores.items()
-    }
+    return {key: {side: dict(by_name) for side, by_name in by_side.items()} for key, by_side in scores.items()}

@@ -23,7 +23,7 @@ from lib.params import Params
 from lib.scores.conformal import combine, p_values
 from lib.scores.features import Backbone, FeaturesError, lpips_distance, open_backbone
 from lib.scores.maps import Distance, feature_distance
-from lib.scores.scoring import PRIMARY, Version, own_scores, reconstruct, score_images
+from lib.scores.scoring import PRIMARY, Version, own_scores, reconstructed, score_images
 
 BySide = Mapping[str, np.ndarray]
 """One array per side (reference, lesions, validation, test): images, their reconstructions, or one score of them."""
@@ -52,7 +52,7 @@ class Regret(NamedTuple):
 
 def version(method: Method, name: str) -> Version:
     """Return the trained method as a function of images; `name` labels its progress bar."""
-    return lambda images: (reconstruct(method, images, name=name), own_scores(method, images))
+    return lambda images: (reconstructed(method, images, name=name), own_scores(method, images))
 
 
 def feature_distances(
@@ -103,10 +103,13 @@ def select(
     for name, by_epoch in versions.items():
         for epochs, run_version in by_epoch.items():
             for side, stack in images.items():
-                arrays, own[name, epochs][side] = run_version(stack)
+                batches, own[name, epochs][side] = run_version(stack)
                 file = folder / f"{name}.{epochs}.{side}.npy"
                 with replacing(file) as out:
-                    np.save(out, arrays)
+                    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(stack.shape)}
+                    np.lib.format.write_array_header_1_0(out, header)
+                    for batch in batches:
+                        out.write(np.ascontiguousarray(batch, dtype="<f4").data)
                 reconstructions[name, epochs][side] = np.load(file, mmap_mode="r")
     scores = score_images(images, reconstructions, distances)
     selected = {}

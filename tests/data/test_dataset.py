@@ -21,10 +21,10 @@ from lib.data.dataset import (
     SplitError,
     is_normal,
     load_data,
-    load_masks,
     reference_half,
     split_records,
 )
+from lib.data.lesions import load_masks
 from lib.data.phantom import radiograph
 from lib.data.source import LEFT_OUT, SIZES, SourceError
 from lib.data.sources import open_source

@@ -8,11 +8,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import Drawn, bytes_an_image
 from sklearn.metrics import roc_auc_score
 
 from lib.evidence.audit import Cohort, audit, explained_by, masked_checks, on_two_sides
 from lib.evidence.results import Audit, Check, Estimate
-from lib.evidence.trivial import strata_of
+from lib.evidence.trivial import image_features, mean_image, strata_of
 from lib.evidence.uncertainty import bootstrap
 
 N, SIZE = 80, 20
@@ -153,6 +154,19 @@ def test_a_marker_in_the_border_is_found_and_gone_when_the_border_is_replaced():
     areas = values()
     assert areas["whole"] == areas["border replaced"] == 1
     assert max(abs(areas["lungs replaced"] - 0.5), abs(areas["lungs black"] - 0.5)) < 0.25
+
+
+def test_one_image_more_is_audited_in_the_memory_of_its_scores():
+    def work(n: int) -> None:
+        ill, mean = np.arange(n) % 2 == 0, np.full((32, 32), 100.0)
+        lungs = np.zeros((32, 32), dtype=bool)
+        lungs[8:14, 8:14] = True
+        one = Cohort(ill, np.arange(n).astype(str), {}, resamples=2)
+        masked_checks({"mean": lambda batch: batch.mean(axis=(1, 2))}, Drawn(n), lungs, mean, one)
+        image_features(Drawn(n), mean)
+        mean_image(Drawn(n))
+
+    assert bytes_an_image(work) < 1000  # an image has 1,024, and its four changed forms were held together
 
 
 def test_patients_and_images_on_two_sides_are_counted_and_so_is_where_that_could_be_seen():

@@ -3,25 +3,18 @@
 Against scikit-learn on pooled pixels and brute force over every threshold.
 """
 
-import tracemalloc
-
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import Drawn, bytes_an_image
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lib.data.cache import Preparation
-from lib.data.dataset import load_masks
+from lib.data.lesions import load_masks
 from lib.data.sources import FolderSource
-from lib.evidence import localisation
-from lib.evidence.localisation import (
-    PRIOR,
-    localise,
-    location_prior,
-    lungs_template,
-    marked_and_normal,
-)
+from lib.evidence.localisation import PRIOR, localise, replicates
+from lib.evidence.masks import Lesions, LocationPrior, lungs_template, marked_and_normal
 from lib.evidence.results import Estimate, Localisation, Located
 
 SIZE = 12
@@ -196,16 +189,16 @@ def test_the_template_holds_most_of_what_is_boxed_in_real_lungs(xrays):
 def test_the_prior_is_the_mean_of_the_other_patients_lesions():
     _, masks = pairs(10)
     patients = np.array(list("aabbccddee"))
-    prior = location_prior(masks, patients)
+    prior = LocationPrior(masks, patients)
     for i, patient in enumerate(patients):
         others = [mask for mask, of in zip(masks, patients, strict=True) if of != patient and mask.any()]
         np.testing.assert_allclose(prior[i], np.mean(others, axis=0), atol=1e-6)
-    assert prior.dtype == np.float32
+    assert prior[:].dtype == np.float32
 
 
 def test_the_prior_given_as_a_map_has_margin_0_and_the_same_figures():
     _, masks, patients = images()
-    results = localise({"same": location_prior(masks, patients)}, masks, patients, resamples=100)
+    results = localise({"same": LocationPrior(masks, patients)}, masks, patients, resamples=100)
     for region in results.regions.values():
         assert region["same"].model_copy(update={"margins": None}) == region[PRIOR]
         assert set(region["same"].margins.values()) == {Estimate(0.0, 0.0, 0.0)}
@@ -214,7 +207,7 @@ def test_the_prior_given_as_a_map_has_margin_0_and_the_same_figures():
 def test_a_margin_is_the_difference_and_its_interval_is_of_patients_drawn_again():
     maps, masks, patients = images()
     results = localise(maps, masks, patients, resamples=1000)
-    prior, inside = location_prior(masks, patients), lungs_template(SIZE)
+    prior, inside = LocationPrior(masks, patients), lungs_template(SIZE)
     names = np.unique(patients)
     kinds = [[name for name in names if masks[patients == name].any() == marked] for marked in (True, False)]
     random, drawn = np.random.default_rng(9), []
@@ -241,13 +234,13 @@ def test_resamples_by_counts_equal_scikit_learn_with_weights(levels):
     maps, masks = pairs(40, levels=levels)
     patient, weights = np.arange(40) // 2, np.random.default_rng(3).integers(0, 4, (5, 20)).astype(float)
     flat, lesion = maps.reshape(40, -1), masks.reshape(40, -1)
-    replicates = localisation._replicates(flat, lesion, patient, weights)
+    found = replicates(maps, Lesions(masks, None), patient, weights.T)
     for i, weight in enumerate(weights):
         each = np.repeat(weight[patient], flat.shape[1])
         expected = roc_auc_score(lesion.ravel(), flat.ravel(), sample_weight=each)
-        assert replicates["auroc"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 1e-3)
+        assert found["auroc"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 1e-3)
         expected = average_precision_score(lesion.ravel(), flat.ravel(), sample_weight=each)
-        assert replicates["average_precision"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 3e-3)
+        assert found["average_precision"][i] == pytest.approx(expected, abs=1e-12 if levels == 40 else 3e-3)
 
 
 def test_results_repeat_survive_json_and_say_how_many_images_they_are_of():
@@ -266,7 +259,7 @@ def test_from_few_patients_there_is_no_prior_but_the_figures_stay():
     one = localise({"a": maps["a"][1:2]}, masks[1:2], ["p"])
     assert one.regions["whole image"]["a"].margins is None
     with pytest.raises(ValueError, match=r"1 patients with a lesion.*two or more"):
-        location_prior(masks[1:2], ["p"])
+        LocationPrior(masks[1:2], ["p"])
 
 
 def test_a_template_without_a_lesion_pixel_has_no_figures():
@@ -295,7 +288,7 @@ def test_bad_maps_and_masks_are_refused_with_what_was_found():
     with pytest.raises(ValueError, match="1 of 8 maps hold a NaN or infinity, first map 3"):
         localise({"a": maps}, masks, np.arange(8).astype(str))
     with pytest.raises(ValueError, match="7 patients, 0 of them '', for 8 masks"):
-        location_prior(masks, list("abcdefg"))
+        LocationPrior(masks, list("abcdefg"))
     with pytest.raises(ValueError, match="8 patients, 2 of them '', for 8 masks"):
         localise({}, masks, [*"abcdef", "", ""])  # unknown patients are not one patient
 
@@ -342,16 +335,17 @@ def test_a_box_outside_its_image_or_without_area_is_left_out_and_one_across_the_
     lesions = load_masks(FolderSource(tmp_path), names, Preparation(16))
     rows, masks, left_out = marked_and_normal(names, kinds, lesions)
     assert rows.tolist() == [0, 1, 5]
-    assert masks.sum(axis=(1, 2)).tolist() == [16, 16, 0]
+    assert masks[:].sum(axis=(1, 2)).tolist() == [16, 16, 0]
     assert left_out == {"marked where the image has no pixel": 3}
 
 
-def test_many_pixels_need_memory_for_a_few_maps_alone():
-    masks = np.zeros((100, 128, 128), dtype=bool)
-    masks[:50, 30:70, 30:60] = True
-    maps = np.random.default_rng(0).random(masks.shape, dtype=np.float32)
-    tracemalloc.start()
-    localise({"a": maps}, masks, np.arange(100).astype(str), resamples=50)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 * maps.nbytes  # of 2,000 such images: 786 MB, beside the maps' 131
+def test_one_image_more_takes_the_memory_of_its_lesion_pixels_and_resamples_alone():
+    lesion = np.zeros((32, 32), dtype=bool)
+    lesion[8:14, 8:14] = True
+
+    def work(n: int) -> None:
+        ids, labels = np.arange(n).astype(str), np.where(np.arange(n) % 2, "abnormal", "normal")
+        rows, masks, _ = marked_and_normal(ids, labels, dict.fromkeys(ids[1::2], lesion))
+        localise({"a": Drawn(n, np.float32)}, masks, ids[rows], resamples=200)
+
+    assert bytes_an_image(work) < 200 + 36 / 2 * 150  # a map has 4,096; half of the images have a lesion of 36 pixels

@@ -2,15 +2,18 @@
 
 import socket
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import Drawn, bytes_an_image
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 import lib.scores.features
+import lib.scores.scoring
 from lib.evidence.evaluation import threshold_at
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.unet import UNetAutoencoder
@@ -100,6 +103,18 @@ def test_the_reconstructions_on_disk_are_those_of_the_versions(selected, images,
     for epochs, of_epoch in VERSIONS.items():
         for side, stack in images.items():
             np.testing.assert_array_equal(np.load(folder / f"blur.{epochs}.{side}.npy"), of_epoch(stack)[0])
+
+
+def test_one_image_more_takes_the_memory_of_its_scores_and_not_of_its_reconstruction(tmp_path, monkeypatch):
+    def halved(stack: Drawn) -> tuple[Iterator[np.ndarray], dict]:
+        return (stack[i : i + 16] / 510 for i in range(0, len(stack), 16)), {}
+
+    def work(n: int) -> None:
+        select_one({1: halved}, {"reference": Drawn(10), "lesions": Drawn(10), "test": Drawn(n)}, {}, tmp_path)
+
+    monkeypatch.setattr(lib.scores.scoring, "describe", lambda images, _: images)  # without CLAHE, which is slow
+    monkeypatch.setattr(lib.scores.scoring, "anomaly_maps", lambda a, b, _: {"residual": (a - b).abs()})
+    assert bytes_an_image(work, 64, 512) < 500  # six scores; a reconstruction has 4,096
 
 
 def test_there_is_a_candidate_for_every_epoch_and_score_on_every_side(selected, images):
@@ -283,7 +298,8 @@ def offline(tmp_path, monkeypatch) -> None:
 
 
 def test_a_version_gives_the_methods_reconstructions_and_own_scores(ra, images):
-    reconstructions, own = version(ra, "ra")(images["test"])
+    batches, own = version(ra, "ra")(images["test"])
+    reconstructions = np.concatenate(list(batches))
     np.testing.assert_array_equal(reconstructions, reconstruct(ra, images["test"]))
     expected = own_scores(ra, images["test"])
     assert list(own) == list(expected) == ["kl", "embedding"]
