@@ -10,6 +10,7 @@ run           the run folder: paths, status, settings that may not change, whole
 tracking      experiment trackers behind one contract: none, Weights & Biases; the end of a run
 freshness     what each stage has read and written, so that none runs again needlessly
 prepare       a source's images -> checked, prepared, divided
+memory        how much memory training takes at the least
 capacity      whether the memory that is free suffices to train
 timing        how long the stages will take on this machine
 train         prepared images -> a trained method; `load` returns one that is trained already

@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from lib.methods.memory import training_memory
 from lib.methods.method import TrainingError
 from lib.methods.training import choose_device, choose_precision
 from lib.methods.variants import VARIANTS
 from lib.params import Params
+from lib.runs.memory import training_memory
 
 CONTAINER = Path("/sys/fs/cgroup")
 

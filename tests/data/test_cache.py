@@ -202,7 +202,8 @@ def test_a_source_that_ends_early_is_an_error_and_its_rows_are_kept(tmp_path):
 
 KILLED = """
 import os, signal, sys
-import lib.data.cache, tests.data.test_cache as own
+sys.path += ['.', 'tests/data']
+import lib.data.cache, test_cache as own
 lib.data.cache.CHUNK = 4
 source, fsync, calls = own.listed(40), os.fsync, []
 def kill(number):

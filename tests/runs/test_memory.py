@@ -5,10 +5,10 @@ import resource
 import torch
 from torch import nn
 
-from lib.methods.memory import training_memory
 from lib.methods.method import Method
 from lib.methods.variants import VARIANTS
 from lib.params import Params
+from lib.runs.memory import training_memory
 
 
 class Counted(Method):
