@@ -7,10 +7,10 @@ import pytest
 import torch
 from small import divided, params, prepared
 
-from lib.methods.memory import Memory
 from lib.methods.method import TrainingError
 from lib.runs import capacity
 from lib.runs.capacity import check_memory, free_memory
+from lib.runs.memory import Memory
 from lib.runs.run import Run
 from lib.runs.tracking import open_tracker
 from lib.runs.train import train
