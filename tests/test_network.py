@@ -4,6 +4,7 @@ import ssl
 import urllib.error
 
 import pytest
+from huggingface_hub import HfFileSystem, close_session
 
 from lib.data.kaggle import fetch
 from lib.data.source import SourceError
@@ -22,8 +23,11 @@ def certificate(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setattr("lib.data.stream._read.retry.wait", lambda state: 0)
     monkeypatch.setattr("urllib.request._opener", None)  # it keeps the certificates of the first call
+    close_session()  # Hugging Face's client keeps the proxies of its first call
+    HfFileSystem.clear_instance_cache()
     with untrusted_proxy(tmp_path, monkeypatch) as file:
         yield file
+    close_session()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
