@@ -196,11 +196,12 @@ class Cache:
         """Map the pixels and hold a shared lock on them, so that nobody removes them; False if they are incomplete."""
         try:
             with (self.folder / "pixels.npy").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH)  # held until the last array on the map is gone
+                with suppress(OSError):  # not every file system can lock
+                    fcntl.flock(file, fcntl.LOCK_SH)  # held until the last array on the map is gone
                 np.lib.format.read_magic(file)
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
                 mapped = np.memmap(file, dtype, "r", file.tell(), shape)
-        except (OSError, ValueError, EOFError):  # missing, or shorter than its header says
+        except (FileNotFoundError, ValueError, EOFError):  # missing, or shorter than its header says
             return False
         self._pixels = np.asarray(mapped)  # a plain view, because memmap's indexing is slow
         return shape == (len(self._ids), self.preparation.size, self.preparation.size) and dtype == np.uint8

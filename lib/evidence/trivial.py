@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from tqdm import tqdm
 
 from lib.data.source import ImageStack
 from lib.evidence.masks import batches
@@ -59,7 +60,8 @@ def image_features(images: ImageStack, mean: np.ndarray) -> dict[str, np.ndarray
         "border brightness": lambda image: image[edge].mean(),
         "distance to the mean training image": lambda image: np.abs(image - mean).mean(),
     }
-    each = (image.astype(float) for rows in batches(images) for image in images[rows])
+    progress = tqdm(batches(images), desc="image features", unit="batch", mininterval=1, delay=5)
+    each = (image.astype(float) for rows in progress for image in images[rows])
     values = np.array([[feature(image) for feature in kinds.values()] for image in each])
     return dict(zip(kinds, values.T, strict=True))
 

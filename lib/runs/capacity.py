@@ -1,6 +1,7 @@
 """Whether the memory that is free suffices to train a run's methods: asked before the first of them begins."""
 
 import resource
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def free_memory(device: torch.device) -> int:
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most != resource.RLIM_INFINITY:
         free.append(most - psutil.Process().memory_info().vms)
-    if (CONTAINER / "memory.max").is_file() and (limit := (CONTAINER / "memory.max").read_text().strip()) != "max":
+    with suppress(OSError, ValueError, KeyError):  # no container, or "max"
+        limit = int((CONTAINER / "memory.max").read_text())
         pages = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
-        free.append(int(limit) - int(pages["anon"]))  # the pages of files are given up
+        free.append(limit - int(pages["anon"]))  # the pages of files are given up
     return max(min(free), 0)
 
 
@@ -42,6 +44,8 @@ def check_memory(params: Params) -> None:
     for name in params.methods:
         build = partial(VARIANTS[name], params)
         wanted = training_memory(build, params.image_size, params.batch_size, params.epochs - 1)
+        if not wanted:
+            continue
         batch = wanted.batch // 2 if half else wanted.batch
         if wanted.weights + batch > free:
             raise TrainingError(

@@ -19,8 +19,11 @@ class Memory(NamedTuple):
     """What the costliest move on a batch keeps for its backward pass."""
 
 
-def training_memory(build: Callable[[], Method], image_size: int, batch_size: int, epoch: int) -> Memory:
-    """Return the memory of training the method that `build` returns, in that epoch; training takes somewhat more."""
+def training_memory(build: Callable[[], Method], image_size: int, batch_size: int, epoch: int) -> Memory | None:
+    """Return the memory of training the method that `build` returns, in that epoch; training takes somewhat more.
+
+    None if shapes alone do not tell: the method's moves depend on the values of its tensors.
+    """
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -31,9 +34,12 @@ def training_memory(build: Callable[[], Method], image_size: int, batch_size: in
     with torch.device("meta"):
         method = build().train()
         weights = {weight.untyped_storage()._cdata for weight in method.parameters()}
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            for _ in method.moves(torch.empty(batch_size, 1, image_size, image_size), epoch):
-                of_batch = [tensor.untyped_storage() for storage, tensor in kept.items() if storage not in weights]
-                batch = max(batch, sum(storage.nbytes() for storage in of_batch))
-                kept.clear()
+        try:
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                for _ in method.moves(torch.empty(batch_size, 1, image_size, image_size), epoch):
+                    of_batch = [tensor.untyped_storage() for storage, tensor in kept.items() if storage not in weights]
+                    batch = max(batch, sum(storage.nbytes() for storage in of_batch))
+                    kept.clear()
+        except (NotImplementedError, RuntimeError):  # of tensors that have no values
+            return None
     return Memory(4 * sum(weight.nbytes for weight in method.parameters()), batch)

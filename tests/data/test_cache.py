@@ -1,6 +1,7 @@
 """The cache: every image is prepared alike and once, and an incomplete cache is never trusted."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -375,6 +376,33 @@ def test_a_cache_that_cannot_be_written_says_how_many_images_it_lacks_and_what_t
             with pytest.raises(SourceError, match=wanted.format(missing)):
                 filled(source, reachable)
             assert source.reads == []
+
+
+def test_a_cache_on_a_disk_that_cannot_lock_a_file_for_readers_is_used_as_it_is(tmp_path, monkeypatch):
+    def flock(file: object, operation: int) -> None:
+        if operation == fcntl.LOCK_SH:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    filled(listed(11), tmp_path)
+    source = listed(11)
+    np.testing.assert_array_equal(images(filled(source, tmp_path)), expected(11))
+    assert source.reads == []
+
+
+def test_a_cache_whose_pixels_cannot_be_read_keeps_its_journal(reachable):
+    folder = filled(listed(11), reachable).folder
+    before = (folder / "rows.jsonl").read_bytes()
+    with read_only(reachable):
+        user = os.geteuid()
+        os.seteuid(os.getuid())
+        folder.chmod(0o777)
+        (folder / "lock").chmod(0o666)
+        (folder / "pixels.npy").chmod(0)
+        os.seteuid(user)
+        with pytest.raises(SourceError, match=r"\(Permission denied\): make it writable, or set IMGAE_DX_CACHE"):
+            filled(listed(11), reachable)
+    assert (folder / "rows.jsonl").read_bytes() == before
 
 
 def test_the_journal_can_be_read_by_anyone(tmp_path):

@@ -32,6 +32,12 @@ def test_what_training_takes_at_least_is_set_against_what_is_free(monkeypatch):
     check_memory(params(precision="bfloat16"))  # a batch takes the half
 
 
+def test_a_method_whose_memory_is_not_known_is_trained(monkeypatch):
+    monkeypatch.setattr(capacity, "training_memory", lambda *_: None)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 0)
+    check_memory(params())
+
+
 def test_no_method_is_trained_if_a_later_one_will_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(
         capacity, "training_memory", lambda build, *_: Memory(0, 10 if hasattr(build(), "encoder") else 1)
@@ -59,6 +65,8 @@ def test_the_free_memory_is_that_of_the_machine_unless_a_limit_leaves_less(tmp_p
     assert free_memory(CPU) == 3000
     (tmp_path / "memory.max").write_text("6000\n")
     assert free_memory(CPU) == 0
+    (tmp_path / "memory.stat").unlink()
+    assert free_memory(CPU) > 10 * MILLION
     (tmp_path / "memory.max").unlink()
     taken = psutil.Process().memory_info().vms
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (taken + MILLION, resource.RLIM_INFINITY))

@@ -29,6 +29,18 @@ def test_memory_is_that_of_weights_with_their_means_and_of_what_a_batch_keeps():
     assert training_memory(Counted, 16, 8, 0) == (4 * 4 * 6, 4 * 8 * 16 * 16 * (1 + 3))
 
 
+class Undecided(Counted):
+    """Its moves depend on what the images hold."""
+
+    def moves(self, images, epoch=0):
+        if images.mean() > 0.5:
+            yield from super().moves(images, epoch)
+
+
+def test_a_method_that_looks_at_values_has_no_known_memory():
+    assert training_memory(Undecided, 16, 8, 0) is None
+
+
 def test_every_method_keeps_as_much_as_a_real_batch_does():
     for name in ("unet", "ra", "ae-16"):
         params = Params(image_size=32, widths=[4, 8], latent_dim=4, batch_size=4, epochs=1, ra_warmup_epochs=0)
