@@ -170,9 +170,7 @@ def _start(params: Params, folder: Path, mode: Literal["online", "offline"], key
         dir=folder,
         mode=mode,
         config=public(params.model_dump(), project_root(folder.parent), params.places),
-        settings=wandb.Settings(
-            api_key=key, host="", **known
-        ),  # the key: not in the environment, which a cell may print
+        settings=wandb.Settings(api_key=key, host="", **known),  # no key in the environment, which a cell may print
     )
 
 

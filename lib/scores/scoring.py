@@ -62,7 +62,7 @@ class Moments:
 def reconstruct(method: Method, images: ImageStack, batch_size: int = 64, name: str = "reconstruct") -> np.ndarray:
     """Return the reconstructions of uint8 images, (n, height, width) float32 in [0, 1], in evaluation mode.
 
-    A method that breaks the contract by drawing at random draws from seed 0.
+    A method that breaks the contract by drawing at random draws from a seed of each batch, its first image's row.
     """
     none = np.empty((0, *images.shape[1:]), dtype=np.float32)
     return np.concatenate([none, *reconstructed(method, images, batch_size, name)])
@@ -74,12 +74,11 @@ def reconstructed(
     """Yield the batches of `reconstruct`; only one is in memory."""
     method.eval()
     device = next(method.parameters()).device
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
-            with torch.no_grad():
-                batch = method.reconstruct(to_unit(images[start : start + batch_size], device))
-            yield batch[:, 0].float().cpu().numpy()
+    for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
+        with torch.no_grad(), torch.random.fork_rng():  # left before the batch is handed on
+            torch.manual_seed(start)
+            batch = method.reconstruct(to_unit(images[start : start + batch_size], device))
+        yield batch[:, 0].float().cpu().numpy()
 
 
 @torch.no_grad()

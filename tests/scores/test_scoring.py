@@ -15,7 +15,7 @@ from lib.methods.method import Method
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.unet import UNetAutoencoder
 from lib.scores.maps import POOLS, Distance
-from lib.scores.scoring import PRIMARY, Moments, own_scores, reconstruct, residuals, score_images
+from lib.scores.scoring import PRIMARY, Moments, own_scores, reconstruct, reconstructed, residuals, score_images
 
 METHODS = {"unet": lambda: UNetAutoencoder([4, 8]), "ra": lambda: ReversedAutoencoder(16, [4, 8], 8)}
 MAPS = ["residual", "squared", "ssim", "clahe", "apart", "clahe x apart"]
@@ -355,6 +355,9 @@ def test_a_method_that_draws_repeats_itself_and_leaves_torchs_generator_unchange
     before = torch.get_rng_state()
     first = reconstruct(method, reference, batch_size=4)
     assert torch.equal(torch.get_rng_state(), before)
+    next(batches := reconstructed(method, reference, batch_size=4))
+    assert torch.equal(torch.get_rng_state(), before)  # while more batches are to come
+    batches.close()
     torch.manual_seed(6)
     np.testing.assert_array_equal(reconstruct(method, reference, batch_size=4), first)
     assert not np.array_equal(first[:2], first[4:])  # the second batch has a draw of its own
