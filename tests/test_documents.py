@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from published import results, study
+from sklearn.metrics import roc_auc_score
 
 from lib.evidence.results import Estimate
 from lib.evidence.study import SeedMean, Study
@@ -209,6 +210,14 @@ def limits() -> Iterator[str]:
 
     size = audits["pediatric"]["file size"].auroc.value
     yield f"the size of the JPEG file alone gives AUROC {1 - size:.3f} ({size:.3f}, the smaller the more abnormal)"
+    trials = pd.read_csv(ROOT / "research/results/trials.csv")
+    works = trials[(trials["trial"] == "pediatric-curves-ra-0") & (trials["lacks"] == 0)].iloc[0]
+    yield f"after {works['images_seen']:,} images and {works['cpu_minutes']:.0f} minutes of one thread"
+    curve = pd.read_parquet(ROOT / "research/results/curves/pediatric-curves-ra-0/curve.parquet").set_index("id")
+    scores = pd.read_parquet(ROOT / "research/results/curves/pediatric-curves-ra-0/scores.parquet").set_index("id")
+    ill = scores["label"].reindex(curve.index) == "abnormal"
+    early, late = (roc_auc_score(ill, curve[f"ra @ {epochs}"]) for epochs in (12, 347))
+    yield f"AUROC {early:.3f} after {12 * 864:,} images and {late:.3f} after {347 * 864:,}"
     black, replaced, whole = (
         audits["adult"][what].methods["ra"].value for what in ("lungs black", "lungs replaced", "whole")
     )
