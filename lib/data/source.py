@@ -150,8 +150,8 @@ def boxes_by_image(file: Path, table: pd.DataFrame, image: str, sides: Sequence[
 
 
 def cache_folder() -> Path:
-    """Return the folder of all caches: `IMGAE_DX_CACHE`, else the user's cache."""
-    return Path(os.environ.get("IMGAE_DX_CACHE", Path.home() / ".cache" / "imgae-dx"))
+    """Return the folder of all caches: `IMGAE_DX_CACHE`, else, also if that is empty, the user's cache."""
+    return Path(os.environ.get("IMGAE_DX_CACHE") or Path.home() / ".cache" / "imgae-dx")
 
 
 def age_quantiles(records: pd.DataFrame) -> tuple[float, float, float, int] | None:
