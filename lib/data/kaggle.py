@@ -11,6 +11,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ def fetch(handle: str) -> Path:
     from kagglehub.config import get_cache_folder
 
     ours = cache_folder() / "kaggle"
-    ours.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a cache that cannot be written has neither locks nor lists of files
+        ours.mkdir(parents=True, exist_ok=True)
+    writable = os.access(ours, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     name, theirs = handle.replace("/", "-"), Path(get_cache_folder())
     kind = "dataset" if "/" in handle else "competition"
     place = theirs / f"{kind}s" / handle.replace("/versions/", "/")  # kagglehub puts .archive and .complete to this
     stop, wait = stop_after_attempt(TRIES), wait_exponential(FIRST_WAIT)
-    with locked(ours / f"{name}.lock", f"is fetching {handle}"):
+    with locked(ours / f"{name}.lock", f"is fetching {handle}") if writable else nullcontext():
         try:
             again = Retrying(retry=retry_if_exception(_may_pass), stop=stop, wait=wait, reraise=True)
             root = Path(again(getattr(kagglehub, f"{kind}_download"), handle))
@@ -55,7 +58,7 @@ def fetch(handle: str) -> Path:
                 raise SourceError(f"{advice}, or set data_dir to a folder that holds it") from error
             raise
         if root.is_relative_to(theirs):  # a mount is slow to list, and we could not repair it
-            _check(handle, kind, root, Path(f"{place}.complete"), ours / f"{name}.json")
+            _check(handle, kind, root, Path(f"{place}.complete"), ours / f"{name}.json", writable)
     return root
 
 
@@ -99,15 +102,15 @@ def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
     return ""
 
 
-def _check(handle: str, kind: str, root: Path, marker: Path, manifest: Path) -> None:
-    """Compare the files with those of the download that `marker` dates; after a new download, record them."""
+def _check(handle: str, kind: str, root: Path, marker: Path, manifest: Path, writable: bool) -> None:
+    """Compare the files with those of the download that `marker` dates; after a new download, record them if we can."""
     known: dict[str, Any] = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"downloaded": 0}
     new = known["downloaded"] != (downloaded := marker.stat().st_mtime_ns)
     names = [file.relative_to(root).as_posix() for file in root.rglob("*")] if new else known["files"]
     stats = {name: os.stat(f"{root}/{name}") for name in names if os.path.isfile(f"{root}/{name}")}
     states = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     if new:
-        return write_json(manifest, {"downloaded": downloaded, "files": states})
+        return write_json(manifest, {"downloaded": downloaded, "files": states}) if writable else None
     if wrong := [name for name, state in known["files"].items() if states.get(name) != state]:
         missing = len(names) - len(states)
         raise SourceError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import kagglehub
 import pytest
 from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, KaggleServer, archive, fetch, noise, serving
+from listed import read_only
 
 import lib.data.kaggle
 from lib.data.kaggle import TRIES
@@ -285,6 +286,24 @@ def test_a_mount_is_used_without_a_check(kaggle: KaggleServer, monkeypatch, moun
     assert [fetch(handle) for _ in range(2)] == [mount, mount]
     assert snapshot(mount) == before
     assert kaggle.transfers() == []
+
+
+@pytest.mark.parametrize("fetched_before", [True, False])
+def test_a_data_set_is_fetched_beside_a_cache_that_cannot_be_written(kaggle, monkeypatch, reachable, fetched_before):
+    theirs = reachable / "kagglehub"
+    theirs.mkdir(mode=0o777)
+    theirs.chmod(0o777)
+    places = {"KAGGLEHUB_CACHE": theirs, "KAGGLE_CONFIG_DIR": theirs, "HOME": theirs}
+    for name, place in {**places, "IMGAE_DX_CACHE": reachable / "ours"}.items():
+        monkeypatch.setenv(name, str(place))
+    (reachable / "ours").mkdir()
+    if fetched_before:
+        fetch(DATA)
+        for path in theirs.rglob("*"):
+            path.chmod(0o777)
+    with read_only(reachable / "ours"):
+        assert contents(fetch(DATA)) == FILES
+    assert bool([*(reachable / "ours").rglob("*.json")]) == fetched_before
 
 
 def test_colab_downloads_what_it_does_not_mount(kaggle, monkeypatch, tmp_path):
