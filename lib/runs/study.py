@@ -195,7 +195,7 @@ def combine(folders: Sequence[Path]) -> Study:
     promises = {seed: false_alarms(one, label_column) for seed, one in scores.items()}
     copied = by_name({seed: one.copied for seed, one in by_seed.items()})
     methods = list(dict.fromkeys(method for one in settings for method in one.methods))
-    first = results[runs[0].folder.name]
+    first, test = results[runs[0].folder.name], next(iter(scores.values())).test
     return Study(
         settings=settings[0],
         runs={
@@ -204,14 +204,14 @@ def combine(folders: Sequence[Path]) -> Study:
         },
         seeds=list(by_seed),
         splits={seed: one.split for seed, one in by_seed.items()},
-        resamples=affordable(RESAMPLES, len(next(iter(scores.values())).test)),
+        resamples=affordable(RESAMPLES, test[label_column].isin(["normal", "abnormal"]).sum()),
         patient_separation=first.patient_separation,
         budgets={name: min(budgets[name].values(), key=lambda budget: budget.seconds) for name in methods},
         left_out=first.left_out,
         evaluations=[
             evaluate_seeds(scores, labels, compared(methods), RESAMPLES)
             for labels in ("strict_label", "label")
-            if labels in next(iter(scores.values())).table
+            if labels in test
         ],
         candidates=mean_candidates(list(scores.values())),
         selection=by_name({seed: selected(scores[seed].candidates, one.choices) for seed, one in by_seed.items()}),

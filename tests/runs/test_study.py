@@ -229,6 +229,16 @@ def test_a_candidate_or_a_curve_that_is_not_finite_is_refused_and_so_are_runs_of
     assert "by different labels, label and strict_label" in capsys.readouterr().err
 
 
+def test_the_resamples_it_states_are_those_of_the_labelled_images(folders, tmp_path, monkeypatch):
+    shutil.copytree(folders[0], other := tmp_path / "other")
+    table = pd.read_parquet(other / "scores.parquet")
+    unlabelled = table["id"].isin(table[table["side"] == "test"]["id"].iloc[[0, -1]])
+    table.assign(label=table["label"].mask(unlabelled, "")).to_parquet(other / "scores.parquet")
+    monkeypatch.setattr("lib.evidence.uncertainty.MOST_WEIGHTS", 22 * 1000)  # of 24 test images
+    monkeypatch.setattr("lib.evidence.uncertainty.ENOUGH", 1)
+    assert combine([other]).resamples == 1000
+
+
 def test_a_folder_that_is_no_run_and_a_file_that_is_no_study_are_refused_in_a_line(tmp_path, capsys):
     assert command(tmp_path / "x.json", tmp_path) == 2
     assert "is not a run folder" in capsys.readouterr().err
