@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,10 +150,17 @@ def _opened(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
 
 
 def _versions(run: Run, name: str, method: Method, split: Split) -> dict[int, Version]:
-    """Return the method after each number of epochs whose weights were kept."""
-    versions, settings, device = {}, trained_under(run.params, name, split), choose_device(run.params.device)
-    for epochs, file in kept(run.checkpoint(name), run.params.epochs, run.params.choose_from).items():
+    """Return the method after each number of epochs whose weights were kept; only those last used are in memory."""
+    settings, device = trained_under(run.params, name, split), choose_device(run.params.device)
+    files = kept(run.checkpoint(name), run.params.epochs, run.params.choose_from)
+
+    @lru_cache(maxsize=1)
+    def loaded(epochs: int) -> Version:
         earlier = copy.deepcopy(method)
-        load_checkpoint(file, earlier, device, settings, epochs)
-        versions[epochs] = version(earlier, f"{name}: epoch {epochs}")
-    return versions
+        load_checkpoint(files[epochs], earlier, device, settings, epochs)
+        return version(earlier, f"{name}: epoch {epochs}")
+
+    def after(epochs: int) -> Version:
+        return lambda images: loaded(epochs)(images)
+
+    return {epochs: after(epochs) for epochs in files}

@@ -1,5 +1,7 @@
 """Promises of `lib.runs.score`: every image has every score, and results say what other runs need to compare."""
 
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from lib.runs.score import score, score_table
 from lib.runs.tracking import Tracker
 from lib.runs.train import train
 from lib.scores.features import FeaturesError
+from lib.scores.selection import version
 from tests.runs.small import divided, finished, params, prepared
 
 
@@ -103,3 +106,21 @@ def test_the_curve_holds_the_scores_and_the_health_after_each_kept_epoch(tmp_pat
     health = scored.results.health.methods["unet"]
     assert points[-1].health.residual == pytest.approx(health.residual, rel=1e-5)
     assert health.residual == pytest.approx(history[-1]["validation/residual"], rel=1e-4)
+
+
+def test_however_many_epochs_are_kept_no_more_than_two_of_their_weights_are_in_memory(tmp_path, monkeypatch):
+    images = prepared(divided())
+    settings = params(run_dir="a", epochs=6, choose_from=[1, 2, 3, 4, 5], references=[], backbone="none")
+    run = Run.start(settings, tmp_path)
+    method, _ = train(run, "unet", images, Tracker())
+    loaded, alive = [], []
+
+    def seen(network, name):
+        loaded.append(weakref.ref(network))
+        alive.append(sum(one() is not None for one in loaded))
+        return version(network, name)
+
+    monkeypatch.setattr("lib.runs.score.version", seen)
+    score(run, images, {"unet": method})
+    assert len(alive) == 6
+    assert max(alive) <= 2
