@@ -19,7 +19,7 @@ from lib.evidence.results import Estimate
 LEVEL = 0.95  # of every interval
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # the quantiles between which it lies
 NORMAL_QUANTILE = norm.ppf(TAILS[1])
-FEWEST_PATIENTS = 10  # of either class: with fewer, percentiles of a difference are too narrow, and nothing is claimed
+FEWEST_PATIENTS = 10  # of either class: with fewer, what varies in the sample is too little, and nothing is claimed
 NO_WIDTH = 1e-12  # an interval or a standard deviation up to this has none but for rounding
 BATCH_ELEMENTS = 1_000_000  # weights held at a time; bounds the memory, whatever the number of images and resamples
 MOST_WEIGHTS = 200_000_000  # drawn in all, for one bootstrap: 2,000 resamples of up to 100,000 images
@@ -66,15 +66,34 @@ def logit_interval(value: float, sd: float, patients: int, quantile: float = NOR
     """Interval of a metric in [0, 1] with standard deviation `sd`: symmetric on the logit scale, hence within [0, 1].
 
     At 0 and 1, and where `sd` is 0, the sample does not show how the metric varies. There it is Wilson's interval (J.
-    Am. Stat. Assoc. 1927) for the number of `patients` of the rarer class. An infinite `sd` gives [0, 1].
+    Am. Stat. Assoc. 1927) for the number of `patients` of the rarer class, which it also holds if they are fewer than
+    10. An infinite `sd` gives [0, 1].
     """
     if not np.isfinite(sd):
         return Estimate(float(value), 0.0, 1.0)
     if min(varies := value * (1 - value), sd) < NO_WIDTH:
-        reach = quantile**2 / (patients + quantile**2)
-        shift, half = reach * (value - 0.5), np.sqrt(reach * (1 - reach) * max(varies, 0) + reach**2 / 4)
-        return Estimate(float(value), float(max(value - (shift + half), 0)), float(min(value - (shift - half), 1)))
-    return Estimate(float(value), *(float(expit(logit(value) + side * sd / varies)) for side in (-quantile, quantile)))
+        return wilson_interval(value, patients, quantile)
+    low, high = (float(expit(logit(value) + side * sd / varies)) for side in (-quantile, quantile))
+    return with_few(Estimate(float(value), low, high), patients, quantile)
+
+
+def wilson_interval(value: float, patients: int, quantile: float = NORMAL_QUANTILE) -> Estimate:
+    """Return Wilson's interval (J. Am. Stat. Assoc. 1927) of a share `value` of so many `patients`."""
+    reach = quantile**2 / (patients + quantile**2)
+    shift, half = reach * (value - 0.5), np.sqrt(reach * (1 - reach) * max(value * (1 - value), 0) + reach**2 / 4)
+    return Estimate(float(value), float(max(value - (shift + half), 0)), float(min(value - (shift - half), 1)))
+
+
+def with_few(found: Estimate, patients: int, quantile: float = NORMAL_QUANTILE) -> Estimate:
+    """Return the interval of a metric in [0, 1]; of fewer than 10 `patients` so wide that it holds Wilson's.
+
+    A variance from so few is often far too small. Wilson's comes from A (1 - A) over the patients of the rarer class,
+    which the variance of an AUROC A cannot exceed (Birnbaum & Klose, Ann. Math. Stat. 1957).
+    """
+    if patients >= FEWEST_PATIENTS:
+        return found
+    wilson = wilson_interval(found.value, patients, quantile)
+    return Estimate(found.value, min(found.low, wilson.low), max(found.high, wilson.high))
 
 
 def bootstrap_sd(replicates: Array, patients: int) -> float:
@@ -102,15 +121,17 @@ def interval(
     """Return the interval of a `metric` from its value, bootstrap replicates, (r,), and `patients` of the rarer class.
 
     AUROC and average precision have a `logit_interval`; points of the ROC curve, and differences (no `metric`), have
-    percentiles of the replicates, NaN left out. With one patient, or only NaN, it is the whole range. Replicates that
-    do not vary give no width only if that is known beforehand: the score is `constant`, or it is a difference.
+    percentiles of the replicates, NaN left out, those of points `with_few`. With one patient, or only NaN, it is the
+    whole range. Replicates that do not vary give no width only if that is known beforehand: the score is `constant`, or
+    it is a difference.
     """
     if patients < 2 or np.isnan(replicates).all():
         return Estimate(float(value), -1.0 if metric is None else 0.0, 1.0)
     if metric is None or metric in POINTS:
         low, high = np.nanquantile(replicates, TAILS)
         if metric is None or high - low > NO_WIDTH:
-            return Estimate(float(value), float(low), float(high))
+            found = Estimate(float(value), float(low), float(high))
+            return found if metric is None else with_few(found, patients)
     sd = bootstrap_sd(replicates, patients)
     if constant and sd < NO_WIDTH < value < 1 - NO_WIDTH:
         return Estimate(float(value), float(value), float(value))

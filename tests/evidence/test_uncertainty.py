@@ -251,6 +251,25 @@ def test_the_interval_of_all_or_none_and_of_what_does_not_vary_is_wilsons(hits, 
     assert ends(logit_interval(hits / n, 0, n)) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.parametrize(("n", "m", "images"), [(2, 2, 12), (3, 20, 5)])
+@pytest.mark.parametrize("true", [0.5, 0.9])
+def test_of_few_patients_with_many_images_the_intervals_cover_what_they_promise(n, m, images, true):
+    """200 samples; half of the images' variance is their patient's. A coverage of 95 % is known to 1.5 points."""
+    random, covered = np.random.default_rng(n), {"bootstrap": [], "DeLong": [], "difference": []}
+    patients = np.repeat(np.arange(n + m), images)
+    is_abnormal = patients >= n
+    for _ in range(200):
+        own, image = random.normal(size=(2, n + m)), random.normal(size=(2, len(patients)))
+        scores = (own[:, patients] + image) * 0.5**0.5 + norm.ppf(true) * 2**0.5 * is_abnormal
+        drawn = bootstrap(scores, is_abnormal, patients, 50, metrics=["auroc"])
+        exact = delong(scores, is_abnormal, patients)
+        covered["bootstrap"].append(drawn.estimate("auroc", 0).contains(true))
+        covered["DeLong"].append(exact.estimate(0).contains(true))
+        covered["difference"].append(drawn.estimate("auroc", 0, 1).contains(0))
+    for of in covered.values():
+        assert np.mean(of) >= 0.95 - 2 * 0.015
+
+
 def test_the_interval_is_symmetric_on_the_logit_scale_and_small_ones_are_the_usual():
     low, high = ends(logit_interval(0.9, 0.05, 50))
     assert logit(high) - logit(0.9) == pytest.approx(logit(0.9) - logit(low))
@@ -305,7 +324,9 @@ def test_a_resample_without_normal_images_is_left_out_and_if_all_are_nothing_is_
     drawn = found.replicates["auroc"][0]
     assert 0 < np.isnan(drawn).sum() < 20  # c three times: one resample in 27
     points = found.replicates["tpr_at_5_fpr"][0][~np.isnan(drawn)]
-    assert ends(found.estimate("tpr_at_5_fpr", 0)) == pytest.approx(np.quantile(points, [0.025, 0.975]))
+    estimate = found.estimate("tpr_at_5_fpr", 0)
+    few, (low, high) = logit_interval(estimate.value, 0, found.patients), np.quantile(points, [0.025, 0.975])
+    assert ends(estimate) == pytest.approx((min(low, few.low), max(high, few.high)))
     nothing = np.full(5, np.nan)
     assert [interval(0.5, nothing, 3, name) for name in ("auroc", "fpr_at_95_tpr")] == [Estimate(0.5, 0, 1)] * 2
     assert interval(0.1, nothing, 3) == Estimate(0.1, -1, 1)
