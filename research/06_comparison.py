@@ -97,14 +97,14 @@ budget_table(results.budgets).head(10)
 # %% [markdown]
 # ## Results by finding
 #
-# Each finding is compared with the same normal images. Where there are too few images, the table gives their number
+# Each finding is compared with the same normal images. Where there are too few patients, the table gives their number
 # and no AUROC. Here and below, a table shows its first ten rows. Chapter 7 writes all rows to `tables/` in the run
 # folder; the figures show all of them.
 #
 # ## Results by subgroup
 #
 # The same comparison is made within groups of images that share a known property, such as the view, the sex or the
-# age. A group with fewer than 10 images of either class gets no AUROC: its interval would say nothing.
+# age. A group with fewer than 10 patients of either class gets no AUROC: its interval would say nothing.
 #
 # ## The same scores under other labels
 #

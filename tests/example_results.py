@@ -40,7 +40,7 @@ def evaluated(auroc: Estimate, specificity: float = 0.95) -> Evaluated:
         fpr_at_95_tpr=exactly(0.7),
         tpr_at_5_fpr=exactly(0.3),
         threshold=threshold,
-        findings={"hernia": Finding(n=5, why="5 abnormal: fewer than 10", auroc=None)},
+        findings={"hernia": Finding(n=5, why="5 abnormal: fewer than 10 patients", auroc=None)},
     )
 
 
@@ -63,6 +63,8 @@ def evaluation(methods: dict[str, Evaluated], differences: list[Difference], **c
         "prevalence": 5 / 9,
         "left_out": {},
         "patients": 700,
+        "normal_patients": 320,
+        "abnormal_patients": 400,
         "level": 0.95,
         "resamples": 2000,
         "methods": methods,

@@ -14,12 +14,11 @@ from tqdm import tqdm
 
 from lib.data.groups import groups
 from lib.data.source import ImageStack, Subset
-from lib.evidence.evaluation import FEWEST_IMAGES
 from lib.evidence.masks import batches
-from lib.evidence.metrics import numbered, ranking, weighted_auroc
+from lib.evidence.metrics import ranking, weighted_auroc
 from lib.evidence.results import Audit, Check, Estimate, Verdict
 from lib.evidence.trivial import border, image_features, replaced, strata_of, tags
-from lib.evidence.uncertainty import interval, patient_weights
+from lib.evidence.uncertainty import FEWEST_PATIENTS, interval, patient_weights
 from lib.evidence.wording import estimate_text
 
 MASKED = "masked image"  # the check of images without border or lungs
@@ -40,7 +39,7 @@ class Cohort(NamedTuple):
     def check(
         self, check: str, what: str, strata: np.ndarray, trivial: np.ndarray | None = None, remark: str = ""
     ) -> Check:
-        """Return a check. An AUROC counts pairs within a stratum; it is None for fewer than 10 images of either class.
+        """Return a check. An AUROC counts pairs within a stratum; for fewer than 10 patients of a class it is None.
 
         `strata`, (n,), are bool or words; images with False or "" are left out. `trivial`, (n,), are the scores of the
         cue itself, higher for the more abnormal; if they are all the same, the cue has no AUROC.
@@ -49,6 +48,7 @@ class Cohort(NamedTuple):
         inside = [rows for value in dict.fromkeys(strata[known]) if 0 < ill[rows := strata == value].mean() < 1]
         used = np.any(inside, axis=0) if inside else known
         n_normal, n_abnormal = int((used & ~ill).sum()), int((used & ill).sum())
+        rarer = min(len(set(self.patients[used & kind])) for kind in (ill, ~ill))
         scores = dict(self.scores)
         if trivial is not None:
             scores |= {"": trivial} if (varies := len(set(trivial[used])) > 1) else {}  # no method has an empty name
@@ -63,13 +63,11 @@ class Cohort(NamedTuple):
             return won / np.where(pairs > 0, pairs, np.nan)
 
         areas: dict[str, Estimate] = {}
-        if scores and inside and min(n_normal, n_abnormal) >= FEWEST_IMAGES:
+        if scores and inside and rarer >= FEWEST_PATIENTS:
             ranks = [[ranking(score[rows], ill[rows]) for score in scores.values()] for rows in inside]
             values = within(np.ones((len(ill), 1)))[:, 0]
             weights = patient_weights(ill, self.patients, self.resamples, self.seed)
             replicates = np.concatenate([within(drawn) for drawn in weights], axis=1)
-            patient = numbered(self.patients)
-            rarer = min(len(np.unique(patient[used & kind])) for kind in (ill, ~ill))
             areas = {
                 name: interval(value, drawn, rarer, "auroc", constant=bool(np.ptp(score[used]) == 0))
                 for (name, score), value, drawn in zip(scores.items(), values, replicates, strict=True)
@@ -152,7 +150,7 @@ def explained_by(checks: Sequence[Check], method: str) -> Verdict:
         if (area := check.auroc) and check.away is not None and (own := check.methods[method])
     ]
     if not trivial:
-        sentence = f"There are too few images to compare any trivial cue with {method}."
+        sentence = f"There are too few patients to compare any trivial cue with {method}."
         return Verdict(explained=None, by=None, sentence=sentence)
     reaching = [entry for entry in trivial if entry[3] >= entry[2].low]
     best, area, own, strength = max(reaching or trivial, key=lambda entry: entry[3])

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from lib.evidence.evaluation import FALSE_ALARM_RATE, UNKNOWN, why_no_auroc
 from lib.evidence.results import Audit, Claim, Claims, Evaluation, Promise, Results, TestImages, required
+from lib.evidence.uncertainty import FEWEST_PATIENTS
 from lib.evidence.wording import difference_text, estimate_text, percent
 from lib.scores.conformal import achieved_rate
 
-WIDE = 0.1  # an AUROC with a wider interval is not known to its second decimal
+WIDE = 0.1  # an AUROC with a wider interval is not known to its second decimal, nor are two in it known to agree
 SLOWER = 1.5  # times the training seconds of the fastest method: more is worth a sentence
 FROZEN = ("knn", "patchcore")  # references in frozen features, which have learnt from no chest X-ray
 
@@ -27,8 +28,8 @@ class Found(NamedTuple):
 
     @property
     def few(self) -> str | None:
-        """Why the test images are too few for any claim about how a score ranks them, or None."""
-        return why_no_auroc(self.evaluation.n_normal, self.evaluation.n_abnormal)
+        """Why the test patients are too few for any claim about how a score ranks their images, or None."""
+        return why_no_auroc(self.evaluation.normal_patients, self.evaluation.abnormal_patients)
 
 
 class Sentence(NamedTuple):
@@ -123,17 +124,17 @@ def _frozen(found: Found) -> Iterator[Sentence]:
 def _promises(found: Found) -> Iterator[Sentence]:
     promised = found.results.promise
     if promised is None:
-        few = f"too few calibration images ({found.results.calibration_images}) to promise it"
-        yield Sentence("false alarms", False, f"a false alarm rate of {percent(FALSE_ALARM_RATE)} is kept: {few}")
+        why = f"too few calibration images ({found.results.calibration_images}) to promise it"
+        yield Sentence("false alarms", False, f"a false alarm rate of {percent(FALSE_ALARM_RATE)} is kept: {why}")
         return
-    high = promised.high
+    high, few = promised.high, why_no_auroc(found.evaluation.normal_patients, FEWEST_PATIENTS)
     for name in found.evaluation.methods:
         if (rate := promised.rates.get(name)) is not None:
             kept = f"{name} keeps to the promised false alarm rate of {percent(promised.promised)}"
             why = (
                 f"it calls {percent(rate)} of the normal test images abnormal, and chance allows up to {percent(high)}"
             )
-            yield Sentence("false alarms", rate <= high, f"{kept}: {why}")
+            yield Sentence("false alarms", rate <= high and not few, f"{kept}: {few or why}")
 
 
 def _places(found: Found) -> Iterator[Sentence]:
@@ -157,8 +158,11 @@ def _readings(found: Found) -> Iterator[Sentence]:
     for other in found.results.other_labels:
         for name, method in other.methods.items():
             area, own = method.auroc, methods[name].auroc
+            span = max(own.high, area.high) - min(own.low, area.low)
             why = f"AUROC {estimate_text(own)} by {labels}, {estimate_text(area)} by {other.labels}"
-            yield Sentence("labels", own.contains(area.value), f"{name} ranks equally well under other labels: {why}")
+            why += f", intervals that together span {span:.2f}"
+            says = f"{name} ranks as well under other labels, to {WIDE:g}: {why}"
+            yield Sentence("labels", span <= WIDE, says)
 
 
 def _sizes(found: Found) -> Iterator[Sentence]:

@@ -10,10 +10,9 @@ import pandas as pd
 from lib.evidence.delong import delong
 from lib.evidence.metrics import METRICS, numbered
 from lib.evidence.results import Difference, Estimate, Evaluated, Evaluation, Finding, Stratum, Threshold
-from lib.evidence.uncertainty import LEVEL, Bootstrap, affordable, bootstrap, logit_interval
+from lib.evidence.uncertainty import FEWEST_PATIENTS, LEVEL, Bootstrap, affordable, bootstrap, logit_interval
 
 FALSE_ALARM_RATE = 0.05  # share of normal validation images that the threshold may call abnormal
-FEWEST_IMAGES = 10  # of either class: a group with fewer gets no AUROC, because its interval would say nothing
 NO_LABEL = "no label"  # what an empty label is counted under
 UNKNOWN = "unknown"  # the stratum of images without a value
 COLUMNS = ("id", "side", "patient", "label", "finding")  # of the table, beside the scores
@@ -94,16 +93,16 @@ def abnormal_groups(label: pd.Series, finding: pd.Series) -> dict[str, pd.Series
     """Return the rows of each further kind of `label` that is large enough, and of each finding of abnormal images."""
     kinds = label.value_counts().drop(["normal", "abnormal", NO_LABEL], errors="ignore")
     names = finding.astype(object).where(finding.notna(), "").str.split("|").where(label == "abnormal", "")
-    groups = {str(kind): label == kind for kind, count in kinds.items() if count >= FEWEST_IMAGES}
+    groups = {str(kind): label == kind for kind, count in kinds.items() if count >= FEWEST_PATIENTS}
     for name in sorted({name for several in names for name in several} - {""}):
         groups[name] = names.map(lambda several, name=name: name in several)
     return groups
 
 
-def why_no_auroc(n_normal: int, n_abnormal: int) -> str | None:
-    """Return why a group is too small for an AUROC, or None."""
-    few = [f"{n} {kind}" for n, kind in ((n_normal, "normal"), (n_abnormal, "abnormal")) if n < FEWEST_IMAGES]
-    return f"{' and '.join(few)}: fewer than {FEWEST_IMAGES}" if few else None
+def why_no_auroc(normal: int, abnormal: int) -> str | None:
+    """Return why so many patients with images of either class are too few for an AUROC, or None if they are not."""
+    few = [f"{n} {kind}" for n, kind in ((normal, "normal"), (abnormal, "abnormal")) if n < FEWEST_PATIENTS]
+    return f"{' and '.join(few)}: fewer than {FEWEST_PATIENTS} patients" if few else None
 
 
 def strata(values: pd.Series) -> pd.Series:
@@ -130,6 +129,10 @@ class Sample(NamedTuple):
         """Return which images are normal or abnormal."""
         return self.label.isin(["normal", "abnormal"])
 
+    def patients(self, rows: pd.Series) -> int:
+        """Return of how many patients these images are."""
+        return int(self.test.loc[rows, "patient"].nunique())
+
     def resampled(self, rows: pd.Series, metrics: Sequence[str]) -> Bootstrap:
         """Return the metrics of every method on these rows; all images that are not normal count as abnormal."""
         test, is_abnormal = self.test[rows], (self.label[rows] != "normal").to_numpy()
@@ -146,11 +149,10 @@ class Sample(NamedTuple):
         normal = self.label == "normal"
         findings: dict[str, dict[str, Finding]] = {method: {} for method in self.methods}
         for name, rows in abnormal_groups(self.label, self.test["finding"]).items():
-            n = int(rows.sum())
-            why = why_no_auroc(int(normal.sum()), n)
+            why = why_no_auroc(self.patients(normal), self.patients(rows))
             areas = None if why else self.aurocs(rows | normal)
             for method in self.methods:
-                findings[method][name] = Finding(n=n, why=why, auroc=areas[method] if areas else None)
+                findings[method][name] = Finding(n=int(rows.sum()), why=why, auroc=areas[method] if areas else None)
         return findings
 
     def strata(self) -> list[Stratum]:
@@ -159,10 +161,11 @@ class Sample(NamedTuple):
         divided = {name: strata(self.test[name]) for name in STRATA if name in self.test and name not in self.methods}
         for column, value in [(column, value) for column, of in divided.items() for value in of.cat.categories]:
             rows = divided[column] == value
-            normal, abnormal = (int((rows & (self.label == kind)).sum()) for kind in ("normal", "abnormal"))
+            of_class = [rows & (self.label == kind) for kind in ("normal", "abnormal")]
+            normal, abnormal = (int(images.sum()) for images in of_class)
             if not normal + abnormal:
                 continue
-            why = f"{column} not known" if value == UNKNOWN else why_no_auroc(normal, abnormal)
+            why = f"{column} not known" if value == UNKNOWN else why_no_auroc(*map(self.patients, of_class))
             areas = None if why else self.aurocs(rows & self.decided())
             found.append(
                 Stratum(column=column, value=value, n_normal=normal, n_abnormal=abnormal, why=why, auroc=areas)
@@ -187,7 +190,7 @@ def evaluate_scores(
     images, all normal, give each threshold; a method with NaN outside the test side has none. The reference images are
     not used. Differences are those of the `pairs`, by default of all pairs. There is a stratum for each value of the
     columns `view`, `sex`, `age` and `source` that the table has, unless a method has that name. A finding or stratum
-    with fewer than 10 images of either class has no AUROC, but a reason. Of very many test images fewer resamples are
+    with fewer than 10 patients of either class has no AUROC, but a reason. Of very many test images fewer resamples are
     drawn than `resamples` (`affordable`); the evaluation says how many.
 
     Raises:
@@ -208,7 +211,8 @@ def evaluate_scores(
     used, is_abnormal = test[decided], (label[decided] == "abnormal").to_numpy()
     patients = used["patient"].to_numpy()
     drawn, findings = sample.resampled(decided, list(METRICS)), sample.findings()
-    enough = min(len(set(patients[rows])) for rows in (is_abnormal, ~is_abnormal)) > 1
+    abnormal_patients, normal_patients = (len(set(patients[rows])) for rows in (is_abnormal, ~is_abnormal))
+    enough = min(abnormal_patients, normal_patients) > 1
     exact = delong(used[methods].to_numpy(float).T, is_abnormal, patients) if enough else None
 
     def evaluated(i: int, method: str) -> Evaluated:
@@ -243,6 +247,8 @@ def evaluate_scores(
         prevalence=float(is_abnormal.mean()),
         left_out={name: n for name, n in counts.items() if name not in ("normal", "abnormal")},
         patients=len(set(patients)),
+        normal_patients=normal_patients,
+        abnormal_patients=abnormal_patients,
         level=LEVEL,
         resamples=resamples,
         methods={method: evaluated(i, method) for i, method in enumerate(methods)},

@@ -131,6 +131,9 @@ class Evaluation(Record):
     left_out: dict[str, int]
     """Images that are neither normal nor abnormal by these labels, by what they are."""
     patients: int
+    normal_patients: int
+    """With a normal image, and `abnormal_patients` with an abnormal one; a patient may be among both."""
+    abnormal_patients: int
     level: float
     """The level of every interval."""
     resamples: int

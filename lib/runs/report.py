@@ -36,8 +36,8 @@ def answers(results: Results) -> str:
         paragraphs.append(few_resamples)
     simpler = f"**Could something simpler explain it?** {' '.join(verdict.sentence for verdict in verdicts)}"
     paragraphs.insert(0 if any(verdict.explained for verdict in verdicts) else len(paragraphs), simpler)
-    if few := why_no_auroc(evaluation.n_normal, evaluation.n_abnormal):
-        paragraphs.insert(0, f"**Too few test images to conclude anything:** {few}.")
+    if few := why_no_auroc(evaluation.normal_patients, evaluation.abnormal_patients):
+        paragraphs.insert(0, f"**Too few test patients to conclude anything:** {few}.")
     return "\n\n".join([f"**{SYNTHETIC}.**", *paragraphs] if results.synthetic else paragraphs)
 
 
@@ -60,9 +60,9 @@ def summary(results: Results) -> str:
     verdicts = results.audit.verdicts.values() if results.audit else ()
     explained = [verdict.sentence for verdict in verdicts if verdict.explained]
     differences = [difference_text(difference) for difference in evaluation.differences]
-    few = why_no_auroc(evaluation.n_normal, evaluation.n_abnormal)
+    few = why_no_auroc(evaluation.normal_patients, evaluation.abnormal_patients)
     parts = [
-        [f"too few test images to conclude anything: {few}"] if few else [],
+        [f"too few test patients to conclude anything: {few}"] if few else [],
         explained,
         [results_table(evaluation).to_string()],
         differences,

@@ -65,9 +65,9 @@ def test_a_run_that_earned_it_may_claim_all_but_what_no_run_may():
         ),
         (
             "audit.verdicts.ra",
-            Verdict(explained=None, by=None, sentence="There are too few images."),
+            Verdict(explained=None, by=None, sentence="There are too few patients."),
             "confound",
-            "ra detects disease: there are too few images",
+            "ra detects disease: there are too few patients",
         ),
         (
             "all_scores.differences.1.auroc",
@@ -81,10 +81,11 @@ def test_a_run_that_earned_it_may_claim_all_but_what_no_run_may():
             "false alarms",
             "20 % of the normal test images",
         ),
-        ("evaluation.n_abnormal", 9, "rank", "ra ranks abnormal images above normal ones"),
-        ("evaluation.n_abnormal", 9, "difference", "unet and ra, or that there is none"),
-        ("evaluation.n_abnormal", 9, "precision", "9 abnormal: fewer than 10"),
-        ("evaluation.n_abnormal", 9, "frozen features", "none of 2 scores of trained methods ranks better than knn"),
+        ("evaluation.abnormal_patients", 9, "rank", "ra ranks abnormal images above normal ones"),
+        ("evaluation.abnormal_patients", 9, "difference", "unet and ra, or that there is none"),
+        ("evaluation.abnormal_patients", 9, "precision", "9 abnormal: fewer than 10 patients"),
+        ("evaluation.abnormal_patients", 9, "frozen features", "none of 2 scores of trained methods ranks better"),
+        ("evaluation.normal_patients", 9, "false alarms", "rate of 5 %: 9 normal: fewer than 10 patients"),
         ("calibration_images", 18, "false alarms", "5 % is kept: too few calibration images (18)"),
         ("localisation", None, "localisation", "no lesion is marked"),
         (

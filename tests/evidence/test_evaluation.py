@@ -96,7 +96,7 @@ def test_images_that_the_labels_do_not_decide_are_counted_by_name():
     results = evaluate_scores(table(), ["ra"], labels="strict_label", resamples=50)
     assert results.left_out == {"no label": 14, "other_abnormal": 12, "blurred": 4}
     assert (results.n_normal, results.n_abnormal, results.prevalence) == (40, 40, 0.5)
-    assert results.patients == 40
+    assert (results.patients, results.normal_patients, results.abnormal_patients) == (40, 20, 20)
     assert evaluate_scores(table(), ["ra"], resamples=50).left_out == {}
 
 
@@ -109,12 +109,13 @@ def test_each_finding_is_compared_with_the_same_normals_and_a_small_one_keeps_it
         "Hernia": 5,
         "Mass": 15,
     }
-    assert findings["Hernia"].auroc is None and findings["Hernia"].why == "5 abnormal: fewer than 10"
-    assert findings["Mass"].why is None
+    assert findings["Hernia"].auroc is None and findings["Hernia"].why == "3 abnormal: fewer than 10 patients"
+    assert findings["Mass"].auroc is None and findings["Mass"].why == "8 abnormal: fewer than 10 patients"
+    assert findings["Edema"].why is None
     normal = (frame["side"] == "test") & (frame["strict_label"] == "normal")
-    mass = frame["finding"].str.contains("Mass")
-    expected = auroc(frame["ra"][normal | mass], mass[normal | mass])
-    area = findings["Mass"].auroc
+    edema = frame["finding"].str.contains("Edema")
+    expected = auroc(frame["ra"][normal | edema], edema[normal | edema])
+    area = findings["Edema"].auroc
     assert area.value == pytest.approx(expected) and area.low < expected < area.high
 
 
@@ -151,8 +152,8 @@ def test_each_stratum_is_evaluated_within_and_one_that_cannot_be_says_why():
         rows = [stratum for (name, _), stratum in found.items() if name == column]
         assert (sum(stratum.n_normal for stratum in rows), sum(stratum.n_abnormal for stratum in rows)) == (40, 40)
     assert found["view", "AP"].n_normal == 8 and found["view", "AP"].auroc is None
-    assert found["view", "AP"].why == "8 normal: fewer than 10"
-    assert found["view", "PA"].why == "0 abnormal: fewer than 10"
+    assert found["view", "AP"].why == "8 normal: fewer than 10 patients"
+    assert found["view", "PA"].why == "0 abnormal: fewer than 10 patients"
     assert found["source", "unknown"].why == "source not known" and ("source", "") not in found
     women = frame[used & (frame["sex"] == "F")]
     area = found["sex", "F"].auroc["ra"]

@@ -132,10 +132,10 @@ def test_of_many_images_and_findings_some_are_drawn_and_the_title_says_so():
 
 
 def test_a_group_with_too_few_images_stays_in_the_forest_and_says_why():
-    assert "5 abnormal: fewer than 10" in texts(charts.forest(RESULTS, "findings"))
+    assert "5 abnormal: fewer than 10 patients" in texts(charts.forest(RESULTS, "findings"))
     few = evaluate_scores(scores(METHODS, normal=12), METHODS, resamples=50)
     strata = texts(charts.forest(few, "strata"))
-    assert "6 normal: fewer than 10" in strata and "no group has enough images" in strata
+    assert "6 normal: fewer than 10 patients" in strata and "no group has enough images" in strata
 
 
 def test_the_forests_title_gives_the_range_over_the_groups():

@@ -42,11 +42,11 @@ def test_the_answers_begin_with_a_simpler_explanation_if_there_is_one(run):
     assert SYNTHETIC in explained[0] and "A tag alone ranks as well as unet." in explained[1]
 
 
-def test_a_run_on_too_few_test_images_says_so_first(run):
-    few = changed(run, "evaluation.n_normal", 9)
-    assert summary(few).startswith("too few test images to conclude anything: 9 normal: fewer than 10\n\n")
+def test_a_run_on_too_few_test_patients_says_so_first(run):
+    few = changed(run, "evaluation.normal_patients", 9)
+    assert summary(few).startswith("too few test patients to conclude anything: 9 normal: fewer than 10 patients\n\n")
     assert answers(few).startswith(
-        "**Too few test images to conclude anything:** 9 normal: fewer than 10.\n\n**Which?**"
+        "**Too few test patients to conclude anything:** 9 normal: fewer than 10 patients.\n\n**Which?**"
     )
 
 
