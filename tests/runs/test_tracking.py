@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from gzip import decompress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -97,9 +99,11 @@ class Viewer(BaseHTTPRequestHandler):
 
     answer = (200, {"data": {"viewer": {"id": "x"}}})
 
+    def reply(self, asked: bytes):
+        return self.answer
+
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        status, content = self.answer
+        status, content = self.reply(self.rfile.read(int(self.headers["Content-Length"] or 0)))
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -247,3 +251,50 @@ def test_the_tracker_gets_no_secret_no_absolute_path_and_no_name(tmp_path, monke
         bytes(Path(sys.argv[0]).absolute()),  # of a worker of the tests it is -c
     ):
         assert word not in sent
+
+
+TEAM = {"id": "2", "name": "imgae-dx", "entity": {"id": "3", "name": "team"}}
+STARTED = {"id": "1", "name": "a", "displayName": "a", "config": "{}", "historyLineCount": 0, "project": TEAM}
+USER = {"id": "x", "entity": "team", "username": "team", "flags": '{"code_saving_enabled": true}'}
+
+
+class Project(Viewer):
+    """A server that takes whole runs, and keeps what it is sent."""
+
+    sent: list[str]
+
+    def reply(self, asked):
+        asked = decompress(asked) if self.headers["Content-Encoding"] == "gzip" else asked
+        self.sent.append(f"{self.path}\n{self.headers}\n{asked.decode(errors='replace')}")
+        if b"CreateRunFiles" in asked:
+            host, names = self.headers["Host"], json.loads(asked)["variables"]["files"]
+            files = [{"name": name, "uploadUrl": f"http://{host}/{name}"} for name in names]
+            return 200, {"data": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}}
+        return 200, {"data": {"viewer": USER, "upsertBucket": {"bucket": STARTED, "inserted": True}}}
+
+    do_GET = do_PUT = Viewer.do_POST
+
+
+def test_the_server_is_sent_no_secret_no_path_and_no_name_of_this_machine(tmp_path, monkeypatch):
+    program = tmp_path / "anna/imgae-train"
+    program.parent.mkdir()
+    program.touch()
+    monkeypatch.chdir(program.parent)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(program))
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(Project, "sent", [], raising=False)
+    session = wandb.setup().settings
+    monkeypatch.setattr(session, "api_key", KEY)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Project) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(session, "base_url", f"http://127.0.0.1:{server.server_port}")
+        run, tracker = started(program.parent, tracking="wandb", data_dir="https://h/x?sig=0ddSign")
+        tracker.log("unet", HISTORY)
+        finish(run, tracker)
+        server.shutdown()
+    sent = "\n".join(Project.sent)
+    assert "unet/network/total" in sent
+    for word in ("anna", "imgae-train", "0ddSign", KEY, str(tmp_path), str(Path.home()), sys.executable):
+        assert word not in sent
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", sent)
