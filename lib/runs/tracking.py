@@ -7,7 +7,9 @@ whole history, or the whole folder of figures, can be sent again and again.
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -21,7 +23,7 @@ from lib.environment import secret
 from lib.evidence.results import Results
 from lib.network import refused_certificate
 from lib.params import Params, project_root
-from lib.privacy import public
+from lib.privacy import masked, public
 from lib.refusals import echo
 from lib.runs.run import Run
 
@@ -61,7 +63,8 @@ def open_tracker(params: Params, folder: Path) -> Tracker:
     Raises TrackingError for an environment that Weights & Biases cannot work with.
     """
     if wandb := sys.modules.get("wandb"):
-        wandb.finish()
+        with suppress(Exception):  # of one that has ended, and has said so
+            wandb.finish()
     mode = wandb_mode(params)
     return Tracker() if mode == "disabled" else WandB(params, folder, mode)
 
@@ -88,6 +91,23 @@ def finish(run: Run, tracker: Tracker, results: Results | None = None) -> None:
         tracker.summarise({f"{name}/average_precision": f.average_precision.value for name, f in methods.items()})
     tracker.finish()
     run.finish()
+
+
+def _or_end(method: Callable[..., None]) -> Callable[..., None]:
+    """Let the run go on where its tracker fails: the tracker says so once, and takes nothing from then on."""
+
+    @wraps(method)
+    def take(self: "WandB", *arguments: Any) -> None:
+        if self._ended:
+            return
+        try:
+            method(self, *arguments)
+        except Exception as error:
+            self._ended = True
+            reason = " ".join(masked(str(error)).split()) or type(error).__name__
+            print(f"tracking has ended ({reason}): the run goes on; {self._later()}", file=sys.stderr)
+
+    return take
 
 
 class WandB(Tracker):
@@ -120,23 +140,28 @@ class WandB(Tracker):
             wrong = error.errors() if isinstance(error, ValidationError) else []  # the values may be secret
             reason = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in wrong) or " ".join(str(error).split())
             raise TrackingError(
-                f"Weights & Biases cannot start ({reason}): correct the environment's WANDB_ variables, or write "
-                "tracking: off"
+                f"Weights & Biases cannot start ({reason}): correct the environment's WANDB_ variables, restart the "
+                "kernel if wandb has died in it, or write tracking: off"
             ) from error
         if why:
-            later = f"upload it later with `wandb sync {shlex.quote(self._run.settings.sync_dir)}`"
-            print(f"{why}: tracking goes on offline; {later}", file=sys.stderr)
-        for method in params.methods:
-            self._run.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
+            print(f"{why}: tracking goes on offline; {self._later()}", file=sys.stderr)
+        self._ended = False
         self._rows: dict[str, int] = {}
         self._figures: dict[str, int] = {}
 
+    def _later(self) -> str:
+        return f"upload it later with `wandb sync {shlex.quote(self._run.settings.sync_dir)}`"
+
+    @_or_end
     def log(self, method: str, history: Sequence[Mapping[str, float]]) -> None:
         """Log the new rows, each value as "method/key"."""
+        if method not in self._rows:
+            self._run.define_metric(f"{method}/*", step_metric=f"{method}/epoch")
         for row in history[self._rows.get(method, 0) :]:
             self._run.log({f"{method}/{key}": value for key, value in row.items()})
         self._rows[method] = len(history)
 
+    @_or_end
     def figures(self, folder: Path) -> None:
         """Log the new figures as "figures/name"."""
         import wandb
@@ -147,10 +172,12 @@ class WandB(Tracker):
                 self._run.log({f"figures/{file.stem}": wandb.Image(str(file))})
                 self._figures[file.name] = changed
 
+    @_or_end
     def summarise(self, values: Mapping[str, float]) -> None:
         """Put the numbers into the run's summary."""
         self._run.summary.update(dict(values))
 
+    @_or_end
     def finish(self) -> None:
         """Write what is pending, and close the run."""
         self._run.finish()

@@ -298,3 +298,50 @@ def test_the_server_is_sent_no_secret_no_path_and_no_name_of_this_machine(tmp_pa
     for word in ("anna", "imgae-train", "0ddSign", KEY, str(tmp_path), str(Path.home()), sys.executable):
         assert word not in sent
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", sent)
+
+
+class Failing:
+    """A run of wandb whose process has died."""
+
+    def __init__(self, folder: Path, error: BaseException):
+        self.settings = wandb.Settings(root_dir=str(folder))
+        self.error = error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
+def failing(base: Path, monkeypatch, error: BaseException):
+    monkeypatch.setattr(wandb, "init", lambda **_: Failing(base, error))
+    run, tracker = started(base, tracking="wandb")
+    run.save_figure(Figure(figsize=(2, 1)), "empty")
+    folder = run.folder / "figures"
+    calls = [lambda: tracker.log("unet", HISTORY), lambda: tracker.figures(folder)]
+    return run, [*calls, lambda: tracker.summarise({"unet/auroc": 0.5}), tracker.finish]
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_a_tracker_that_fails_says_so_once_without_secrets_and_the_run_goes_on(tmp_path, monkeypatch, capsys, first):
+    error = ConnectionResetError("lost\nhttps://anna:s3cret-pw@host/x")
+    run, calls = failing(tmp_path, monkeypatch, error)
+    for call in calls[first:] + calls:
+        call()
+    run.finish()
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("tracking has ended (lost https://***@host/x): the run goes on; upload it later with ")
+    assert f"`wandb sync {tmp_path}/" in sentence
+    assert json.loads((run.folder / "status.json").read_text())["status"] == "ok"
+
+
+def test_a_run_that_is_stopped_while_its_tracker_works_stops(tmp_path, monkeypatch):
+    for call in failing(tmp_path, monkeypatch, KeyboardInterrupt())[1]:
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+
+def test_a_tracker_that_has_failed_is_not_in_the_way_of_the_next(tmp_path, monkeypatch):
+    def fail():
+        raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(wandb, "finish", fail)
+    open_tracker(params(tracking="off"), tmp_path)
