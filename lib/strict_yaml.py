@@ -24,7 +24,7 @@ def load(text: str) -> Any:
 
     Raises:
         Misread: It is not YAML, sets a name twice, writes a number in base 8, 16 or 60 or with underscores, holds an
-            alias (a few lines of them can stand for more than fits into memory), or is nested too deeply.
+            alias (a few lines of them can stand for more than fits into memory) or a tag, or is nested too deeply.
 
     """
     try:
@@ -50,9 +50,12 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
             raise Misread(event.start_mark.line + 1, f"*{event.anchor} is an alias; write out what it stands for")
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:100]
+            raise Misread(event.start_mark.line + 1, f"{tag} is a tag; write the value alone, text in quotes")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -69,12 +72,12 @@ class _Loader(yaml.SafeLoader):
         if not NUMBER.fullmatch(node.value):
             raise Misread(
                 line,
-                f"{node.value} is not a plain number: YAML reads a leading 0 as base 8, a colon as base 60, and drops "
-                "underscores; write decimal digits alone, or text in quotes",
+                f"{node.value[:100]} is not a plain number: YAML reads a leading 0 as base 8, a colon as base 60, and "
+                "drops underscores; write decimal digits alone, or text in quotes",
             )
         try:
             return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
-        except ValueError:  # thousands of digits, or a tag of the writer's own
+        except ValueError:  # thousands of digits
             raise Misread(line, f"{node.value[:100]} cannot be read as a number") from None
 
 

@@ -304,15 +304,14 @@ def test_a_list_that_is_not_closed_is_refused_like_any_wrong_word(tmp_path):
     ("words", "complaint"),
     [
         (["seed=010"], "--set seed=010: 010 is not a plain number"),
+        (["epochs=!!bool x"], "--set epochs=!!bool x: !!bool is a tag"),
         (["epochs=1:30"], "1:30 is not a plain number"),
         (["epochs=1_0"], "1_0 is not a plain number"),
         (["widths=[4, 0x8]"], "0x8 is not a plain number"),
         (["seed=1", "epochs=3", "--set", "seed=1"], "--set gives seed twice"),
     ],
 )
-def test_a_number_that_yaml_misreads_and_a_name_given_twice_are_refused_behind_set_too(
-    tmp_path, capsys, words, complaint
-):
+def test_what_yaml_misreads_and_a_name_given_twice_are_refused_behind_set_too(tmp_path, capsys, words, complaint):
     with pytest.raises(SystemExit):
         settings(params_file(tmp_path), *words)
     assert complaint in capsys.readouterr().err
