@@ -251,7 +251,7 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
         return key, str(Path(os.path.expanduser(value)).resolve()) if value else ""
     try:
         return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             return key, load_yaml(value)
         except Misread as error:

@@ -305,6 +305,7 @@ def test_a_list_that_is_not_closed_is_refused_like_any_wrong_word(tmp_path):
     [
         (["seed=010"], "--set seed=010: 010 is not a plain number"),
         (["epochs=!!bool x"], "--set epochs=!!bool x: !!bool is a tag"),
+        (["methods=" + "[" * 5000], "this is nested too deeply"),
         (["epochs=1:30"], "1:30 is not a plain number"),
         (["epochs=1_0"], "1_0 is not a plain number"),
         (["widths=[4, 0x8]"], "0x8 is not a plain number"),
