@@ -135,6 +135,8 @@ class Params(BaseModel):
         """Refuse what no disk can hold; of an address, the settings hold what is no secret."""
         if re.search(r"[\x00-\x1f\x7f]", value):
             raise ValueError(f"{info.field_name}={echo(value)} holds a control character, which no path may; delete it")
+        if re.search(r"[\ud800-\udfff]", value):
+            raise ValueError(f"{info.field_name}={echo(value)} is no text in UTF-8; give that place another name")
         if "://" not in value and max(len(os.fsencode(part)) for part in value.split("/")) > 255:
             raise ValueError(
                 f"{info.field_name}={echo(value)} holds a name of more than 255 bytes; write a shorter one"

@@ -242,6 +242,8 @@ def test_a_message_echoes_no_more_of_a_value_than_a_reader_can_use():
         ({"widths": [1] * 100_000}, "halves an image 100,000 times; write at most 10"),
         ({"run_dir": "a\0b"}, "run_dir='a.x00b' holds a control character"),
         ({"data_dir": "a\nb"}, "data_dir='a.nb' holds a control character"),
+        ({"run_dir": "a/\ud800"}, r"run_dir='a/.ud800' is no text in UTF-8; give that place another name"),
+        ({"data_dir": "\udcff/a"}, r"data_dir='.udcff/a' is no text in UTF-8"),
         ({"keep_in": "runs/" + "x" * 300}, "keep_in='runs/x.*' holds a name of more than 255 bytes"),
         ({"run_dir": "é" * 200}, "run_dir='é.*' holds a name of more than 255 bytes"),
     ],
