@@ -179,8 +179,8 @@ class Params(BaseModel):
             raise ValueError(f"methods={echo(self.methods)} names a method twice; wanted each at most once")
         if self.ra_warmup_epochs >= self.epochs:
             raise ValueError(
-                f"ra_warmup_epochs={self.ra_warmup_epochs} leaves none of the {self.epochs} epochs for the game: RA "
-                f"would be a plain VAE; write at most {self.epochs - 1}"
+                f"ra_warmup_epochs={echo(self.ra_warmup_epochs)} leaves none of the {self.epochs} epochs for the "
+                f"game: RA would be a plain VAE; write at most {self.epochs - 1}"
             )
         if self.image_size % 16 and (small := [name for name in self.methods if name.startswith("ae-")]):
             raise ValueError(
@@ -192,7 +192,7 @@ class Params(BaseModel):
                 "write normalisation: batch"
             )
         folders = {"run_dir": self.run_dir, "keep_in": self.keep_in}
-        if address := next((f"{name}={path!r}" for name, path in folders.items() if "://" in path), ""):
+        if address := next((f"{name}={echo(path)}" for name, path in folders.items() if "://" in path), ""):
             raise ValueError(f"{address} is an address; wanted a folder, for example one where the bucket is mounted")
         low, high = self.stretch
         if not 0 <= low < high <= 100:

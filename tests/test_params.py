@@ -228,6 +228,8 @@ def test_a_message_echoes_no_more_of_a_value_than_a_reader_can_use():
     assert len(refusal(choose_from=[10**6] * 10**6)) < 1000
     assert len(refusal(methods=["x" * 1000 + str(n) for n in range(10_000)])) < 10_000
     assert len(refusal(**{"x" * 10_000: 1})) < 2000
+    assert len(refusal(ra_warmup_epochs=10**400)) < 400
+    assert len(refusal(run_dir="https://" + "x/" * 10_000)) < 400
 
 
 @pytest.mark.parametrize(
