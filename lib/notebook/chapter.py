@@ -188,13 +188,14 @@ def names(chapter: Chapter) -> tuple[set[str], set[str]]:
     """
     promise = re.search(r"\*\*Reads\*\*(.*?)(?:\*\*|\n\n|$)", chapter.title.source, re.S)
     reads = set(re.findall(r"`(\w+)`", promise[1] if promise else ""))
-    top = symtable.symtable(chapter.source, chapter.name, "exec")
-    leaves = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-    scopes = [top]
+    cells = [symtable.symtable(code, chapter.name, "exec") for _, code in chapter.code()]
+    symbols = [symbol for cell in cells for symbol in cell.get_symbols()]
+    leaves = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+    scopes = [*cells]
     for scope in scopes:
         scopes += scope.get_children()
         for symbol in scope.get_symbols():
-            if symbol.is_referenced() and (scope is top or symbol.is_global()) and symbol.get_name() not in leaves:
+            if symbol.is_referenced() and (scope in cells or symbol.is_global()) and symbol.get_name() not in leaves:
                 reads.add(symbol.get_name())
     tree = parse(chapter.name, chapter.source)
     begun: set[str] = set()

@@ -769,6 +769,12 @@ def test_a_chapter_also_comes_with_what_it_takes_over_and_gives_another_value(pr
     assert ("# 3 What more?" in text(build(project, "06"))) == (line[:8] != "more = 0")
 
 
+@pytest.mark.parametrize("line", ["global more\nmore = 2", "from __future__ import annotations"])
+def test_what_a_cell_of_its_own_may_say_is_built_alone_too(project, line):
+    put(project, "research/03_more.py", chapter(code=f"more = 1\n\n# %%\n{line}"))
+    assert line in text(build(project, "03")).replace("\\n", "\n").replace('",\n    "', "")
+
+
 @pytest.mark.parametrize("number", ["7", "0", "04_mine.py"])
 def test_a_chapter_that_is_not_there_is_answered_with_those_that_are(project, capsys, number):
     assert main(["--chapter", number], project) == 1
