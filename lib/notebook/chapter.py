@@ -16,6 +16,7 @@ from lib.notebook.sources import BuildError, check_code, content_id, parse, text
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
 NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
+RESERVED = {"library", "injected-parameters"}  # tags of the builder and of papermill
 TEMPLATE = "research/template.py"
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
 PERCENT = {"extension": ".py", "format_name": "percent", "comment_magics": False}  # a comment is no command
@@ -97,6 +98,12 @@ def read(name: str, source: str) -> Chapter:
     lines = source.split("\n")
     for cell, line, end in zip(cells, starts, [*starts[1:], len(lines) + 1], strict=True):
         cell.metadata["imgae_dx"] = {"source": f"{name}:{line}"}
+        reserved = RESERVED if cell.cell_type == "code" else {*RESERVED, "parameters"}
+        if taken := sorted(reserved.intersection(cell.metadata.get("tags", []))):
+            raise BuildError(
+                f'{name}:{line}: the tag "{taken[0]}" is not for a cell of this kind, for papermill and the report go '
+                "by it; delete it"
+            )
         code = [n for n in range(line, end - 1) if lines[n].strip() and not lines[n].startswith("#")]
         if cell.cell_type != "code" and code and not re.match(r"[rR]?(\"{3}|'{3})", lines[code[0]]):
             raise BuildError(f"{name}:{code[0] + 1}: code in a cell of prose, where it is text; write `# %%` above it")

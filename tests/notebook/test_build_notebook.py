@@ -706,7 +706,17 @@ def test_what_is_no_plain_value_in_the_parameters_cell_is_refused_by_line_and_no
 def test_a_cell_of_prose_is_no_parameters_cell(project):
     change(project, "research/01_run.py", ' tags=["parameters"]', "")
     change(project, "research/02_look.py", '[markdown] id="why"', '[markdown] tags=["parameters"]')
-    with pytest.raises(BuildError, match="found none"):
+    with pytest.raises(
+        BuildError, match=r'02_look.py:5: the tag "parameters" is not for a cell of this kind, .* delete'
+    ):
+        build(project)
+
+
+@pytest.mark.parametrize("kind", ["", "[markdown] "])
+@pytest.mark.parametrize("tag", ["library", "injected-parameters"])
+def test_a_tag_that_would_hide_a_chapters_cell_is_refused_by_line(project, kind, tag):
+    put(project, "research/03_x.py", chapter() + f'\n# %% {kind}tags=["mine", "{tag}"]\n# Text.\n')
+    with pytest.raises(BuildError, match=rf'03_x.py:\d+: the tag "{tag}" is not for'):
         build(project)
 
 
