@@ -70,6 +70,8 @@ def text_of(root: Path, name: str) -> str:
     """Return a source file's text; BuildError if a notebook could not hold it to the byte and run."""
     try:
         text = (root / name).read_bytes().decode()
+    except OSError as error:
+        raise BuildError(f"{name} cannot be read: {error.strerror}; wanted a file of text, or nothing there") from None
     except UnicodeDecodeError as error:
         raise BuildError(
             f"{name} is not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"

@@ -720,6 +720,13 @@ def test_a_tag_that_would_hide_a_chapters_cell_is_refused_by_line(project, kind,
         build(project)
 
 
+@pytest.mark.parametrize("name", ["research/10_mine.py", "lib/mine.py"])
+def test_a_folder_that_is_named_as_a_file_is_refused_by_name(project, name):
+    (project / name).mkdir()
+    with pytest.raises(BuildError, match=f"{name} cannot be read: Is a directory; wanted a file of text"):
+        build(project)
+
+
 def test_a_setting_that_has_no_form_field_is_refused_by_name(project):
     change(project, "lib/params.py", "epochs: int", "epochs: int | None")
     with pytest.raises(BuildError, match=r"Params\.epochs has no form field"):
