@@ -138,19 +138,37 @@ def read(name: str, source: str) -> Chapter:
 
 def cut(name: str, source: str) -> tuple[list[NotebookNode], list[int]]:
     """Return a chapter's cells, and the lines where they start; a code cell equals its lines, but for blank ends."""
-    cells = jupytext.reads(source, fmt=PERCENT).cells
     headers = list(HEADER.finditer(source))
+    starts = [source.count("\n", 0, header.start()) + 1 for header in headers]
+    ends = [header.start() for header in headers[1:]] + [len(source)]
+    try:
+        cells = jupytext.reads(source, fmt=PERCENT).cells
+    except Exception as error:  # of many kinds, for what Jupytext, YAML or nbformat do not take
+        reason, *_ = str(error).split("\n")
+        own = zip(starts, headers, ends, strict=False)  # of no cell there is one end
+        line = next((start for start, header, end in own if not _is_read(source[header.start() : end])), 1)
+        raise BuildError(
+            f"{name}:{line}: Jupytext cannot read this ({reason}); correct the metadata "
+            "behind `# %%`, or delete what stands above the first cell"
+        ) from None
     if len(cells) != len(headers):
         raise BuildError(
             f"{name} has {len(cells)} cells, but {len(headers)} lines `# %%`; wanted one at the start of each cell, "
             "and none inside a string"
         )
-    ends = [header.start() for header in headers[1:]] + [len(source)]
     for cell, header, end in zip(cells, headers, ends, strict=False):  # of no cell there is one end
         cell.metadata.pop("lines_to_next_cell", None)  # Jupytext's note to itself
         if cell.cell_type == "code":
             cell.source = BLANK_ENDS.sub("", source[header.end() + 1 : end])
-    return cells, [source.count("\n", 0, header.start()) + 1 for header in headers]
+    return cells, starts
+
+
+def _is_read(text: str) -> bool:
+    try:
+        jupytext.reads(text, fmt=PERCENT)
+    except Exception:
+        return False
+    return True
 
 
 def draws(tree: ast.Module, line: int) -> bool:

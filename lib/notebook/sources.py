@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path, PurePath
@@ -10,6 +11,8 @@ from pathlib import Path, PurePath
 CELLS = "research/cells.json"  # written by the builder: chapter -> line above each of its code cells -> `content_id`
 
 ENDS = re.compile("[\0\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # where `str.splitlines` ends a line and Python does not
+
+TOO_DEEP = "an expression is nested too deeply for Python; write it in several steps"
 
 
 class BuildError(ValueError):
@@ -94,6 +97,20 @@ def parse(name: str, text: str) -> ast.Module:
         return ast.parse(text, name)
     except SyntaxError as error:
         raise BuildError(f"{name}:{error.lineno}: {error.msg}") from None
+    except (MemoryError, RecursionError):
+        lines = text.split("\n")
+        line = bisect_left(range(len(lines)), True, key=lambda last: _is_too_deep("\n".join(lines[: last + 1]))) + 1
+        raise BuildError(f"{name}:{line}: {TOO_DEEP}") from None
+
+
+def _is_too_deep(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    except (MemoryError, RecursionError):
+        return True
+    return False
 
 
 def check_code(name: str, code: str, above: int = 0) -> None:
@@ -102,3 +119,5 @@ def check_code(name: str, code: str, above: int = 0) -> None:
         compile(code, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except SyntaxError as error:
         raise BuildError(f"{name}:{above + (error.lineno or 0)}: {error.msg}") from None
+    except (MemoryError, RecursionError):
+        raise BuildError(f"{name}:{above + 1}: in the code from here on {TOO_DEEP}") from None

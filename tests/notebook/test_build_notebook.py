@@ -443,6 +443,18 @@ def test_import_module_of_anything_else_is_left_alone(project):
             "# %% [markdown]\n# # 3 Where?\n# Text.\n# See [there](09_no.py).\n",
             "research/03_x.py:4 links to 09_no.py",
         ),
+        ("research/03_x.py", "# %% [markdown]\n# # 3?\n\n# %%\nx = " + "-" * 20_000 + "1\n", "03_x.py:5: .*too deeply"),
+        ("research/03_x.py", '# %% [markdown]\n# # 3?\n\n# %% tags="a"\nx = 1\n', "03_x.py:4: Jupytext cannot read"),
+        (
+            "research/03_x.py",
+            "# ---\n# jupyter:\n#   kernelspec: {name: x}\n# ---\n\n# %% [markdown]\n# # 3?\n",
+            "research/03_x.py:1: Jupytext cannot read this .'display_name' is a required property.; correct",
+        ),
+        (
+            "research/03_x.py",
+            "#!\n# -*- coding: latin-1 -*-\n# %%\n",
+            "03_x.py:1: Jupytext .*Encodings other than utf-8",
+        ),
         ("research/results/b.csv", secrets.token_hex(800_000), "the packed cell holds .*the largest is .*b.csv"),
         ("research/results/b c.csv", "1", "b c.csv has a space in its name"),
     ],
