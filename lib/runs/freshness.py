@@ -162,10 +162,13 @@ def results_hash(results: Results, *fields: str) -> Hashes:
 
 
 def _entries(run: Run) -> dict[str, Any]:
+    """Return what stages.json holds; nothing if it is missing or damaged: then every stage runs, and writes it again."""
     try:
-        return json.loads((run.folder / "stages.json").read_text())
-    except (FileNotFoundError, ValueError):  # missing or damaged: every stage runs, and writes it again
+        entries = json.loads((run.folder / "stages.json").read_text())
+        sound = all(isinstance(entry["read"], dict) and isinstance(entry["wrote"], dict) for entry in entries.values())
+    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
         return {}
+    return entries if sound else {}
 
 
 def _code(name: str) -> str:

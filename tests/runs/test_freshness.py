@@ -17,6 +17,7 @@ from lib.runs.evaluate import audit, evaluate, locate
 from lib.runs.freshness import STAGES
 from lib.runs.run import Run
 from lib.runs.train import load
+from tests.runs.small import finished
 from tests.runs.test_cli import params_file
 
 ALL = set(STAGES)
@@ -169,6 +170,18 @@ def test_results_of_an_older_version_or_that_somebody_has_altered_are_made_again
     (run / "results.json").write_text(json.dumps(content))
     assert set(stages(run, capsys)) == (ALL - {"draw"} if field == "version" else {"evaluate", "audit"})
     assert (run / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "7", "[", '{"score": {}}', '{"score": []}', '{"score": {"read": [], "wrote": {}}}', '{"draw": 1}']
+)
+def test_a_record_that_is_none_counts_as_missing(content, tmp_path):
+    opened = finished(tmp_path, "r", ["ra"])
+    (opened.folder / "stages.json").write_text(content)
+    assert freshness.Record(opened, "score").why() == "not recorded in stages.json"
+    assert freshness.map_hashes(opened, {}).keys() == {"lesions"}
+    freshness.Record(opened, "draw").close(opened.results())
+    assert freshness.Record(opened, "draw").why() == ""
 
 
 def test_force_runs_every_stage(run, capsys, monkeypatch):
