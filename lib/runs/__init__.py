@@ -21,6 +21,7 @@ evaluate      locate, evaluate, audit: scores, maps and labels -> results
 draw          scores and results -> the figures of the comparison
 report        results -> the summary in plain text
 page          an executed notebook -> one HTML page that opens without network
+command       what every command line has in common: a message in place of a traceback
 trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results

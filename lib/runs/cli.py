@@ -1,14 +1,10 @@
 """`imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`: thin fronts to what chapters call."""
 
 import argparse
-import errno
 import json
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,44 +13,31 @@ import pandas as pd
 from traitlets.config import Config
 
 from lib.data.caches import caches, remove
-from lib.data.dataset import SplitError, load_data
-from lib.data.source import SourceError, cache_folder, problem_counts
+from lib.data.dataset import load_data
+from lib.data.source import cache_folder, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
 from lib.environment import secret
 from lib.figures.charts import loss_curves
-from lib.methods.method import Method, TrainingError
-from lib.methods.training import Diverged
-from lib.params import ParameterError, Params, project_root
-from lib.privacy import VARIABLE, Masked, masked, with_secrets
+from lib.methods.method import Method
+from lib.params import Params, project_root
+from lib.privacy import VARIABLE, masked, with_secrets
 from lib.refusals import echo
+from lib.runs.command import command
 from lib.runs.comparison import comparable
 from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
 from lib.runs.evaluate import evaluate as evaluate_comparison
-from lib.runs.keeping import KeepingError
 from lib.runs.prepare import prepare
 from lib.runs.report import summary
-from lib.runs.run import Run, RunError
+from lib.runs.run import Run
 from lib.runs.score import score
-from lib.runs.status import RUNNER, reason
-from lib.runs.tracking import TrackingError, finish, open_tracker, wandb_mode
+from lib.runs.status import RUNNER
+from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
 from lib.strict_yaml import Misread
 from lib.strict_yaml import load as load_yaml
-
-DISK = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "make room within your quota",
-    errno.EFBIG: "raise the limit on the size of files",
-    errno.EROFS: "make it writable, or choose another run_dir",
-    errno.EACCES: "make it accessible, or choose another run_dir",
-}
-"""Errors of the disk that a user can mend, and how."""
-
-REFUSALS = (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, TrackingError, Diverged)
-"""Errors whose message says what to do."""
 
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
@@ -258,41 +241,8 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
             parser.error(f"--set {masked(text)[:200]}: {error}")
 
 
-def _command(function: Callable[[], int]) -> Callable[[], int]:
-    """Return a command that prints an error which its user can correct as a message, without a traceback.
-
-    Whatever is printed, also by libraries, is without the secrets of an address.
-    """
-
-    def command() -> int:
-        with redirect_stdout(Masked(sys.stdout)), redirect_stderr(Masked(sys.stderr)):
-            return explained()
-
-    def explained() -> int:
-        try:
-            return function()
-        except REFUSALS as error:
-            print(error, file=sys.stderr)
-            return 2
-        except OSError as error:
-            if error.errno not in DISK:
-                traceback.print_exc()
-                return 1
-            place = f"{error.filename}: " if error.filename else ""
-            print(f"{place}{error.strerror}: {DISK[error.errno]}; then start the same command again", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as stop:
-            print(f"{reason(stop)}: the same command goes on from what is finished", file=sys.stderr)
-            return 128 + signal.Signals[str(stop) or "SIGINT"]
-        except Exception:
-            traceback.print_exc()
-            return 1
-
-    return command
-
-
-train_command = _command(train)
-evaluate_command = _command(evaluate)
-run_command = _command(run)
-shards_command = _command(shards)
-cache_command = _command(cache)
+train_command = command(train)
+evaluate_command = command(evaluate)
+run_command = command(run)
+shards_command = command(shards)
+cache_command = command(cache)
