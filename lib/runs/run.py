@@ -8,6 +8,7 @@ and written), `figures/` (PNG; charts also as SVG), `tables/*.csv`; a runner add
 `report.html`.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -212,12 +213,12 @@ class Run:
             table.to_parquet(out, index=False)
 
     def curve(self) -> pd.DataFrame:
-        """Read curve.parquet: the test images' scores at each point of training whose weights were kept."""
-        return pd.read_parquet(self._scored("curve.parquet"))
+        """Read curve.parquet, the test images' scores at each kept point of training; RunError if it cannot be read."""
+        return read_table(self._scored("curve.parquet"), self.remedy)
 
     def scores(self) -> pd.DataFrame:
-        """Read scores.parquet, one row per image: its record, its side, and every score."""
-        return pd.read_parquet(self._scored("scores.parquet"))
+        """Read scores.parquet, a row per image: record, side, every score; RunError if it cannot be read."""
+        return read_table(self._scored("scores.parquet"), self.remedy)
 
     def write_results(self, results: Results) -> Results:
         """Write results.json, and return the results."""
@@ -227,13 +228,19 @@ class Run:
     def results(self) -> Results:
         """Read results.json; RunError if there is none, if it is damaged, or if an older version has written it."""
         file = self._scored("results.json")
-        remedy = f"imgae-evaluate {self.folder} makes it again"
-        content = _content(file, remedy)
+        content = _content(file, self.remedy)
         if content.get("version") != VERSION:
             raise RunError(
                 f"{file} was written by an older version: run `imgae-evaluate {self.folder}` to write it again"
             )
-        return _validated(Results, file, content, remedy)
+        return _validated(Results, file, content, self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """What makes a damaged file of scores or results again; a run that was kept for a study has no status."""
+        if (self.folder / "status.json").is_file():
+            return f"imgae-evaluate {self.folder} makes it again"
+        return "keep the run again, with imgae-study FOLDER RUN"
 
     def _scored(self, name: str) -> Path:
         if not (file := self.folder / name).is_file():
@@ -277,3 +284,13 @@ def _validated(kind: type[Model], file: Path, content: dict[str, Any], remedy: s
         wrong = error.errors()[0]
         place = ".".join(map(str, wrong["loc"]))
         raise RunError(f"{file} is damaged ({place}: {wrong['msg']}): {remedy}") from None
+
+
+def read_table(file: Path, remedy: str) -> pd.DataFrame:
+    """Return what a parquet file holds; RunError with the `remedy` if it is missing or damaged."""
+    try:
+        return pd.read_parquet(file)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # of the disk, and not of the file
+            raise
+        raise RunError(f"{file} is damaged ({str(error).splitlines()[0]}): {remedy}") from None
