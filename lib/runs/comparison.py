@@ -8,7 +8,7 @@ from lib.evidence.evaluation import check_table
 from lib.evidence.results import Trained, method_of
 from lib.evidence.study import check_same_images
 from lib.params import Params
-from lib.runs.freshness import Hashes, table_hash
+from lib.runs.freshness import Hashes, stale, table_hash
 from lib.runs.run import Run
 
 
@@ -37,8 +37,9 @@ class Comparison(NamedTuple):
 def comparable(run: Run) -> Comparison:
     """Return a run's scores with those of the runs beside it that have the same split, image size and images seen.
 
-    Only finished runs are used; a remark names other settings that differ. A method of this run is never replaced by
-    another run's; of several other runs with one method, the newest is used. Nothing is written.
+    Only finished runs are used, and none that was trained on after it was scored; a remark names other settings that
+    differ. A method of this run is never replaced by another run's; of several other runs with one method, the newest
+    is used. Nothing is written.
     """
     own, table = run.results(), run.scores()
     columns = [column for column in own.columns if column in table]
@@ -59,6 +60,8 @@ def comparable(run: Run) -> Comparison:
                 if trained.run == folder.name and (not seen or trained.budget.images_seen in seen)
             }
             used = [name for name in theirs if name not in methods and status == "ok"]
+            changed = stale(other) if used else ""
+            used = [] if changed else used
             taken = [column for column in results.columns if method_of(column) in used]
             scores = other.scores()
             if used:
@@ -70,7 +73,7 @@ def comparable(run: Run) -> Comparison:
             continue
         differs = [f"{key} {value}" for key in settings if (value := getattr(other.params, key)) != settings[key]]
         remark = f"differs in {', '.join(differs)}" if differs else ""
-        remark = remark if status == "ok" else f"its status is {status}"
+        remark = changed or remark if status == "ok" else f"its status is {status}"
         found += [(name, folder.name, name in used, remark) for name in theirs]
         methods |= {name: theirs[name] for name in used}
         if used:

@@ -17,7 +17,7 @@ import lib
 from lib.data.dataset import Split
 from lib.evidence.results import Results
 from lib.files import digest, hash_of, write_json
-from lib.methods.checkpoint import kept
+from lib.methods.checkpoint import CheckpointError, kept
 from lib.runs.run import Run, RunError
 
 Hashes = dict[str, str]
@@ -138,6 +138,28 @@ def weight_hashes(run: Run) -> Hashes:
     return {f"weights of {name}": hash_of("".join(map(digest, of))) for name, of in files.items()}
 
 
+def stale(run: Run) -> str:
+    """Return why the run's scores are not of its settings and weights, as a sentence; "" if they are.
+
+    It is told by stages.json. A run that was kept for a study has none, and no weights that could have changed.
+    """
+    scored = _entries(run).get("score", {}).get("read", {})
+    settings = {name: json.dumps(getattr(run.params, name)) for name in STAGES["score"].settings}
+    try:  # without the folder they were removed, and nothing was trained since
+        weights = weight_hashes(run) if (run.folder / "checkpoints").is_dir() else scored
+    except (CheckpointError, FileNotFoundError):
+        weights = {}
+    now = weights | settings
+    compared = [name for name in scored if name in settings or name.startswith("weights of ")]
+    changed = [name for name in compared if scored[name] != now.get(name)]
+    if not changed:
+        return ""
+    return (
+        f"{run.folder} was trained on, or set otherwise, after it was scored (changed: {_listed(changed)}): "
+        f"imgae-evaluate {run.folder}"
+    )
+
+
 def split_hashes(split: Split) -> Hashes:
     """Return the hash of the split's images, and that of their records and groups."""
     return {"split": split.hash, "records": table_hash(pd.concat(split.grouped.values()))}
@@ -162,7 +184,7 @@ def results_hash(results: Results, *fields: str) -> Hashes:
 
 
 def _entries(run: Run) -> dict[str, Any]:
-    """Return what stages.json holds; nothing if it is missing or damaged: then every stage runs, and writes it again."""
+    """Return what stages.json holds; nothing if it is missing or damaged, and every stage runs and writes it again."""
     try:
         entries = json.loads((run.folder / "stages.json").read_text())
         sound = all(isinstance(entry["read"], dict) and isinstance(entry["wrote"], dict) for entry in entries.values())

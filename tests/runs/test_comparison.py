@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.files import write_json
 from lib.runs.comparison import comparable
 from lib.runs.evaluate import evaluate
 from lib.runs.run import Run
@@ -162,6 +163,14 @@ def test_a_run_that_is_not_finished_is_named_and_not_compared(tmp_path):
         ["r", True, ""],
         ["u", False, "its status is failed"],
     ]
+
+
+def test_a_run_that_was_trained_on_after_it_was_scored_is_named_and_not_compared(tmp_path):
+    other = finished(tmp_path, "u", ["unet"])
+    write_json(other.folder / "stages.json", {"score": {"read": {"epochs": "7"}, "wrote": {}}})
+    table, found, *_ = comparable(finished(tmp_path, "r", ["ra"]))
+    assert "unet" not in table and found["used"].tolist() == [True, False]
+    assert re.search(r"trained on.* after it was scored \(changed: epochs\): imgae-evaluate .*u$", found["remark"][1])
 
 
 def test_a_run_whose_results_an_older_version_has_written_is_named_with_what_to_do(tmp_path):
