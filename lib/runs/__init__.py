@@ -22,9 +22,10 @@ draw          scores and results -> the figures of the comparison
 report        results -> the summary in plain text
 page          an executed notebook -> one HTML page that opens without network
 command       what every command line has in common: a message in place of a traceback
+archive       what a study reads of a run, checked; the files that are kept of a run for it
 trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
-study         `imgae-study`: keep runs, combine those with different seeds into a study, write the page of all studies
+study         `imgae-study`: runs with different seeds -> a study; studies -> the page of all
 cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`: thin fronts to the stages
 """

@@ -17,6 +17,7 @@ from lib.figures import studies as tables
 from lib.figures.progress import curve_table
 from lib.figures.studies import forms
 from lib.figures.tables import budget_table
+from lib.runs.archive import StudyError
 from lib.runs.reproduction import commands, runs
 
 PRIMARY = ("adult", "strict_label", "unet", "ra")
@@ -244,6 +245,24 @@ def sizes(group: Group, main: Group) -> Iterator[str]:
         names = [one for one in study.evaluation.scores if "," not in one or method_of(one) in group.methods]
         yield f"### {name} by image size, {study.evaluation.labels}, seed {', '.join(map(str, study.seeds))}\n"
         yield markdown(tables.size_table(study, main.studies[name], names))
+
+
+def check_studies(studies: Mapping[str, Study]) -> None:
+    """Raise StudyError unless the page can begin with its primary comparison, and has a place for each study."""
+    name, labels, *scores = PRIMARY
+    if name not in studies:
+        raise StudyError(f"{name} is not among the studies: the page begins with its primary comparison")
+    if unknown := [one for one in studies if one.partition("-")[2] not in TITLES]:
+        raise StudyError(f"the page has no title for {unknown}: name the files SET{' or SET-'.join(TITLES)}")
+    if alone := [one for one in studies if one.partition("-")[0] not in studies]:
+        raise StudyError(f"{alone[0]} is to stand beside {alone[0].partition('-')[0]}, which is not among the studies")
+    found = {one.labels: one for one in studies[name].evaluations}
+    if labels not in found:
+        raise StudyError(f"{name} is evaluated by {', '.join(found)}: the page begins with its comparison by {labels}")
+    if not found[labels].among([(scores[0], scores[1])]):
+        raise StudyError(
+            f"{name} has no comparison of {' and '.join(scores)}, with which the page begins: add its runs"
+        )
 
 
 def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str:

@@ -7,7 +7,8 @@ import pandas as pd
 
 from lib.data.dataset import Data, Sides, Split, split_records
 from lib.data.source import problems_table
-from lib.evidence.results import Budget, Results, Trained
+from lib.evidence.results import Budget, Choice, Results, Trained
+from lib.evidence.seeds import FORMS
 from lib.params import Params
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run
@@ -96,3 +97,19 @@ def finished(base: Path, name: str, methods: list[str], split: Split | None = No
     )
     run.finish()
     return run
+
+
+def scored(base: Path, name: str, methods: list[str], references: list[str] | None = None, **changes) -> Path:
+    """The folder of a run that is scored, by chance, in all forms, as a study reads it."""
+    run, names = finished(base, name, methods, **changes), [*methods, *(references or [])]
+    rng, table, results = np.random.default_rng(run.params.seed), run.scores(), run.results()
+    columns = [f"{method}{form}" for method in methods for form in FORMS.values()] + [*(references or [])]
+    table = table.assign(**{column: rng.random(len(table)) for column in columns})
+    run.write_scores(table)
+    choice = Choice(epoch=run.params.epochs, score="residual, mean", combined=["residual, mean"])
+    filled = {"columns": columns, "references": references or [], "choices": dict.fromkeys(names, choice)}
+    run.write_results(results.model_copy(update=filled))
+    rows = [{"method": one, "epoch": run.params.epochs if one in methods else 0} for one in names]
+    candidates = pd.DataFrame(rows).assign(score="residual, mean", separation=0.5, own=True, auroc=0.5)
+    candidates.to_csv(run.folder / "candidates.csv", index=False)
+    return run.folder

@@ -47,6 +47,27 @@ def test_the_page_is_what_the_command_writes_of_the_tracked_results(tmp_path):
     )
 
 
+PRIMARY = {
+    "strict_label": (lambda study: study["evaluations"].pop(0), "the page begins with its comparison by strict_label"),
+    "unet and ra": (lambda study: study["evaluations"][0]["differences"].clear(), "has no comparison of unet and ra"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), PRIMARY.values(), ids=PRIMARY)
+def test_a_page_without_what_it_begins_with_is_refused(tmp_path, capsys, change, message):
+    study = json.loads((ROOT / "research/results/adult.json").read_text())
+    change(study)
+    (tmp_path / "adult.json").write_text(json.dumps(study))
+    assert main([str(tmp_path / "x.md"), str(tmp_path / "adult.json")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "x.md").exists()
+
+
+def test_a_page_of_a_study_without_the_one_beside_which_it_stands_is_refused(tmp_path, capsys):
+    files = [str(ROOT / f"research/results/{name}.json") for name in ("adult", "pediatric-128")]
+    assert main([str(tmp_path / "x.md"), *files]) == 2
+    assert "pediatric-128 is to stand beside pediatric" in capsys.readouterr().err
+
+
 def test_no_table_is_long():
     assert max(len(rows) for _, rows in tables(PAGE)) <= MOST_ROWS
 

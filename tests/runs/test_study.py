@@ -19,6 +19,7 @@ from lib.runs.score import score
 from lib.runs.study import StudyError, combine, laid_out, main, read_study
 from lib.runs.tracking import Tracker
 from lib.runs.train import train
+from tests.runs.small import scored
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "research/results").glob("*.json"))
@@ -148,6 +149,7 @@ def test_the_same_study_comes_of_what_is_kept_of_the_runs_and_names_no_place_of_
     kept = [tmp_path / "kept" / folder.name for folder in folders]
     assert combine(kept) == study
     assert {file.name for file in kept[0].iterdir()} == {
+        "SHA256SUMS",
         "params.json",
         "results.json",
         "scores.parquet",
@@ -184,7 +186,7 @@ def test_runs_with_other_test_images_are_refused(folders, tmp_path, capsys):
     ("change", "message"),
     [
         (lambda t: t.assign(patient=None), "no patient for 30 images, first "),
-        (lambda t: t.assign(patient="one"), "differ in 'patient' of 24 images"),
+        (lambda t: t.assign(patient=t["patient"] + "?"), "differ in 'patient' of 24 images"),
         (
             lambda t: t.assign(label=np.where(t["side"] == "test", t["label"].iloc[::-1], t["label"])),
             "differ in 'label'",
@@ -257,6 +259,36 @@ def test_a_page_without_the_primary_comparison_or_of_an_unknown_question_is_refu
         shutil.copy(ROOT / f"research/results/{name.partition('-')[0]}.json", tmp_path / f"{name}.json")
     assert command(tmp_path / "x.md", *(tmp_path / f"{name}.json" for name in names)) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "x.md").exists()
+
+
+@pytest.mark.parametrize("name", ["y.JSON", "y.txt", "folder.json", "folder.md"])
+def test_a_target_that_is_neither_a_folder_nor_a_file_of_a_known_kind_is_refused(tmp_path, capsys, name):
+    for folder in ("folder.json", "folder.md"):
+        (tmp_path / folder).mkdir()
+    assert command(tmp_path / name, scored(tmp_path, "a", ["unet"])) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(str(tmp_path / name)) and found.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "folder.json", "folder.md"}
+
+
+def test_a_study_that_is_missing_or_a_folder_and_a_target_that_cannot_be_written_are_refused_in_a_line(
+    tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    study = ROOT / "research/results/adult.json"
+    for target, source in (("x.md", tmp_path / "nowhere.json"), ("x.md", tmp_path), ("file/x.schema.json", None)):
+        assert command(tmp_path / target, *[source] * bool(source)) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert command(tmp_path / "x.md", study, shutil.copy(study, tmp_path)) == 2
+    assert "have one name" in capsys.readouterr().err
+
+
+def test_the_labels_that_the_settings_name_count_and_those_of_one_class_are_left_out(tmp_path):
+    folder = scored(tmp_path, "a", ["unet"])
+    table = pd.read_parquet(folder / "scores.parquet")
+    for strict, expected in ((table["label"], ["label", "strict_label"]), ("", ["label"])):
+        table.assign(strict_label=strict).to_parquet(folder / "scores.parquet", index=False)
+        assert [one.labels for one in combine([folder]).evaluations] == expected
 
 
 def test_a_target_without_what_it_is_made_of_is_refused(tmp_path, capsys):
