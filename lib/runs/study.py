@@ -41,7 +41,7 @@ from lib.files import replacing
 from lib.runs.archive import RunScores, StudyError, keep, opened, portable, read, read_curve
 from lib.runs.command import command
 from lib.runs.results_page import PRIMARY, check_studies, page
-from lib.runs.trials import add_trials
+from lib.runs.trials import write_trials
 
 RESAMPLES = 2000
 WIDTH = 260  # of a line in a study's JSON file, in characters
@@ -246,12 +246,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not target.suffix:
         keep(sources, target)
         return 0
+    if target.suffix == ".csv":
+        write_trials(target, opened(sources))
+        return 0
     if is_schema:
         text = f"{json.dumps(schema(), indent=1)}\n"
     elif target.suffix == ".json":
         text = f"{laid_out(combine(sources).model_dump(mode='json'))}\n"
-    elif target.suffix == ".csv":
-        text = add_trials(target, opened(sources)).to_csv(index=False, float_format="%.6g")
     else:
         text = page_of(sources)
     with replacing(target) as file:

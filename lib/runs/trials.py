@@ -4,16 +4,21 @@ Each row is one measurement (`lib.scores.health`) of one run and method. Rows of
 table grows from session to session.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from lib.evidence.marks import COMPONENTS, points
+from lib.files import write_csv
 from lib.params import Params
+from lib.runs.archive import StudyError
 from lib.runs.run import Run
 
 KEY = ["trial", "method"]
+TEXTS = ["trial", "method", "data", "settings"]
+GUARD = r"^'(?=\s*[=+@-])"  # of a text that a spreadsheet would take for a formula: see `write_csv`
 ELSEWHERE = {
     *("methods", "references", "source", "data_dir", "run_dir", "seed", "epochs", "labels"),
     *("measure_every", "choose_from"),
@@ -51,10 +56,38 @@ def measured(run: Run) -> pd.DataFrame:
 
 
 def add_trials(file: Path, runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the table of `file`, if it exists, with the rows of these runs, which replace their earlier ones."""
-    new = pd.concat([measured(run) for run in runs])
+    """Return the table of `file`, if it exists, with the rows of these runs, which replace their earlier ones.
+
+    StudyError if the file is another table, or if a run has measured nothing. The runs have different names.
+    """
+    tables = {run.folder: measured(run) for run in runs}
+    if empty := [folder for folder, rows in tables.items() if rows.empty]:
+        raise StudyError(f"{empty[0]} has measured no method: train it first (imgae-train)")
+    new = pd.concat(tables.values(), ignore_index=True)
     if not file.is_file():
         return new
-    old = pd.read_csv(file)
+    old = _read(file, list(new))
     replaced = old[KEY].apply(tuple, axis=1).isin(new[KEY].apply(tuple, axis=1))
     return pd.concat([old[~replaced], new], ignore_index=True)
+
+
+def write_trials(file: Path, runs: Sequence[Run]) -> None:
+    """Add the rows of these runs to the table of `file`, with numbers of six digits."""
+
+    def short(cell: object) -> object:
+        return f"{cell:.6g}" if isinstance(cell, float) and not math.isnan(cell) else cell
+
+    write_csv(file, add_trials(file, runs).map(short), index=False)
+
+
+def _read(file: Path, columns: list[str]) -> pd.DataFrame:
+    """Return the table of a file, its texts as they are; StudyError unless its columns are among these."""
+    numbers = [name for name in columns if name not in TEXTS]
+    try:
+        texts = dict.fromkeys(TEXTS, str)
+        table = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
+    except ValueError as error:
+        raise StudyError(f"{file} cannot be read as a table of trials ({error}): name another file") from None
+    if wrong := sorted(set(columns) ^ set(table)):
+        raise StudyError(f"{file} is no table of trials, by its column {wrong[0]!r}: name another file")
+    return table.assign(**{name: table[name].str.replace(GUARD, "", regex=True) for name in TEXTS})

@@ -1,6 +1,8 @@
 """The table of trials: one row for each measurement, the rows of earlier sessions kept."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from lib.runs.run import Run
 from lib.runs.study import main
 from lib.runs.trials import add_trials
 
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"residual": 0.05, "detail": 0.5, "copied": 0.2, "kl_real": 10.0, "kl_reconstruction": 30.0, "kl_sample": 20.0}
 
 
@@ -47,6 +50,41 @@ def test_the_command_adds_trials_and_replaces_those_of_the_same_name(tmp_path):
     assert main([str(file), str(again.folder)]) == 0
     table = pd.read_csv(file)
     assert table.groupby("trial")["residual"].unique().map(list).to_dict() == {"trial-a": [0.04], "trial-b": [0.07]}
+
+
+@pytest.mark.parametrize("name", ["01", "NA", "1e3", "=1+1", "-a", "'b"])
+def test_a_trial_keeps_its_name_whatever_it_looks_like_and_its_rows_are_replaced(tmp_path, name):
+    file, run = tmp_path / "trials.csv", trial(tmp_path, name)
+    assert main([str(file), str(run.folder)]) == 0
+    written = file.read_bytes()
+    assert main([str(file), str(run.folder)]) == 0
+    assert file.read_bytes() == written
+    safe = f"'{name}" if name in ("=1+1", "-a") else name  # or a spreadsheet takes it for a formula
+    assert pd.read_csv(file, dtype=str, keep_default_na=False)["trial"].tolist() == [safe, safe]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a,b\n1,2\n", b"trial,method\nx,ra\n", b"{}\n[]\n"])
+def test_a_file_that_is_no_table_of_trials_is_refused_and_kept(tmp_path, capsys, content):
+    file = tmp_path / "trials.csv"
+    file.write_bytes(content)
+    assert main([str(file), str(trial(tmp_path, "trial-a").folder)]) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(str(file)) and found.count("\n") == 1
+    assert file.read_bytes() == content
+
+
+def test_a_run_that_has_measured_nothing_is_refused(tmp_path, capsys):
+    run = trial(tmp_path, "trial-a")
+    (run.folder / "metrics.jsonl").unlink()
+    assert main([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
+    assert "has measured no method" in capsys.readouterr().err
+
+
+def test_the_tracked_table_comes_out_as_it_is(tmp_path):
+    file = Path(shutil.copy(ROOT / "research/results/trials.csv", tmp_path))
+    before = file.read_bytes()
+    assert main([str(file), str(trial(tmp_path, "trial-a").folder)]) == 0
+    assert file.read_bytes().startswith(before)
 
 
 def test_a_run_without_a_yardstick_is_refused_with_what_to_do(tmp_path, capsys):
