@@ -12,7 +12,7 @@ without images and without training. Runs of one seed count as one: each method 
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -40,7 +40,9 @@ from lib.evidence.uncertainty import affordable
 from lib.files import replacing
 from lib.runs.archive import RunScores, StudyError, keep, opened, portable, read, read_curve
 from lib.runs.command import command
+from lib.runs.freshness import IMAGES
 from lib.runs.results_page import PRIMARY, check_studies, page
+from lib.runs.run import Run
 from lib.runs.trials import write_trials
 
 RESAMPLES = 2000
@@ -56,9 +58,29 @@ def check_together(tables: Mapping[str, pd.DataFrame]) -> None:
         raise StudyError(str(error)) from None
 
 
+def check_alike(by_seed: Iterable[Sequence[RunScores]]) -> None:
+    """Raise StudyError if two seeds have a method or a reference of other settings: their mean would be of neither."""
+    first: dict[str, RunScores] = {}
+    for name, one in chain.from_iterable(owners(runs).items() for runs in by_seed):
+        settings, others = (settings_behind(run, name) for run in (one.run, first.setdefault(name, one).run))
+        if differing := [f"{key} ({others[key]}, {settings[key]})" for key in settings if settings[key] != others[key]]:
+            found = f"{name}: {first[name].run.folder.name} and {one.run.folder.name} differ in {', '.join(differing)}"
+            raise StudyError(f"{found}; a mean over seeds is of runs that differ in nothing else: combine them apart")
+
+
 def owners(runs: Sequence[RunScores]) -> dict[str, RunScores]:
     """Return the first run that has each method or reference, by its name."""
     return first_of([dict.fromkeys(one.names, one) for one in runs])
+
+
+def settings_behind(run: Run, name: str) -> dict[str, Any]:
+    """Return the settings, but for the seed, that the scores of a method depend on, or those of a reference."""
+    params = portable(run)
+    shared = params.model_dump(include={*IMAGES, "source", "data_dir", "backbone"})
+    if name not in params.methods:
+        return shared
+    own = params.training_settings() | params.model_dump(include={"epochs", "ra_map"})
+    return {key: value for key, value in (shared | own).items() if key != "seed"}
 
 
 def together(runs: Sequence[RunScores]) -> tuple[Results, SeedScores]:
@@ -142,6 +164,7 @@ def combine(folders: Sequence[Path]) -> Study:
     scores: dict[int, SeedScores] = {}
     seeds = dict.fromkeys(one.run.params.seed for one in runs)
     runs_of = {seed: [one for one in runs if one.run.params.seed == seed] for seed in seeds}
+    check_alike(runs_of.values())
     for seed, of_seed in runs_of.items():
         by_seed[seed], scores[seed] = together(of_seed)
     check_together({f"seed {seed}": one.table.set_index(["id", "side"]) for seed, one in scores.items()})

@@ -1,6 +1,7 @@
 """Promises of `imgae-study`: what it keeps of runs, what a study says, and that the published files are its work."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -281,6 +282,44 @@ def test_a_study_that_is_missing_or_a_folder_and_a_target_that_cannot_be_written
         assert capsys.readouterr().err.count("\n") == 1
     assert command(tmp_path / "x.md", study, shutil.copy(study, tmp_path)) == 2
     assert "have one name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 32}, "image_size (16, 32)"),
+        ({"stretch": [0.0, 100.0]}, "stretch ([1.0, 99.0], [0.0, 100.0])"),
+        ({"epochs": 3}, "epochs (1, 3)"),
+        ({"learning_rate": 0.5}, "learning_rate (0.0002, 0.5)"),
+        ({"data_dir": "elsewhere/other"}, "data_dir (data, other)"),
+    ],
+    ids=["size", "stretch", "epochs", "rate", "data"],
+)
+def test_seeds_of_other_settings_are_not_averaged(tmp_path, changes, message):
+    first = scored(tmp_path, "a", ["unet"])
+    with pytest.raises(StudyError, match=f"unet: a and b differ in {re.escape(message)}; a mean over seeds"):
+        combine([first, scored(tmp_path, "b", ["unet"], seed=1, **changes)])
+
+
+def test_a_reference_is_averaged_over_seeds_of_the_same_images_alone(tmp_path):
+    folders = [
+        scored(tmp_path, "a", ["unet"], ["pca"]),
+        scored(tmp_path, "b", ["vae"], ["pca"], seed=1, square="squash"),
+    ]
+    with pytest.raises(StudyError, match=r"pca: a and b differ in square \(pad, squash\)"):
+        combine(folders)
+
+
+def test_methods_that_no_two_seeds_share_may_have_other_settings_and_a_place_for_data(tmp_path):
+    folders = [
+        scored(tmp_path, "a", ["unet"], data_dir=str(tmp_path / "here/data")),
+        scored(tmp_path, "b", ["unet"], seed=1, data_dir=str(tmp_path / "there/data")),
+        scored(tmp_path, "c", ["vae"], epochs=3, image_size=32),
+        scored(tmp_path, "d", ["unet"], epochs=2),  # of this seed, the first run's counts
+    ]
+    study = combine(folders)
+    assert list(study.evaluation.scores["unet"].auroc.seeds) == [0, 1]
+    assert study.runs["c"]["epochs"] == 3
 
 
 def test_the_labels_that_the_settings_name_count_and_those_of_one_class_are_left_out(tmp_path):
