@@ -16,7 +16,7 @@ import pandas as pd
 from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.duplicates import near_duplicates
 from lib.data.groups import connected, group_numbers, groups
-from lib.data.metadata import normalise
+from lib.data.metadata import known, normalise
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 from lib.files import hash_of, replacing, write_csv
 from lib.params import Params
@@ -221,8 +221,8 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     if "arrival" in records and params.on_bad_image == "stop":
         store.fill_in_background()
         images = CachedImages(store, np.arange(len(records)), records["arrival"].to_numpy())
-        known = records.reindex(columns=SIZES).apply(pd.to_numeric, errors="coerce").astype(float)
-        records, unread = normalise(records.assign(**known))
+        sizes = records.reindex(columns=SIZES).apply(pd.to_numeric, errors="coerce").astype(float)
+        records, unread = normalise(records.assign(**sizes))
         return Data(records, images, problems_table([*source.problems, *unread]))
     store.fill()
     lines = pd.DataFrame([store.rows[row] for row in range(len(records))])
@@ -231,7 +231,8 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     for column in ("patient", "age", "sex", "view"):  # a DICOM header may say what the table does not
         header = lines["header"].map(lambda header, column=column: header.get(column, ""))
         header = header.where(header != records["id"], "")  # RSNA's headers call each image a patient of its own
-        records[column] = records[column].where(records[column] != "", header)
+        stated = known(records[column])
+        records[column] = stated.where(stated != "", header)
     records, unread = normalise(records)
     images = CachedImages(store, np.arange(len(records)))
     pairs = np.empty((2, 0), dtype=int) if source.synthetic else _near_duplicates(store, images)  # phantoms look alike

@@ -1,12 +1,33 @@
-"""Age, sex and view in one notation, whatever a table, a registered data set, a shard or a DICOM header writes."""
+"""Patient, age, sex and view in one notation, whatever a table, a registered set, a shard or a DICOM header writes."""
 
 import re
+import unicodedata
+from typing import Any
 
 import pandas as pd
 
 from lib.data.source import Problem
 
-UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>", "unknown", "unk", "u", "-", "?"}  # words for "not known"
+UNKNOWN = {  # words for "not known", in small letters without marks
+    *(
+        "",
+        "nan",
+        "none",
+        "nil",
+        "null",
+        "na",
+        "nd",
+        "u",
+        "unk",
+        "unknown",
+        "unknownpatient",
+        "notknown",
+        "notavailable",
+    ),
+    *("missing", "anon", "anonym", "anonymous", "anonymouspatient", "anonymized", "anonymised", "deidentified"),
+}
+SPACE = re.compile(r"[\s\0\u200b-\u200d\u2060\ufeff]+")  # also what no eye can see
+ZEROS = re.compile(r"(?<!\d)0+(?=\d)|\.0+$")  # what a spreadsheet adds to a number, or takes from it
 OLDEST = 120  # years: a higher age is an error, such as NIH's 414
 A_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in units by their first letter
 AGE = re.compile(
@@ -29,10 +50,23 @@ def age_in_years(text: str) -> str:
     return str(years) if years <= OLDEST else ""
 
 
-def normalise(records: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """Return the records with `age` in whole years, `sex` M or F, `view` PA, AP or lateral, and "" where not known.
+def known(values: pd.Series) -> pd.Series:
+    """Return texts in Unicode's form NFC with single spaces; "" for words for "not known", and where nothing is.
 
-    What is written and cannot be read is unknown, too, and is listed among the problems.
+    Two ways to write the same letters would otherwise be two patients, and "unknown" a patient of many images.
+    """
+
+    def read(value: Any) -> str:
+        text = "" if pd.isna(value) else SPACE.sub(" ", unicodedata.normalize("NFC", str(value))).strip()
+        return "" if re.sub(r"[\W_]", "", text.casefold()) in UNKNOWN else text
+
+    return values.map({value: read(value) for value in values.unique()}).astype(object)
+
+
+def normalise(records: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return the records with `patient`, `age` in whole years, `sex` M or F, `view` PA, AP or lateral; "" if not known.
+
+    What is written and cannot be read is unknown and listed among the problems, and so are patients who may be one.
     """
     problems: list[Problem] = []
     readers = {
@@ -41,15 +75,27 @@ def normalise(records: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         "view": (lambda text: _word(re.sub(r"[\W_]", "", text), VIEWS), "PA, AP or lateral"),
     }
     for column, (read, wanted) in readers.items():
-        texts = records[column].map(lambda value: "" if pd.isna(value) else str(value).strip())
-        texts = texts.where(~texts.str.lower().isin(UNKNOWN), "")
-        known = {text: read(text) for text in texts.unique()}
-        found = texts.map(known)
+        texts = known(records[column])
+        found = texts.map({text: read(text) for text in texts.unique()})
         lost = (texts != "") & (found == "")
         for image, text in zip(records["id"][lost], texts[lost], strict=True):
             problems.append(Problem(image, f"{column} is not {wanted}: {text!r}", "counted as unknown"))
         records = records.assign(**{column: found})
-    return records, problems
+    records = records.assign(patient=known(records["patient"]))
+    return records, problems + _alike(records)
+
+
+def _alike(records: pd.DataFrame) -> list[Problem]:
+    """Return the images of patients whose ids differ only in capitals, leading zeros or a final ".0"."""
+    ids = records["patient"][records["patient"] != ""]
+    ways = pd.Series({patient: ZEROS.sub("", patient.casefold()) for patient in ids.unique()}, dtype=str)
+    several = ways[ways.duplicated(keep=False)]
+    words = {way: " and ".join(map(repr, sorted(group.index))) for way, group in several.groupby(several)}
+    what, consequence = "patient may be one whose id is also written otherwise", "counted apart; write one id alike"
+    return [
+        Problem(records["id"][row], f"{what}: {words[ways[patient]]}", consequence)
+        for row, patient in ids[ids.isin(several.index)].items()
+    ]
 
 
 def _word(text: str, words: dict[str, set[str]]) -> str:

@@ -566,6 +566,16 @@ def test_a_dicom_header_fills_in_the_table_and_an_images_own_id_is_no_patient(tm
     assert records.loc["0.png", ["patient", "age", "sex", "view"]].tolist() == [""] * 4
 
 
+@pytest.mark.parametrize("word", [" ", "unknown"])
+def test_a_patient_whom_the_table_calls_unknown_is_that_of_the_header(tmp_path, word):
+    pytest.importorskip("pydicom")
+    params = folder_of(tmp_path / "data", count=4)
+    add(params, "101.dcm", dicom("p101"))
+    table = Path(params.data_dir) / "labels.csv"
+    pd.read_csv(table).assign(patient_id=word).to_csv(table, index=False)
+    assert data(params, tmp_path / "cache").records["patient"].tolist() == [""] * 4 + ["p101"]
+
+
 def test_each_record_has_the_size_of_its_file_and_image_which_the_audit_uses_as_tags(tmp_path):
     params = folder_of(tmp_path / "data", on_bad_image="skip")
     add(params, "oblong.png", Image.fromarray(image(50)).resize((90, 60)))

@@ -1,4 +1,4 @@
-"""Age, sex and view: one notation, whatever route they came by."""
+"""Patient, age, sex and view: one notation, whatever route they came by."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def test_an_age_is_in_whole_years_or_unknown(written, years):
 
 def table(**columns) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
-    blank = {name: [""] * count for name in ("age", "sex", "view")}
+    blank = {name: [""] * count for name in ("patient", "age", "sex", "view")}
     return pd.DataFrame({"id": [f"{i}.png" for i in range(count)], **blank, **columns})
 
 
@@ -58,3 +58,55 @@ def test_words_for_unknown_are_no_problem(word):
     records, problems = normalise(table(age=[word], sex=[word], view=[word]))
     assert records[["age", "sex", "view"]].to_numpy().tolist() == [["", "", ""]]
     assert problems == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["p\u00e9 1 ", " p\u00e9 1", "pe\u0301 1", "p\u00e9  1", "p\u00e9\u00a01", "\ufeffp\u00e9 1", "p\u00e9 1\0"],
+)
+def test_a_patient_is_one_however_spaces_and_accents_are_written(other):
+    records, problems = normalise(table(patient=["p\u00e9 1", other]))
+    assert records["patient"].tolist() == ["p\u00e9 1", "p\u00e9 1"]
+    assert problems == []
+
+
+UNKNOWN = [
+    "",
+    " ",
+    "unknown",
+    "Unknown",
+    "NaN",
+    "nan",
+    "NA",
+    "N/A",
+    "#N/A",
+    "<NA>",
+    "None",
+    "null",
+    "-",
+    "--",
+    "?",
+    ".",
+]
+
+
+@pytest.mark.parametrize("word", [*UNKNOWN, "anonymous", "ANONYMIZED", "not available", None, np.nan])
+def test_a_word_for_unknown_is_no_patient(word):
+    records, problems = normalise(table(patient=[word, "p1"]))
+    assert records["patient"].tolist() == ["", "p1"]
+    assert problems == []
+
+
+@pytest.mark.parametrize(("one", "other"), [("P1", "p1"), ("007", "7"), ("12", "12.0"), ("p01", "p1"), ("0", "00")])
+def test_patients_who_may_be_one_are_named_and_kept_apart(one, other):
+    records, problems = normalise(table(patient=[one, other, "p3", "q3", ""]))
+    assert records["patient"].tolist() == [one, other, "p3", "q3", ""]
+    assert [problem.image for problem in problems] == ["0.png", "1.png"]
+    assert all(repr(one) in text and repr(other) in text and "write" in what for _, text, what in problems)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("10", "1"), ("p10", "p1"), ("1.2.30", "1.2.3"), ("100", "1000"), ("a", "b")]
+)
+def test_patients_who_differ_in_more_are_no_problem(one, other):
+    assert normalise(table(patient=[one, other]))[1] == []
