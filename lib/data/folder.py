@@ -100,8 +100,9 @@ class FileSource:
         self.records, self._boxes, self.about = records.drop(columns="file"), boxes, about
         self.problems = [*problems, *missing, *label_problems(self.records)]
         stats = {image_id: file.stat() for image_id, file in self._files.items()}
-        listing = "\n".join(sorted(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()))
-        self.name = f"{name}-{hash_of(listing)}"
+        # By inode and time of change, which no program sets: equal names, sizes and mtimes may hide other pixels.
+        states = [(k, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for k, s in sorted(stats.items())]
+        self.name = f"{name}-{hash_of(repr(states))}"
 
     def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each image's id with a function that reads its file."""

@@ -515,7 +515,7 @@ def test_a_cache_that_cannot_be_written_gives_the_same_data_without_what_is_kept
     loaded = data(params, reachable / "cache")
     [kept] = (reachable / "cache").glob("*/near-duplicates.npy")
     kept.unlink()
-    with read_only(reachable):
+    with read_only(reachable / "cache"):
         again = data(params, reachable / "cache")
         pd.testing.assert_frame_equal(again.records, loaded.records)
         np.testing.assert_array_equal(again.images, loaded.images)
@@ -527,7 +527,7 @@ def test_unusable_images_are_said_where_their_list_cannot_be_written(reachable):
     add(params, "empty.png", b"")
     data(params.model_copy(update={"on_bad_image": "skip"}), reachable / "cache")
     with (
-        read_only(reachable),
+        read_only(reachable / "cache"),
         pytest.raises(SourceError, match=r"1 of 25 images cannot be used, first empty\.png: .*\(Permission denied\)"),
     ):
         data(params, reachable / "cache")

@@ -263,9 +263,25 @@ def test_the_contents_are_the_files_bytes_in_the_order_asked_for(tmp_path, name)
 def test_the_name_depends_on_the_files_and_not_on_the_place(tmp_path):
     folder = table_folder(tmp_path / "here", two_rows())
     name = FolderSource(folder).name
-    shutil.copytree(folder, tmp_path / "copy")  # with its times
-    assert FolderSource(tmp_path / "copy").name == name
+    folder = folder.rename(tmp_path / "there")
+    assert FolderSource(folder).name == name
     write(folder / "images" / "b.png", grey(99))
+    assert FolderSource(folder).name != name
+
+
+@pytest.mark.parametrize("way", ["in another folder", "in place", "by a new file"])
+def test_other_pixels_of_equal_names_sizes_and_times_have_another_name(tmp_path, way):
+    folder = table_folder(tmp_path / "here", two_rows().replace({"a.png": "a.bmp", "b.png": "b.bmp"}))
+    file, name = folder / "images" / "b.bmp", FolderSource(folder).name
+    before = file.stat()
+    if way == "in another folder":
+        folder = shutil.copytree(folder, tmp_path / "copy")  # with its times
+        file = folder / "images" / "b.bmp"
+    elif way == "by a new file":
+        file.unlink()
+    write(file, grey(99))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     assert FolderSource(folder).name != name
 
 
