@@ -6,7 +6,6 @@ The folder's `shards.json` lists its shards, so that it can lie on a web server,
 
 import atexit
 import json
-import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -52,25 +51,20 @@ class StreamSource:
     parquet reader is not used, because it keeps a whole shard in memory and its threads can abort a process at exit.
 
     The other columns of a record are optional. Without `finding`, a label is the name of a class: of normal images, or
-    of a finding. Without `split`, a shard's name may contain it. Each of several processes (by default torchrun's) has
-    its own shards.
+    of a finding. Without `split`, a shard's name may contain it.
     """
 
-    def __init__(self, address: str, rank: int | None = None, world: int | None = None) -> None:
-        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        world = int(os.environ.get("WORLD_SIZE", 1)) if world is None else world
+    def __init__(self, address: str) -> None:
         with _explained(address), ThreadPoolExecutor(8) as pool:
             from datasets import DownloadConfig
             from datasets.utils.file_utils import xopen
 
             options = {address.partition("://")[0]: _options(address)}
             self._open = partial(xopen, mode="rb", download_config=DownloadConfig(storage_options=options))
-            self._fs, paths = _find(address)
-            if len(paths) < world:
-                raise SourceError(f"{address} has {len(paths)} shards for {world} processes: start fewer processes")
-            self._paths, plain = paths[rank::world], [split_query(path)[0] for path in paths]
+            self._fs, self._paths = _find(address)
+            plain = [split_query(path)[0] for path in self._paths]
             folder = posixpath.commonpath(map(posixpath.dirname, plain))
-            names = [posixpath.relpath(path, folder) for path in plain[rank::world]]
+            names = [posixpath.relpath(path, folder) for path in plain]
             self._stamps = list(pool.map(self._stamp, self._paths))
             schemas, tables = zip(*pool.map(partial(_read, self._fs, columns=COLUMNS), self._paths), strict=True)
         parts = list(map(_as_records, names, schemas, tables))

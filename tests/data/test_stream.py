@@ -379,7 +379,6 @@ def test_the_name_depends_on_the_contents_and_not_on_the_address(drawn, shards, 
     other = Drawn(50, size=64)
     write_shards(other, other.records, str(tmp_path), rows_per_shard=10)
     assert StreamSource(str(tmp_path)).name != StreamSource(str(shards)).name
-    assert StreamSource(str(shards), 0, 2).name != StreamSource(str(shards), 1, 2).name
 
 
 # --- economy
@@ -446,23 +445,11 @@ begun.wait()
     )
 
 
-def test_two_processes_read_disjoint_shards_and_together_all(drawn, server):
-    code = f"""
-from lib.data.stream import StreamSource
-source = StreamSource({server.url!r})
-for image_id, get in source.contents(source.records["id"].tolist()):
-    print(image_id, len(get()))
-"""
-    lines = [python(code, RANK=str(rank), WORLD_SIZE="2").splitlines() for rank in range(2)]
-    assert [len(part) for part in lines] == [30, 20]
-    assert sorted(lines[0] + lines[1]) == sorted(
-        f"{image_id} {len(content)}" for image_id, content in drawn.files.items()
-    )
-
-
-def test_more_processes_than_shards_are_refused(shards):
-    with pytest.raises(SourceError, match="5 shards for 6 processes"):
-        StreamSource(str(shards), rank=0, world=6)
+@pytest.mark.parametrize(("rank", "world"), [("0", "2"), ("1", "2"), ("", ""), ("x", "6")])
+def test_every_shard_is_read_whatever_a_launcher_has_left_in_the_environment(shards, monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    assert len(StreamSource(str(shards)).records) == 50
 
 
 def test_reading_leaves_no_files_behind(shards, tmp_path, monkeypatch, hub_home):
