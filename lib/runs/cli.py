@@ -175,8 +175,10 @@ def cache(arguments: Sequence[str] | None = None) -> int:
     named = actions.add_parser("remove", help="remove the caches of these names")
     named.add_argument("names", nargs="+", metavar="NAME", help="as `imgae-cache list` prints it")
     purge = actions.add_parser("purge", help="remove all caches")
-    purge.add_argument("--days", type=int, default=0, help="only those that were not used for so many days")
+    purge.add_argument("--days", type=int, metavar="N", help="only those that were not used for N days, 1 or more")
     typed = parser.parse_args(arguments)
+    if typed.action == "purge" and typed.days is not None and typed.days < 1:
+        purge.error(f"--days {typed.days}: expected 1 or more; without --days, all caches are removed")
     found = {one.folder.name: one for one in caches(cache_folder())}
     if typed.action == "list":
         for name, one in found.items():
@@ -188,7 +190,7 @@ def cache(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in names if name not in found]:
         print(f"{unknown[0]} is no cache in {cache_folder()}: `imgae-cache list` prints their names", file=sys.stderr)
         return 2
-    if typed.action == "purge" and typed.days > 0:
+    if typed.action == "purge" and typed.days is not None:
         names = [name for name in names if (datetime.now() - found[name].used).days >= typed.days]
     removed = {name: remove(found[name].folder) for name in names}
     for name, gone in removed.items():

@@ -588,3 +588,13 @@ def test_caches_are_listed_and_removed_by_name_by_age_and_all(tmp_path, monkeypa
     assert answer("remove", f"images-{2:016x}")[-1].startswith("1 of 2 caches removed, ")
     assert answer("purge")[-1].startswith("1 of 1 caches removed, ")
     assert answer("list") == [f"0 caches in {tmp_path}, 0.0 MB"]
+
+
+@pytest.mark.parametrize("days", ["0", "-5"])
+def test_a_number_of_days_below_one_is_refused_and_removes_no_cache(tmp_path, monkeypatch, capsys, days):
+    monkeypatch.setenv("IMGAE_DX_CACHE", str(tmp_path))
+    (cache := tmp_path / f"images-{0:016x}").mkdir()
+    np.save(cache / "pixels.npy", np.zeros((7, 32, 32), np.uint8))
+    with pytest.raises(SystemExit, match="2"):
+        cli.cache(["purge", "--days", days])
+    assert "expected 1 or more" in capsys.readouterr().err and cache.is_dir()
