@@ -1,4 +1,4 @@
-"""What the name of a folder of images says: a finding, or that it holds something else than the images of a class."""
+"""What the name of a folder of images says: a finding, a side of a split, or that it holds no images of a class."""
 
 import re
 
@@ -27,3 +27,9 @@ def names_no_class(folder: str) -> bool:
     """Return whether a folder's name tells of something else than the images of a class."""
     words = re.sub(r"[\W_\d]+", " ", folder.lower())
     return bool(NO_CLASS.search(words) or NO_CLASS.search(words.replace(" ", "")))
+
+
+def names_a_side(folder: str) -> bool:
+    """Return whether a folder's name may be that of a side of an official split, such as "xray_train_v2"."""
+    words = re.sub(r"[\W_\d]+", " ", folder.lower())
+    return bool(re.search(r"train|test|\bval(id|idation)?\b", words))

@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 
 from lib import strict_yaml
-from lib.data.classes import CLASSES, names_a_finding, names_no_class
+from lib.data.classes import CLASSES, names_a_finding, names_a_side, names_no_class
 from lib.data.decoding import decode, is_image
 from lib.data.source import (
     LEFT_OUT,
     NORMAL_WORDS,
     OPTIONAL,
-    SPLIT_WORDS,
     Problem,
     SourceError,
     boxes_by_image,
     label_problems,
     read_table,
+    side_of,
 )
 from lib.files import hash_of
 
@@ -176,7 +176,7 @@ class FolderSource(FileSource):
         rows, others, met = [], [], set[str]()
         for name, file in self._files_of(folder).items():
             path = Path(name)
-            folders = [part for part in path.parts[:-1] if part.lower() not in SPLIT_WORDS]
+            folders = [part for part in path.parts[:-1] if not side_of(part)]
             keys = ["/".join(path.parts[:end]).lower() for end in range(1, len(path.parts))]
             known = {key: classes[key] for key in (*keys, *map(str.lower, folders)) if key in classes}
             met |= known.keys()
@@ -192,7 +192,12 @@ class FolderSource(FileSource):
                 inner = next((part for part in folders if part.lower() == posixpath.basename(key)), inner)
             elif kind == "abnormal" and NORMAL_WORDS & {part.lower() for part in outer}:
                 raise SourceError(f"{file} is not directly in the folder of a class: move it there, or remove it")
-            split = next((SPLIT_WORDS[part.lower()] for part in path.parts[:-1] if part.lower() in SPLIT_WORDS), "")
+            split = next(filter(None, map(side_of, path.parts[:-1])), "")
+            if not split and not known and (unclear := [part for part in folders if names_a_side(part)]):
+                raise SourceError(
+                    f"{folder} has a folder {unclear[0]!r} that may be a side of an official split: call it train, val "
+                    "or test, above the folders of the classes; or give it a name without these words"
+                )
             rows.append(
                 {
                     "id": name,

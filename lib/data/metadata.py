@@ -1,4 +1,4 @@
-"""Patient, age, sex and view in one notation, whatever a table, a registered set, a shard or a DICOM header writes."""
+"""Patient, age, sex, view and side in one notation, whatever a table, a registered set, a shard or a header writes."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.data.source import Problem
+from lib.data.source import Problem, side_of
 
 UNKNOWN = {  # words for "not known", in small letters without marks
     *(
@@ -66,6 +66,7 @@ def known(values: pd.Series) -> pd.Series:
 def normalise(records: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Return the records with `patient`, `age` in whole years, `sex` M or F, `view` PA, AP or lateral; "" if not known.
 
+    Words of `split` that name a side become train, val or test; others stay, and no side has their images.
     What is written and cannot be read is unknown and listed among the problems, and so are patients who may be one.
     """
     problems: list[Problem] = []
@@ -81,7 +82,8 @@ def normalise(records: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         for image, text in zip(records["id"][lost], texts[lost], strict=True):
             problems.append(Problem(image, f"{column} is not {wanted}: {text!r}", "counted as unknown"))
         records = records.assign(**{column: found})
-    records = records.assign(patient=known(records["patient"]))
+    split = known(records["split"]).map(lambda word: side_of(word) or word)
+    records = records.assign(patient=known(records["patient"]), split=split)
     return records, problems + _alike(records)
 
 

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from lib.privacy import masked
 
 LABELS = {"label": ("normal", "abnormal"), "strict_label": ("normal", "abnormal", "other_abnormal", "")}
 NORMAL_WORDS = {"normal", "no finding", "no_finding"}  # names of folders and classes of normal images
-SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SIDE = re.compile(r"(?:(train(?:ing)?)|(val(?:id(?:ation)?)?)|(test(?:s|ing)?))(?:sets?|splits?|data|images?|imgs?)?")
 OPTIONAL = ("finding", "split", "patient", "age", "sex", "view")  # columns of a record that may be unknown, ""
 SIZES = ("file size", "width", "height")  # of the original file: bytes, and pixels before the image becomes square
 LEFT_OUT = "left out"  # the image is used for nothing; the run continues only if `on_bad_image` is "skip"
@@ -96,6 +97,14 @@ def problem_counts(table: pd.DataFrame) -> dict[str, int]:
     """Return how often each reason occurs, by "reason: consequence"."""
     reasons = table["problem"].str.split(":").str[0] + ": " + table["consequence"]
     return {reason: int(count) for reason, count in reasons.value_counts().sort_index().items()}
+
+
+def side_of(word: str) -> str:
+    """Return the side of an official split that a word names, such as "Training" or "test_set"; "" for other words."""
+    side = SIDE.fullmatch(re.sub(r"[\W\d_]", "", word.casefold()))
+    return (
+        next(name for name, found in zip(("train", "val", "test"), side.groups(), strict=True) if found) if side else ""
+    )
 
 
 def label_problems(records: pd.DataFrame) -> list[Problem]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from lib.data.decoding import encode
 from lib.data.picture import ImageError
-from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SPLIT_WORDS, Source, SourceError, label_problems
+from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, Source, SourceError, label_problems, side_of
 from lib.files import hash_of
 from lib.network import causes, refused_certificate, split_query
 from lib.privacy import without_secrets
@@ -255,7 +255,7 @@ def _as_records(name: str, schema: pa.Schema, table: pa.Table) -> pd.DataFrame:
         normal = words.str.lower().isin(NORMAL_WORDS)
         records["label"] = np.select([normal, words != ""], ["normal", "abnormal"], "")
         records["finding"] = words.where(~normal, "")
-    split = next((SPLIT_WORDS[word] for word in re.split(r"[\W_]", name.lower()) if word in SPLIT_WORDS), "")
+    split = next(filter(None, map(side_of, re.split(r"[\W_]", name))), "")
     defaults = {"id": [f"{name}:{row}" for row in range(len(records))], "split": split}
     records = records.assign(**{k: defaults.get(k, "") for k in ("id", *OPTIONAL) if k not in records})
     return records[[column for column in COLUMNS if column in records]]

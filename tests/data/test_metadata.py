@@ -1,4 +1,4 @@
-"""Patient, age, sex and view: one notation, whatever route they came by."""
+"""Patient, age, sex, view and side: one notation, whatever route they came by."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def test_an_age_is_in_whole_years_or_unknown(written, years):
 
 def table(**columns) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
-    blank = {name: [""] * count for name in ("patient", "age", "sex", "view")}
+    blank = {name: [""] * count for name in ("patient", "split", "age", "sex", "view")}
     return pd.DataFrame({"id": [f"{i}.png" for i in range(count)], **blank, **columns})
 
 
@@ -33,6 +33,8 @@ def table(**columns) -> pd.DataFrame:
         ("age", {"58": ["058Y", "58.0", 58, 58.0, "58"]}),
         ("sex", {"M": ["Male", "M", "m", "MALE "], "F": ["female", "F", "f", "Woman"]}),
         ("view", {"PA": ["pa", "PA", "P-A", "Postero-anterior"], "AP": ["ap", "AP", "A.P.", "AP supine"]}),
+        ("split", {"train": ["Training", "train_set", "TRAIN"], "val": ["validation", "valid", "Val"], "": ["NaN"]}),
+        ("split", {"test": ["tests", "Testing", "test set", "test1"], "holdout": ["holdout"], "latest": ["latest"]}),
         ("view", {"lateral": ["LL", "RL", "Lateral", "lat"]}),
     ],
 )

@@ -114,11 +114,26 @@ def test_class_folders_below_split_folders_give_the_official_split(tmp_path):
         "test/NORMAL/c.png",
         "test/PNEUMONIA/d.png",
         "valid/NORMAL/e.png",
+        "Training/NORMAL/f.png",
+        "test_set/NORMAL/g.png",
+        "1_Validation Data/NORMAL/h.png",
     ]
     source = FolderSource(class_folders(tmp_path / "set", *(f"chest/{name}" for name in names)))
     splits = [row(source, f"chest/{name}")["split"] for name in names]
-    assert splits == ["train", "val", "test", "test", "val"]
+    assert splits == ["train", "val", "test", "test", "val", "train", "test", "val"]
     assert row(source, "chest/test/PNEUMONIA/d.png")["finding"] == "PNEUMONIA"
+
+
+@pytest.mark.parametrize("name", ["xray_train_v2", "pretest", "val-b", "trainA"])
+def test_a_folder_that_may_be_a_side_of_a_split_is_refused_by_name(tmp_path, name):
+    class_folders(tmp_path, "normal/a.png", "mass/b.png", f"{name}/normal/c.png")
+    with pytest.raises(SourceError, match=f"'{name}' that may be a side of an official split: call it train"):
+        FolderSource(tmp_path)
+
+
+def test_a_folder_named_like_sides_above_known_ones_is_no_side(tmp_path):
+    names = ["train-test-split/train/normal/a.png", "train-test-split/test/mass/b.png", "interval/normal/c.png"]
+    assert FolderSource(class_folders(tmp_path, *names)).records["split"].tolist() == ["", "test", "train"]
 
 
 def test_the_name_of_the_data_folder_is_not_taken_for_a_split(tmp_path):
