@@ -146,7 +146,9 @@ def test_data_trains_nothing(module):
     assert not {"nn", "optim", "backward"} & attributes(module)
 
 
-@pytest.mark.parametrize("file", ["anatomy", "phantom", "picture", "dicom", "decoding", "cache", "duplicates"])
+@pytest.mark.parametrize(
+    "file", ["anatomy", "phantom", "picture", "dicom", "decoding", "journal", "cache", "duplicates"]
+)
 def test_pixels_are_prepared_without_labels(file):
     assert not LABELS & words(f"lib.data.{file}")
 

@@ -25,6 +25,7 @@ from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
 from lib.data.decoding import decode
+from lib.data.journal import finished, line_of
 from lib.data.picture import ImageError
 from lib.data.source import Source, SourceError, cache_folder
 from lib.files import hash_of, locked
@@ -33,7 +34,7 @@ from lib.params import Params
 CHUNK = 64  # images between two writes to the disk
 PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-RECIPE = 4  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
+RECIPE = 5  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
 
 
 class Preparation(NamedTuple):
@@ -115,8 +116,9 @@ class CachedImages:
 class Cache:
     """The prepared images of one source: (n, size, size) uint8 in `pixels.npy`, one line per row in `rows.jsonl`.
 
-    A line holds the row, the file's digest and number of bytes, width and height in pixels as decoded, what the header
-    says, and the problem that makes the image unusable, or ""; what was not reached because of the problem is null.
+    A line holds the row, a checksum of its pixels, the file's digest and number of bytes, width and height in pixels as
+    decoded, what the header says, and the problem that makes the image unusable, or ""; what was not reached because of
+    the problem is null.
     """
 
     def __init__(self, source: Source, preparation: Preparation, folder: Path | None = None) -> None:
@@ -189,7 +191,7 @@ class Cache:
         """Map and read what is there, without writing; return whether all images are."""
         if not self.folder.is_dir() or self._links() or not self._map():
             return False
-        self._take(self._journal()[0])
+        self._take(finished(self.folder / "rows.jsonl", self._pixels)[0])
         return bool(self._done.all())
 
     def _map(self) -> bool:
@@ -206,12 +208,6 @@ class Cache:
         self._pixels = np.asarray(mapped)  # a plain view, because memmap's indexing is slow
         return shape == (len(self._ids), self.preparation.size, self.preparation.size) and dtype == np.uint8
 
-    def _journal(self) -> tuple[list[dict[str, Any]], bytes]:
-        """Return the lines of finished rows, and the end of a line that a kill has cut off."""
-        journal = self.folder / "rows.jsonl"
-        *texts, cut = journal.read_bytes().split(b"\n") if journal.is_file() else [b""]
-        return [line for text in texts if (line := self._line(text))], cut
-
     def _open(self) -> None:
         """Map the pixels and read the journal; start over if the pixels are incomplete."""
         size, pixels, journal = self.preparation.size, self.folder / "pixels.npy", self.folder / "rows.jsonl"
@@ -226,18 +222,10 @@ class Cache:
                 )
             np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
             self._map()
-        lines, cut = self._journal()
+        lines, cut = finished(journal, self._pixels)
         if cut:
             os.truncate(journal, journal.stat().st_size - len(cut))
         self._take(lines)
-
-    def _line(self, text: bytes) -> dict[str, Any] | None:
-        """Return a line of the journal, or None if it is damaged or belongs to no row."""
-        try:
-            line = json.loads(text)
-            return line if 0 <= line["row"] < len(self._ids) else None
-        except (ValueError, TypeError, KeyError):
-            return None
 
     def _fill(self, todo: list[str]) -> None:
         place = {image_id: row for row, image_id in enumerate(self._ids)}
@@ -259,7 +247,7 @@ class Cache:
             while chunk := list(islice(contents, CHUNK)):
                 lines = []
                 for (image_id, _), (image, line) in zip(chunk, pool.map(self._prepare, chunk), strict=True):
-                    lines.append({"row": place[image_id], **line})
+                    lines.append(line_of(place[image_id], image, line))
                     pixels.seek(start + place[image_id] * size * size)
                     pixels.write(image)  # not through the map, where a full disk is a signal instead of an error
                 pixels.flush()

@@ -264,8 +264,11 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
 def _near_duplicates(store: Cache, images: CachedImages) -> np.ndarray:
     """Return the pairs of a complete cache, (2, k); computed once, and again if images were added since."""
     file, journal = store.folder / "near-duplicates.npy", store.folder / "rows.jsonl"
-    if file.is_file() and file.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
-        return np.load(file).T
+    with suppress(OSError, ValueError, EOFError), file.open("rb") as opened:  # missing or damaged: computed again
+        if file.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
+            found = np.lib.format.read_array(opened)
+            if found.dtype == int and found.shape[1:] == (2,) and ((found >= 0) & (found < len(images))).all():
+                return found.T
     pairs = near_duplicates(images)
     with suppress(OSError), replacing(file) as out:  # a complete cache may lie where nothing can be written
         np.save(out, pairs)

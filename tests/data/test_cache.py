@@ -226,7 +226,17 @@ def test_a_killed_cache_is_completed_with_no_image_lost_or_wrong(tmp_path, call)
     assert len(source.reads) == len(set(source.reads)) <= 40
 
 
-A_LINE = ["a cut line", "a broken line", "a row beyond the end", "a row before the start"]
+WORDS = {
+    "a row beyond the end": (b'"row": 3', b'"row": 11'),
+    "a row before the start": (b'"row": 3', b'"row": -1'),
+    "a row in words": (b'"row": 3', b'"row": "3"'),
+    "a line without its digest": (b'{"row": 3, "crc32"', b'{"row": 3, "was": "digest", "crc33"'),
+    "a problem that is no text": (b'"problem": ""', b'"problem": null'),
+    "a header that is none": (b'"header": {}', b'"header": []'),
+    "a header of numbers": (b'"header": {}', b'"header": {"age": 4}'),
+    "a width in words": (b'"width": 30', b'"width": "30"'),
+}
+A_LINE = ["a cut line", "a broken line", "pixels that are zero", "a flipped bit", *WORDS]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "gone", "of another shape", "no journal", *A_LINE])
@@ -243,10 +253,16 @@ def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, damage):
         journal.write_bytes(journal.read_bytes()[:-7])
     elif damage == "a broken line":
         journal.write_bytes(b"\0" * 9 + b"\n" + journal.read_bytes().split(b"\n", 1)[1])
-    elif damage == "a row beyond the end":
-        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": 11'))
-    elif damage == "a row before the start":
-        journal.write_bytes(journal.read_bytes().replace(b'"row": 3', b'"row": -1'))
+    elif damage in WORDS:
+        lines = journal.read_bytes().split(b"\n")
+        lines[3] = lines[3].replace(*WORDS[damage])
+        journal.write_bytes(b"\n".join(lines))
+    elif damage == "pixels that are zero":
+        pixels.write_bytes(pixels.read_bytes()[: -16 * 16] + bytes(16 * 16))
+    elif damage == "a flipped bit":
+        whole = bytearray(pixels.read_bytes())
+        whole[-1000] ^= 1
+        pixels.write_bytes(whole)
     else:
         journal.unlink()
     source = listed(11)
@@ -409,7 +425,7 @@ def test_the_journal_can_be_read_by_anyone(tmp_path):
     cache = filled(listed(3), tmp_path)
     lines = [json.loads(line) for line in (cache.folder / "rows.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == [0, 1, 2]
-    assert set(lines[0]) == {"row", "digest", "problem", "header", "bytes", "width", "height"}
+    assert set(lines[0]) == {"row", "crc32", "digest", "problem", "header", "bytes", "width", "height"}
 
 
 def test_the_journal_holds_the_sizes_of_file_and_image_as_far_as_they_are_known(tmp_path):

@@ -496,6 +496,27 @@ def test_an_image_that_becomes_readable_is_recognised_as_a_near_duplicate(tmp_pa
     assert records.loc["again.jpg", "twin"] == records.loc["2.png", "twin"]
 
 
+PAIRS = {"empty": b"", "cut": None, "garbage": b"PK\3\4" + b"x" * 200}
+PAIRS |= {
+    name: np.array(pairs) for name, pairs in {"beyond": [[0, 99]], "before": [[-1, 2]], "triples": [[0, 1, 2]]}.items()
+}
+PAIRS |= {"fractions": np.array([[0.0, 1.0]])}
+
+
+@pytest.mark.parametrize("damage", PAIRS)
+def test_damaged_pairs_of_near_duplicates_are_computed_again(tmp_path, damage):
+    params, content = folder_of(tmp_path / "data", count=8), PAIRS[damage]
+    add(params, "again.jpg", Image.fromarray(image(2)), quality=60)
+    whole = data(params, tmp_path / "cache").records
+    [file] = (tmp_path / "cache").glob("*/near-duplicates.npy")
+    if isinstance(content, np.ndarray):
+        np.save(file, content)
+    else:
+        file.write_bytes(file.read_bytes()[:-5] if content is None else content)
+    pd.testing.assert_frame_equal(data(params, tmp_path / "cache").records, whole)
+    assert np.load(file).tolist() == [[2, 8]]
+
+
 def test_by_default_an_unusable_image_ends_the_run_with_the_list(tmp_path):
     params = folder_of(tmp_path / "data")
     add(params, "empty.png", b"")
