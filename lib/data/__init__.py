@@ -12,6 +12,7 @@ dicom         a DICOM file -> a grey image as a viewer would show it
 decoding      any file's bytes -> one grey image, or the reason why not
 kaggle        a data set from Kaggle on disk, checked, or what to do to get it
 registry      the data sets that a run can name, what their labels mean and what they may be used for
+shard         one parquet shard's columns, whoever wrote it -> records and files
 stream        parquet shards on any file system: read while they arrive, and written
 classes       what a folder's name says about its images
 folder        images in files: class folders, or a table

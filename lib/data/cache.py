@@ -159,6 +159,8 @@ class Cache:
         if error.errno in READ_ONLY:
             missing = f"{(~self._done).sum():,} of {len(self._ids):,} images are"
             found, todo = f"{missing} not yet in the cache {self.folder}, which cannot be written", "make it writable"
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            todo = "a part of this path is a file; move it away"
         return f"{found} ({error.strerror or error}): {todo}, or set IMGAE_DX_CACHE to another folder"
 
     def fill_in_background(self) -> None:

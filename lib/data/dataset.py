@@ -215,6 +215,7 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
 
     Raises:
         SourceError: Images cannot be used, and `on_bad_image` is "stop".
+        SplitError: No image can be used.
 
     """
     store, records = Cache(source, Preparation.from_params(params), cache), source.records
@@ -246,6 +247,10 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
     ]
     table = problems_table(problems + _repeated(records[~bad]))
     left_out = table[table["consequence"] == LEFT_OUT]
+    kept = np.flatnonzero(~records["id"].isin(left_out["image"]))
+    found = f"{len(left_out)} of {len(records)} images cannot be used"
+    if len(left_out):
+        found += f", first {left_out['image'].iloc[0]}: {left_out['problem'].iloc[0]}"
     if len(left_out) and params.on_bad_image == "stop":
         file = store.folder / "problems.csv"
         try:
@@ -253,11 +258,9 @@ def load_data(source: Source, params: Params, cache: Path | None = None) -> Data
             listed = f"all are listed in {file}"
         except OSError as error:
             listed = f"the list {file} cannot be written ({error.strerror})"
-        raise SourceError(
-            f"{len(left_out)} of {len(records)} images cannot be used, first {left_out['image'].iloc[0]}: "
-            f"{left_out['problem'].iloc[0]}; {listed}. Repair them, or write on_bad_image: skip"
-        )
-    kept = np.flatnonzero(~records["id"].isin(left_out["image"]))
+        raise SourceError(f"{found}; {listed}. Repair them, or write on_bad_image: skip")
+    if not len(kept):
+        raise SplitError(f"{found}; none is left to divide: check the files, or give another data_dir")
     return Data(records.iloc[kept].reset_index(drop=True), CachedImages(store, kept), table)
 
 

@@ -136,6 +136,8 @@ def _deep_tiff(content: bytes, opens: Any) -> np.ndarray | None:
 
     with tifffile.TiffFile(BytesIO(content)) as file:
         page: Any = file.pages[0]
+        if page.imagedepth > 1:
+            raise ImageError(f"holds several images: {page.imagedepth} in its depth")
         colour, signed = page.samplesperpixel > 1, page.sampleformat == 2
         if page.bitspersample <= 8 and not signed:
             return None

@@ -96,6 +96,8 @@ def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
         return f"Kaggle cannot be reached, and {handle} is not in {place.parent}: connect to the internet and run again"
     if getattr(error, "errno", None) == errno.ENOSPC:
         return f"the disk of {place.parent} is full, and {handle} needs space twice: set KAGGLEHUB_CACHE to another one"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"a part of the path {place.parent} is a file: move it away, set KAGGLEHUB_CACHE to another folder"
     if isinstance(error, (DataCorruptionError, *DAMAGED)) or str(error) == "Unsupported archive type.":
         Path(f"{place}.archive").unlink(missing_ok=True)  # otherwise kagglehub would believe it complete
         return f"the archive of {handle} arrived damaged and was deleted: run again to download it once more"

@@ -29,9 +29,10 @@ UNKNOWN = {  # words for "not known", in small letters without marks
 SPACE = re.compile(r"[\s\0\u200b-\u200d\u2060\ufeff]+")  # also what no eye can see
 ZEROS = re.compile(r"(?<!\d)0+(?=\d)|\.0+$")  # what a spreadsheet adds to a number, or takes from it
 OLDEST = 120  # years: a higher age is an error, such as NIH's 414
+MONTHS = 36  # of an age written with M; a higher one may be of a man, in years
 A_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in units by their first letter
 AGE = re.compile(
-    r"(\d+)(?:[.,](\d+))?\s*(?:(y)(?:rs?|ears?)?|(m)(?:o|onths?)?|(w)(?:ks?|eeks?)?|(d)(?:ays?)?)?(?: old)?"
+    r"(\d{1,9})(?:[.,](\d{1,9}))?\s*(?:(y)(?:rs?|ears?)?|(m)(?:o|onths?)?|(w)(?:ks?|eeks?)?|(d)(?:ays?)?)?(?: old)?"
 )
 SEXES = {"F": {"f", "female", "woman", "girl"}, "M": {"m", "male", "man", "boy"}}
 VIEWS = {
@@ -42,10 +43,15 @@ VIEWS = {
 
 
 def age_in_years(text: str) -> str:
-    """Return an age of up to 120 years, such as "60", "58.0", "060Y" or "011M", as whole years; "" for other texts."""
+    """Return an age of up to 120 years, such as "60", "58.0", "060Y" or "011M", as whole years; "" for other texts.
+
+    "45M" is one of them: it is rather a man of 45 years than a child of 45 months.
+    """
     if not (age := AGE.fullmatch(text.strip().lower())):
         return ""
     unit = next(filter(None, age.groups()[2:]), "y")
+    if unit == "m" and text.strip()[-1] in "mM" and int(age[1]) > MONTHS:
+        return ""
     years = int(float(f"{age[1]}.{age[2] or 0}") / A_YEAR[unit])
     return str(years) if years <= OLDEST else ""
 

@@ -27,8 +27,8 @@ from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wai
 from tqdm import tqdm
 
 from lib.data.decoding import encode
-from lib.data.picture import ImageError
-from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, Source, SourceError, label_problems, side_of
+from lib.data.shard import COLUMNS, as_records, content_of, text_of
+from lib.data.source import Source, SourceError, label_problems
 from lib.files import hash_of
 from lib.network import causes, refused_certificate, split_query
 from lib.privacy import without_secrets
@@ -37,7 +37,6 @@ INDEX = "shards.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.parquet")  # a file in the index's own folder
 OURS = b"imgae-dx"  # the key in the schema of shards from `write_shards`, with facts about the whole set
 GROUP = 32  # rows of a shard that are written, read and held in memory together
-COLUMNS = ("id", "label", "strict_label", *OPTIONAL, *SIZES, "digest", "twin", "place")
 STALLED = 15.0  # seconds without a byte after which a request to a web server is repeated
 FINAL = (FileNotFoundError, PermissionError, pa.ArrowInvalid)  # errors that another try cannot cure
 _ARROW_READS = Lock()  # a thread inside one when Python exits aborts the process: exit waits for the last
@@ -45,7 +44,7 @@ atexit.register(_ARROW_READS.acquire, timeout=10)
 
 
 class StreamSource:
-    """Parquet shards with the columns `image` ({bytes, path}) and `label`, streamed through Hugging Face `datasets`.
+    """Parquet shards with the columns `image` ({bytes, path}, or bytes) and `label`, streamed through `datasets`.
 
     Files are opened as `datasets` opens streams: any file system of fsspec, with the hub's token and with retries. Its
     parquet reader is not used, because it keeps a whole shard in memory and its threads can abort a process at exit.
@@ -67,7 +66,7 @@ class StreamSource:
             names = [posixpath.relpath(path, folder) for path in plain]
             self._stamps = list(pool.map(self._stamp, self._paths))
             schemas, tables = zip(*pool.map(partial(_read, self._fs, columns=COLUMNS), self._paths), strict=True)
-        parts = list(map(_as_records, names, schemas, tables))
+        parts = list(map(as_records, names, schemas, tables))
         records = pd.concat(parts, ignore_index=True)
         records = records.astype(object).where(records.notna(), "").infer_objects()
         if (twice := records["id"].duplicated()).any():
@@ -112,11 +111,11 @@ class StreamSource:
                         continue
                     with _ARROW_READS:
                         rows = shard.read_row_group(group, columns=self._columns, use_threads=False).to_pylist()
-                    if [row.get("id", image_id) for image_id, row in zip(here, rows, strict=True)] != here:
+                    if [text_of(row.get("id", image_id)) for image_id, row in zip(here, rows, strict=True)] != here:
                         raise changed
                     for image_id, row in zip(here, rows, strict=True):
                         if image_id in wanted:
-                            yield image_id, partial(_content, row["image"])
+                            yield image_id, partial(content_of, row["image"])
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Return the lesion, (height, width) bool, or None if none is marked."""
@@ -204,12 +203,14 @@ def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     if root.endswith(".parquet"):
         paths = [root + query] if query else sorted(fs.glob(root))
     else:
+        how = f"write the shards (again), or use a pattern: {address}/*.parquet"
         try:
-            names = json.loads(fs.cat_file(f"{root}/{INDEX}{query}"))["shards"]
+            names = list(json.loads(fs.cat_file(f"{root}/{INDEX}{query}"))["shards"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{address}/{INDEX} is damaged, or no list of shards: {how}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
-            how = f"write the shards (again), or use a pattern: {address}/*.parquet"
             raise SourceError(f"{address} has no {INDEX}, which is written last: {how}") from error
-        if outside := [name for name in names if not SHARD.fullmatch(name)]:
+        if outside := [name for name in names if not SHARD.fullmatch(str(name))]:
             raise SourceError(f"{address}/{INDEX} names {outside[0]!r}, which is no shard in its folder: write it anew")
         paths = [f"{root}/{name}{query}" for name in names]
     if not paths:
@@ -237,34 +238,6 @@ def _read(fs: fsspec.AbstractFileSystem, path: str, columns: Sequence[str]) -> t
     """Return a shard's schema, and those of the columns that it has; nothing else is transferred."""
     with fs.open(path, cache_type="none") as file, pq.ParquetFile(file, pre_buffer=True) as shard:
         return shard.schema_arrow, shard.read(columns=[name for name in columns if name in shard.schema_arrow.names])
-
-
-def _as_records(name: str, schema: pa.Schema, table: pa.Table) -> pd.DataFrame:
-    """Return a shard's records, with classes by name, and defaults for missing columns."""
-    if absent := {"image", "label"} - set(schema.names):
-        raise SourceError(f"{name} has no column {', '.join(sorted(absent))}; found {', '.join(schema.names)}")
-    records = table.to_pandas(integer_object_nulls=True)
-    hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for column in records:
-        if classes := hub.get(column, {}).get("names"):
-            records[column] = records[column].map(dict(enumerate(classes)))
-    words = records["label"].fillna("")
-    if not words.map(lambda word: isinstance(word, str)).all():
-        raise SourceError(f"{name} has labels like {words.iloc[0]} without class names: expected words")
-    if "finding" not in records:
-        normal = words.str.lower().isin(NORMAL_WORDS)
-        records["label"] = np.select([normal, words != ""], ["normal", "abnormal"], "")
-        records["finding"] = words.where(~normal, "")
-    split = next(filter(None, map(side_of, re.split(r"[\W_]", name))), "")
-    defaults = {"id": [f"{name}:{row}" for row in range(len(records))], "split": split}
-    records = records.assign(**{k: defaults.get(k, "") for k in ("id", *OPTIONAL) if k not in records})
-    return records[[column for column in COLUMNS if column in records]]
-
-
-def _content(image: dict[str, Any] | None) -> bytes:
-    if image is None or image["bytes"] is None:
-        raise ImageError("is missing from its shard")
-    return image["bytes"]
 
 
 @contextmanager

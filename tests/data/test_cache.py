@@ -369,7 +369,10 @@ def test_a_full_disk_is_reported_and_finished_rows_are_kept(tmp_path, monkeypatc
 
 def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SourceError, match=r"the cache .* cannot be used \(Not a directory\): .*IMGAE_DX_CACHE"):
+    with pytest.raises(
+        SourceError,
+        match=r"cannot be used \(Not a directory\): a part of this path is a file; move it away, or set IMGAE_DX_CACHE",
+    ):
         filled(listed(1), tmp_path / "file")
 
 

@@ -530,6 +530,14 @@ def test_by_default_an_unusable_image_ends_the_run_with_the_list(tmp_path):
     assert set(pd.read_csv(file)["image"]) == {"empty.png", "text.png"}
 
 
+def test_a_source_without_a_usable_image_is_refused_with_the_first_problem(tmp_path):
+    params = folder_of(tmp_path / "data", count=4, on_bad_image="skip")
+    for file in (tmp_path / "data" / "images").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(SplitError, match=r"4 of 4 images cannot be used, first 0\.png: is empty; none is left"):
+        data(params, tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written_gives_the_same_data_without_what_is_kept_beside_it(reachable, monkeypatch):
     params = folder_of(reachable / "data")
     add(params, "again.jpg", Image.fromarray(image(2)), quality=60)

@@ -418,6 +418,15 @@ def phone(*pictures: np.ndarray) -> bytes:
     return written(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_of_several_slices_in_its_depth_is_refused(kind):
+    import tifffile
+
+    tifffile.imwrite(file := BytesIO(), np.zeros((4, 32, 32), kind), photometric="minisblack", volumetric=True)
+    with pytest.raises(ImageError, match="holds several images: 4 in its depth"):
+        decode(file.getvalue())
+
+
 def test_the_primary_picture_of_a_phones_jpeg_is_used():
     for second in (grey()[::-1].copy(), grey()[::2, ::2].copy()):
         assert np.abs(decode(phone(grey(), second)).pixels.astype(int) - grey()).max() <= 3

@@ -70,6 +70,12 @@ def test_an_existing_data_set_needs_no_network(kaggle):
     assert len(kaggle.log) == requests
 
 
+def test_a_file_in_the_place_of_kagglehubs_cache_is_named(kaggle, tmp_path, monkeypatch):
+    (file := tmp_path / "file").touch()
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(file))
+    assert f"a part of the path {file}" in refusal(DATA)
+
+
 def test_three_processes_at_once_share_one_transfer(kaggle, tmp_path):
     kaggle.at_full_speed.clear()
     code = f"from lib.data.kaggle import fetch; print(fetch({DATA!r}))"

@@ -553,6 +553,14 @@ def test_an_index_that_names_files_outside_of_its_folder_is_refused(tmp_path, na
         StreamSource(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["", '{"shards": ["a.par', "<html>log in</html>", "[]", "{}", '{"shards": 3}'])
+def test_an_index_that_is_none_is_named_and_not_the_network(tmp_path, text):
+    (tmp_path / "shards.json").write_text(text)
+    with pytest.raises(SourceError, match=r"shards\.json is damaged, or no list of shards: write the shards") as error:
+        StreamSource(str(tmp_path))
+    assert "network" not in str(error.value)
+
+
 def test_without_datasets_the_error_says_what_to_install(drawn, shards, tmp_path, monkeypatch):
     for module in ("datasets", "datasets.utils.file_utils"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -667,6 +675,22 @@ def test_known_columns_of_foreign_shards_are_used(drawn, tmp_path):
     assert source.mask("images.parquet:0") is None
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
+def test_numbers_as_ids_and_patients_are_texts(tmp_path, kind):
+    numbers = ["3", "12"] if kind == pa.string() else [3, 12]
+    columns = {"image": [{"bytes": b"x"}, {"bytes": b"y"}], "label": ["normal", "mass"]}
+    columns |= {"id": pa.array(numbers, kind), "patient": pa.array([numbers[0], None], kind)}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = StreamSource(f"{tmp_path}/*.parquet")
+    assert source.records[["id", "patient"]].to_numpy().tolist() == [["3", "3"], ["12", ""]]
+    assert read(source) == {"3": b"x", "12": b"y"}
+
+
+def test_images_may_be_a_column_of_bytes(tmp_path):
+    pq.write_table(pa.table({"image": [b"x", b"y"], "label": ["normal", "mass"]}), tmp_path / "a.parquet")
+    assert list(read(StreamSource(f"{tmp_path}/*.parquet")).values()) == [b"x", b"y"]
+
+
 def test_an_image_without_bytes_is_a_problem_of_that_image_alone(tmp_path):
     cells = [
         {"bytes": b"x", "path": None},
@@ -688,6 +712,12 @@ def test_an_image_without_bytes_is_a_problem_of_that_image_alone(tmp_path):
         ({"label": ["normal"]}, "has no column image; found label"),
         ({"image": [None], "finding": ["Mass"]}, "has no column label; found image, finding"),
         ({"image": [None, None], "label": [0, 1]}, "has labels like 0 without class names"),
+        ({"image": ["a.png"], "label": ["normal"]}, "has images as string: expected the bytes of their files"),
+        ({"image": [{"path": "a.png"}], "label": ["normal"]}, "has images as struct"),
+        (
+            {"image": [None, None], "label": ["normal"] * 2, "id": [1, None]},
+            "has rows without an id: give one to every",
+        ),
         ({"image": [None, None], "label": ["normal"] * 2, "id": ["a", "a"]}, "has the id 'a' in several rows"),
     ],
 )
