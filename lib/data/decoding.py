@@ -91,6 +91,8 @@ def _read_image(content: bytes) -> np.ndarray:
         return _upright(pixels if transparent is None else np.where(pixels == transparent, 0, pixels), orientation)
     if bits > 8 and name == "PNG":
         return _upright(_deep_png(content, opens), orientation)
+    if name == "PNG" and bits < 8 and image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2**bits - 1)  # as Pillow has scaled the grey levels
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.composite(image.convert("L"), Image.new("L", image.size), image.getchannel("A"))
@@ -155,8 +157,10 @@ def _deep_tiff(content: bytes, opens: Any) -> np.ndarray | None:
             pixels = pixels.view(np.uint32) if page.dtype == np.uint32 else pixels
         if colour:
             pixels = np.moveaxis(pixels, 0, -1) if page.planarconfig == 2 else pixels
+            if page.photometric == 0:  # white is zero; the opacity stays as it is
+                pixels = np.dstack([~pixels[..., :1], pixels[..., 1:]])
             pixels = _luminance(pixels, opacity=page.extrasamples[:1] in ((), (2,)))
-        if page.photometric == 0:  # white is zero
+        elif page.photometric == 0:
             pixels = ~pixels if pixels.itemsize < 4 else -pixels.astype(np.float64)
         return _upright(pixels, orientation)
 

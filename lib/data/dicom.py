@@ -15,6 +15,8 @@ from lib.data.picture import LUMINANCE, Decoded, ImageError, check_size
 from lib.data.source import SourceError
 
 HEADER = {"patient": "PatientID", "age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}
+SPACES = {*("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR"), *("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")}
+SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # rows, columns
 FIRST = re.compile(rb"[\x02\x08]\0.\0", re.DOTALL)  # an element of group 0002 or 0008 begins a file without preamble
 
 
@@ -36,6 +38,7 @@ def read(content: bytes) -> Decoded:
     header = {key: str(data.get(name) or "").strip() for key, name in HEADER.items()}
     if "TransferSyntaxUID" not in data.file_meta:
         data.file_meta.TransferSyntaxUID = _transfer_syntax(data)
+    _check_layout(data)
     plugins = pydicom.pixels.get_decoder(data.file_meta.TransferSyntaxUID).available_plugins
     if "pillow" in plugins:  # it releases the GIL; gdcm, pydicom's first choice, crashes on some damaged files
         data.pixel_array_options(decoding_plugin="pillow")
@@ -45,6 +48,23 @@ def read(content: bytes) -> Decoded:
     if pixels.ndim == 3:  # red, green, blue: pydicom has converted other colour spaces
         return Decoded(pixels @ LUMINANCE, header)
     return Decoded(_as_seen(pixels, data), header, _padding(pixels, data))
+
+
+def _check_layout(data: Any) -> None:
+    """Write the colour space in capitals; raise ImageError for pixels that would be read as something else."""
+    space, syntax = str(data.get("PhotometricInterpretation") or "").strip().upper(), data.file_meta.TransferSyntaxUID
+    if space not in SPACES or (space in ("YBR_RCT", "YBR_ICT") and "JPEG 2000" not in syntax.name):
+        raise ImageError(
+            f"has a colour space that is not read: {space or 'none stated'}; export it as MONOCHROME2 or RGB"
+        )
+    data.PhotometricInterpretation = space
+    stored, high = data.get("BitsStored"), data.get("HighBit")
+    if None not in (stored, high) and high != stored - 1:
+        raise ImageError(f"has its bits in another place than the lowest: {stored} stored, the highest is bit {high}")
+    for name in SPACINGS:
+        sides = [_number(data, name, place) for place in (0, 1)]
+        if all(sides) and abs(sides[0] / sides[1] - 1) > 0.01:
+            raise ImageError(f"has pixels that are not square: {name} {sides[0]:g} to {sides[1]:g}; resample it")
 
 
 def _without_image(content: bytes, data: Any) -> str:
@@ -72,15 +92,19 @@ def _padding(pixels: np.ndarray, data: Any) -> np.ndarray | None:
         if (value := data.get(f"{kind}PixelPaddingValue")) is not None:
             limit = data.get(f"{kind}PixelPaddingRangeLimit")
             bounds = np.array([value, value if limit is None else limit])
-            low, high = sorted(bounds.astype(pixels.dtype))  # a negative value may be written as unsigned
+            bounds = bounds.astype(pixels.dtype)  # a negative value may be written as unsigned
+            if pixels.dtype.kind in "iu":  # the bits outside of the stored ones are no part of it
+                unused = 8 * pixels.itemsize - data.BitsStored
+                bounds = bounds << unused >> unused
+            low, high = sorted(bounds)
             padding = (pixels >= low) & (pixels <= high)
             return padding if padding.any() else None
     return None
 
 
-def _number(data: Any, name: str) -> float | None:
-    """Return the first value of a decimal string, or None; some writers put their country's decimal comma."""
-    value = np.ravel(data.get(name))[0]
+def _number(data: Any, name: str, place: int = 0) -> float | None:
+    """Return a value of a decimal string, or None; some writers put their country's decimal comma."""
+    value = next(iter(np.ravel(data.get(name))[place:]), None)
     try:
         return None if value is None or value == "" else float(str(value).replace(",", "."))
     except ValueError:

@@ -150,11 +150,21 @@ def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
 
 
 def boxes_by_image(file: Path, table: pd.DataFrame, image: str, sides: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return each image's boxes, (boxes, sides) float; SourceError names the row of `file` that holds no numbers."""
+    """Return each image's boxes, (boxes, sides) float, of which the last two sides are lengths.
+
+    Raises:
+        SourceError: A row of `file`, which it names, holds no numbers, or a length that is not positive.
+
+    """
     numbers = table[[*sides]].apply(pd.to_numeric, errors="coerce")
     if (bad := ~np.isfinite(numbers).all(axis=1)).any():
         row = int(bad.idxmax())
         raise SourceError(f"{file}, row {row + 2}: {table.loc[row].to_dict()}; expected numbers for {', '.join(sides)}")
+    if (bad := (numbers[[*sides[-2:]]] <= 0).any(axis=1)).any():
+        row = int(bad.idxmax())
+        raise SourceError(
+            f"{file}, row {row + 2}: {table.loc[row].to_dict()}; expected positive {', '.join(sides[-2:])}"
+        )
     return {name: rows.to_numpy() for name, rows in numbers.groupby(table[image])}
 
 

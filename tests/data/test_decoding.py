@@ -418,6 +418,28 @@ def phone(*pictures: np.ndarray) -> bytes:
     return written(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_transparent_level_of_a_shallow_png_is_black(bits):
+    top = 2**bits - 1
+    levels = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % (top + 1)
+    digits = np.unpackbits(levels[..., None], axis=-1)[..., -bits:].reshape(32, -1)
+    rows = zlib.compress(b"".join(b"\0" + np.packbits(row).tobytes() for row in digits))
+    before, after = claiming(32, 32, bits), chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    whole = decode(before + after).pixels
+    for level in (1, top):
+        content = before + chunk(b"tRNS", struct.pack(">H", level)) + after
+        assert np.array_equal(decode(content).pixels, np.where(levels == level, 0, whole))
+
+
+def test_the_opacity_of_a_deep_tiff_in_which_white_is_zero_is_not_inverted():
+    import tifffile
+
+    samples = np.dstack([65535 - DEEP, np.where(DEEP < 1000, 0, 65535).astype(np.uint16)])
+    options = {"photometric": "miniswhite", "extrasamples": ["unassalpha"], "planarconfig": "contig"}
+    tifffile.imwrite(file := BytesIO(), samples, **options)
+    assert np.array_equal(decode(file.getvalue()).pixels, np.where(DEEP < 1000, 0, DEEP))
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_a_tiff_of_several_slices_in_its_depth_is_refused(kind):
     import tifffile
@@ -537,12 +559,12 @@ def dicom(pixels: np.ndarray | bytes, syntax: str = "1.2.840.10008.1.2.1", **ele
         data.PixelRepresentation = int(pixels.dtype.kind == "i")
         data.PixelData = pixels.tobytes()
         data["PixelData"].VR = "OW" if pixels.itemsize > 1 else "OB"
+    data.HighBit = elements.get("BitsStored", data.BitsStored) - 1
     for name, value in elements.items():
         if value is None:
             delattr(data, name)
         else:
             setattr(data, name, value)
-    data.HighBit = data.BitsStored - 1
     file = BytesIO()
     data.save_as(file, enforce_file_format=True)
     return file.getvalue()
@@ -705,6 +727,29 @@ def test_dicom_colour_becomes_its_luminance(pydicom):
     assert np.abs(decode(dicom(np.dstack([grey(), chroma, chroma]), **ybr)).pixels - grey()).max() < 1e-3
 
 
+@pytest.mark.parametrize("space", ["HSV", "CMYK", "ARGB", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_RCT", "YBR_ICT"])
+def test_a_colour_space_that_would_be_taken_for_another_is_refused_by_name(pydicom, space):
+    content = dicom(coloured(), SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation=space)
+    assert reason(content).startswith(f"has a colour space that is not read: {space}; ")
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_a_colour_space_may_be_in_small_letters_and_may_not_be_missing(pydicom):
+    assert np.array_equal(decode(dicom(DEEP, PhotometricInterpretation="monochrome2")).pixels, DEEP)
+    assert "that is not read: none stated" in reason(dicom(DEEP, PhotometricInterpretation=None))
+
+
+def test_bits_at_the_upper_end_of_their_bytes_are_refused(pydicom):
+    words = reason(dicom(DEEP << 4, BitsStored=12, HighBit=15))
+    assert words == "has its bits in another place than the lowest: 12 stored, the highest is bit 15"
+
+
+@pytest.mark.parametrize("spacing", ["PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"])
+def test_pixels_that_are_not_square_are_refused(pydicom, spacing):
+    assert reason(dicom(DEEP, **{spacing: [2, 1]})).startswith("has pixels that are not square: ")
+    assert np.array_equal(decode(dicom(DEEP, **{spacing: [2, 2]})).pixels, DEEP)
+
+
 def test_a_dicom_palette_is_applied(pydicom):
     content = shipped("examples_palette.dcm")
     data = pydicom.dcmread(BytesIO(content))
@@ -778,6 +823,13 @@ def test_a_negative_padding_may_be_written_as_an_unsigned_number(pydicom):
     data[0x00280120] = DataElement(0x00280120, "US", 2**16 - 2000)
     data.save_as(file := BytesIO())
     assert decode(file.getvalue()).padding.sum() == 40 * 20
+
+
+def test_bits_of_the_padding_outside_of_the_stored_ones_are_ignored(pydicom):
+    pixels = DEEP.copy()
+    pixels[:, :20] = 0x0800
+    padding = decode(dicom(pixels | 0xA000, BitsStored=12, PixelPaddingValue=0xA800)).padding
+    assert np.array_equal(padding, pixels == 0x0800)
 
 
 @pytest.mark.parametrize(

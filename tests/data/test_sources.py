@@ -336,6 +336,14 @@ def test_a_box_without_finite_numbers_is_refused_with_its_row(tmp_path, number):
         FolderSource(folder)
 
 
+@pytest.mark.parametrize("side", [0, -5])
+def test_a_box_without_a_positive_size_is_refused_with_its_row_also_beside_a_good_one(tmp_path, side):
+    folder = table_folder(tmp_path, two_rows())
+    (folder / "boxes.csv").write_text(f"filename,x,y,w,h\nb.png,1,2,3,4\nb.png,2,3,4,{side}\n")
+    with pytest.raises(SourceError, match=r"boxes\.csv, row 3: .*expected positive w, h"):
+        FolderSource(folder)
+
+
 def test_a_table_with_a_column_twice_is_refused(tmp_path):
     folder = table_folder(tmp_path, two_rows())
     (folder / "labels.csv").write_text("filename,label,label\na.png,normal,abnormal\nb.png,abnormal,normal\n")
