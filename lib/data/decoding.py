@@ -7,6 +7,7 @@ orientation in the EXIF data is undone. DICOM is read by `lib.data.dicom`.
 
 import re
 import warnings
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image, PpmImagePlugin
 
 from lib.data import dicom
-from lib.data.picture import LUMINANCE, Decoded, ImageError, check_size
+from lib.data.picture import LUMINANCE, Decoded, ImageError, check_inflated, check_size
 from lib.data.source import SourceError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "JPEG2000", "WEBP", "GIF", "PPM")  # others of Pillow's start programs
@@ -146,6 +147,9 @@ def _deep_tiff(content: bytes, opens: Any) -> np.ndarray | None:
         check_size(page.imagewidth, page.imagelength, images=len(file.pages))
         if page.photometric not in (0, 1, 2) or (colour and (signed or page.dtype != np.uint16)):
             raise ImageError("is beyond the installed decoders: a deep TIFF that is neither grey nor 16-bit RGB")
+        if page.compression in (8, 32946):  # deflate, which tifffile inflates whole
+            for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+                check_inflated(content[start : start + length], zlib.MAX_WBITS)
         orientation = page.tags.valueof(0x0112, default=1)
         try:
             pixels = page.asarray(maxworkers=1)

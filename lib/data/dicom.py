@@ -5,18 +5,20 @@ pixels that are not compressed, a decimal point for a comma.
 """
 
 import re
+import zlib
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
-from lib.data.picture import LUMINANCE, Decoded, ImageError, check_size
+from lib.data.picture import LUMINANCE, Decoded, ImageError, check_inflated, check_size
 from lib.data.source import SourceError
 
 HEADER = {"patient": "PatientID", "age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}
 SPACES = {*("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR"), *("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")}
 SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # rows, columns
+DEFLATED = re.compile(rb"UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)  # the transfer syntax
 FIRST = re.compile(rb"[\x02\x08]\0.\0", re.DOTALL)  # an element of group 0002 or 0008 begins a file without preamble
 
 
@@ -31,6 +33,11 @@ def read(content: bytes) -> Decoded:
         import pydicom.pixels
     except ImportError as error:
         raise SourceError("DICOM needs pydicom: pip install pydicom python-gdcm, or pip install '.[dicom]'") from error
+    if DEFLATED.search(content[: 2**16]):  # pydicom inflates all that follows the file's meta information
+        length = re.search(rb"\x02\0\0\0UL\x04\0(.{4})", content[: 2**16], re.DOTALL)
+        if length is None:
+            raise ImageError("is cut off or damaged: the length of its meta information is missing")
+        check_inflated(content[length.end() + int.from_bytes(length[1], "little") :], -zlib.MAX_WBITS)
     data = pydicom.dcmread(BytesIO(content), force=True)  # without the preamble, too
     if "Rows" not in data:
         raise ImageError(_without_image(content, data))

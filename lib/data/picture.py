@@ -1,10 +1,12 @@
 """What decoding gives: one grey image, or the reason why the bytes are none; for every format alike."""
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 SHORTEST, LONGEST = 16, 10_000  # pixels per side; radiographs are below 5,000, and more may be a decompression bomb
+INFLATED = 2**27  # bytes that a file may hold when it is unpacked: 8,000 x 8,000 pixels of 16 bits
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: ITU-R BT.601, as in Pillow
 
 
@@ -28,3 +30,13 @@ def check_size(width: int, height: int, images: int) -> None:
         raise ImageError(f"is too large to be an image: {width} x {height} pixels")
     if images > 1:
         raise ImageError(f"holds several images: {images}")
+
+
+def check_inflated(deflated: bytes, window: int) -> None:
+    """Raise ImageError if a zlib stream (`window` as in zlib) holds more than a large image, without keeping it."""
+    unpack, size = zlib.decompressobj(window), 0
+    while deflated and not unpack.eof:
+        size += len(unpack.decompress(deflated, 2**24))
+        deflated = unpack.unconsumed_tail
+        if size > INFLATED:
+            raise ImageError(f"is too large when it is unpacked: more than {INFLATED:,} bytes")

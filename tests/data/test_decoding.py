@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from PIL import Image
 
 from lib.data.decoding import decode, encode
 from lib.data.phantom import radiograph
-from lib.data.picture import Decoded, ImageError
+from lib.data.picture import INFLATED, Decoded, ImageError
 from lib.data.source import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -399,6 +400,31 @@ def test_a_decompression_bomb_is_refused_by_its_header(content):
     assert reason(content) == "is too large to be an image: 20000 x 20000 pixels"
 
 
+def test_a_deflated_dicom_file_is_inflated_up_to_a_limit_only(pydicom):
+    deflated = "1.2.840.10008.1.2.1.99"
+    assert np.array_equal(decode(dicom(DEEP, deflated)).pixels, DEEP)
+    bomb = dicom(DEEP, deflated, ImageComments="x", PixelData=bytes(INFLATED + 1_000_000))
+    assert len(bomb) < 200_000
+    tracemalloc.start()
+    assert reason(bomb) == f"is too large when it is unpacked: more than {INFLATED:,} bytes"
+    assert tracemalloc.get_traced_memory()[1] < INFLATED / 2
+    tracemalloc.stop()
+
+
+def test_a_deflated_deep_tiff_is_inflated_up_to_a_limit_only():
+    import tifffile
+
+    tifffile.imwrite(file := BytesIO(), DEEP, compression="zlib", photometric="minisblack")
+    assert np.array_equal(decode(file.getvalue()).pixels, DEEP)
+    strip = zlib.compress(bytes(INFLATED + 1_000_000))
+    tag = tifffile.TiffFile(BytesIO(file.getvalue())).pages[0].tags
+    content = bytearray(file.getvalue()) + strip
+    for name, number in (("StripOffsets", len(file.getvalue())), ("StripByteCounts", len(strip))):
+        place = tag[name].offset
+        content[place + 2 : place + 12] = struct.pack("<HII", 4, 1, number)
+    assert reason(bytes(content)).startswith("is too large when it is unpacked: ")
+
+
 def test_a_large_image_draws_no_warning():
     assert Image.MAX_IMAGE_PIXELS < 9_500**2  # so that Image.open would warn
     words = reason(claiming(9_500, 9_500) + b"\0\0\1\0IDAT")
@@ -733,6 +759,7 @@ def test_a_colour_space_that_would_be_taken_for_another_is_refused_by_name(pydic
     assert reason(content).startswith(f"has a colour space that is not read: {space}; ")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 def test_a_colour_space_may_be_in_small_letters_and_may_not_be_missing(pydicom):
     assert np.array_equal(decode(dicom(DEEP, PhotometricInterpretation="monochrome2")).pixels, DEEP)
