@@ -19,6 +19,7 @@ from lib.data.picture import LUMINANCE, Decoded, ImageError, check_inflated, che
 from lib.data.source import SourceError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "JPEG2000", "WEBP", "GIF", "PPM")  # others of Pillow's start programs
+PNM = re.compile(rb"P[1-6f]\s+[\d#]")  # Pillow is content with the first two bytes, as in a text about patient P1
 REMARKS = ("ignore", None, UserWarning, re.compile(r"(PIL|pydicom)\."), 0)  # about metadata, not about pixels
 LACKING = "support|dependencies|implemented|unknown pixel mode|requires the 'imagecodecs'"  # words of the libraries
 
@@ -68,7 +69,7 @@ def is_image(beginning: bytes) -> bool:
 def _format(content: bytes) -> str:
     """Return Pillow's name of the format by the first bytes, or ""."""
     Image.init()
-    accepted = ((name, Image.OPEN[name][1]) for name in FORMATS)
+    accepted = ((name, Image.OPEN[name][1]) for name in FORMATS if name != "PPM" or PNM.match(content))
     return next((name for name, accepts in accepted if accepts is not None and accepts(content[:16]) is True), "")
 
 

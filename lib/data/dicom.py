@@ -135,7 +135,10 @@ def _as_seen(pixels: np.ndarray, data: Any) -> np.ndarray:
         pixels = _look_up(pixels, tables[0])
     elif center is not None and width is not None and width > linear:  # a window without width would show nothing
         place = (pixels - np.float32(center - linear / 2)) / np.float32(width - linear)
-        pixels = expit(4 * place) if function == "SIGMOID" else np.clip(place + 0.5, 0, 1)
+        shown = expit(4 * place) if function == "SIGMOID" else np.clip(place + 0.5, 0, 1)
+        if shown.min() == shown.max() and (low := pixels.min()) < (high := pixels.max()):
+            raise ImageError(f"has a window beside its values: {center:g}, {width:g} wide, for {low:g} to {high:g}")
+        pixels = shown
     if data.PhotometricInterpretation == "MONOCHROME1":
         pixels = -pixels if pixels.dtype.kind == "f" else np.invert(pixels)
     return pixels

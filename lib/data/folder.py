@@ -23,6 +23,7 @@ from lib.data.source import (
     boxes_by_image,
     label_problems,
     read_table,
+    read_text,
     side_of,
 )
 from lib.files import hash_of
@@ -160,6 +161,9 @@ class FolderSource(FileSource):
         ours = {"filename": "id", "label": "label", "strict_label": "strict_label", "patient_id": "patient"}
         ours |= {column: column for column in OPTIONAL if column != "patient"}
         rows = rows[[name for name in ours if name in rows]].rename(columns=ours)
+        words = sorted(word for word in set(rows["label"]) if word.strip().lower() in NORMAL_WORDS)
+        if words and "normal" not in words:
+            raise SourceError(f"{table} has the label {words[0]!r}, and never 'normal': write normal, and abnormal")
         rows["id"] = rows["id"].map(_plain)
         repeated = rows.drop_duplicates()["id"].duplicated(keep=False).reindex(rows.index, fill_value=False)
         contradicted = rows["id"].isin(rows["id"][repeated])
@@ -240,12 +244,18 @@ def _read_about(file: Path) -> dict[str, Any]:
     """Return what about.yaml says, {} without one; its `classes` as kinds by the folder's name in small letters."""
     if not file.is_file():
         return {}
+    no_lines = f"{file} is not YAML with lines `name: text`: correct or remove it"
     try:
-        about = {str(k): v for k, v in strict_yaml.load(file.read_text(encoding="utf-8")).items()}
+        read = strict_yaml.load(read_text(file))
     except strict_yaml.Misread as error:
         raise SourceError(f"{file}, line {error.line}: {error}; correct or remove it") from None
-    except (AttributeError, ValueError) as error:
-        raise SourceError(f"{file} is not YAML with lines `name: text`: correct or remove it") from error
+    except UnicodeError as error:
+        raise SourceError(f"{file} is not in UTF-8: save it as such") from error
+    except ValueError as error:
+        raise SourceError(no_lines) from error
+    if not isinstance(read, dict):
+        raise SourceError(f"{file} says nothing: write lines `name: text`, or remove it" if read is None else no_lines)
+    about = {str(k): v for k, v in read.items()}
     if isinstance(classes := about.get("classes", {}), dict) and all(kind in CLASSES for kind in classes.values()):
         return about | ({"classes": {str(k).strip("/").lower(): v for k, v in classes.items()}} if classes else {})
     raise SourceError(f"{file} has classes {classes!r}: expected lines `folder: {' | '.join(CLASSES)}`")

@@ -120,15 +120,19 @@ def label_problems(records: pd.DataFrame) -> list[Problem]:
     return problems
 
 
+def read_text(file: Path) -> str:
+    """Return a text in UTF-8 or, with its mark, in UTF-16; UnicodeError if it is in another encoding."""
+    content = file.read_bytes()
+    return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+
+
 def read_table(file: Path, wanted: Sequence[str]) -> pd.DataFrame:
     """Return a CSV file as text, empty cells as ""; SourceError if it cannot be read or lacks a `wanted` column.
 
     It may be in UTF-8 or, with its mark, in UTF-16; rows may end in a comma.
     """
     try:
-        content = file.read_bytes()
-        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
-        lines = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        lines = [row for row in csv.reader(io.StringIO(read_text(file), newline=""), strict=True) if row]
     except (ValueError, csv.Error) as error:
         how = "save it as UTF-8, with commas between the cells"
         raise SourceError(f"{file} cannot be read as a table: {error}; {how}") from error

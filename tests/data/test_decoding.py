@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data.decoding import decode, encode
+from lib.data.decoding import decode, encode, is_image
 from lib.data.phantom import radiograph
 from lib.data.picture import INFLATED, Decoded, ImageError
 from lib.data.source import SourceError
@@ -473,6 +473,14 @@ def test_a_tiff_of_several_slices_in_its_depth_is_refused(kind):
     tifffile.imwrite(file := BytesIO(), np.zeros((4, 32, 32), kind), photometric="minisblack", volumetric=True)
     with pytest.raises(ImageError, match="holds several images: 4 in its depth"):
         decode(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "text", [b"P1 was X-rayed twice, in bed", b"P5\nwithout a header", b"P2P of all files in here"]
+)
+def test_a_text_that_begins_like_a_pnm_file_is_no_image(text):
+    assert not is_image(text)
+    assert reason(text).startswith("is not an image: begins with b'P")
 
 
 def test_the_primary_picture_of_a_phones_jpeg_is_used():
@@ -955,7 +963,7 @@ def test_the_header_says_patient_sex_and_view_as_written(pydicom, elements, head
         ({"Rows": 4}, "is too small to be an image: 64 x 4 pixels"),
         ({"Rows": 41}, "is cut off or damaged: The number of bytes of pixel data is less than expected"),
         ({"PixelData": bytes(DEEP.nbytes)}, "has only one grey level: 0"),
-        ({"WindowCenter": 9_000, "WindowWidth": 100}, "has only one grey level: 0.0"),
+        ({"WindowCenter": 9_000, "WindowWidth": 100}, "has a window beside its values: 9000, 100 wide, for 0 to 2559"),
     ],
 )
 def test_a_dicom_file_without_a_usable_image_is_refused_with_the_reason(pydicom, elements, words):

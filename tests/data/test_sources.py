@@ -251,6 +251,13 @@ def test_an_unknown_label_is_named(tmp_path, word):
     assert source.problems == [Problem("b.png", f"label is not one of normal, abnormal: {word!r}", "counted apart")]
 
 
+@pytest.mark.parametrize("word", ["Normal", "NORMAL", "No Finding", "normal "])
+def test_a_table_that_writes_normal_otherwise_is_told_how(tmp_path, word):
+    folder = table_folder(tmp_path, two_rows(label=[word, "Abnormal"]))
+    with pytest.raises(SourceError, match=f"has the label '{word}', and never 'normal': write normal, and abnormal"):
+        FolderSource(folder)
+
+
 def test_a_file_of_another_kind_in_a_folder_of_a_class_is_named(tmp_path):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "mass" / "notes.txt").write_text("not an image")
@@ -265,6 +272,28 @@ def test_about_yaml_describes_a_folder(tmp_path):
     assert FolderSource(folder).about["licence"].startswith("not stated")
     (folder / "about.yaml").write_text("licence: CC BY 4.0\nlabels: two readers\n")
     assert FolderSource(folder).about == {"from": "folder ours", "licence": "CC BY 4.0", "labels": "two readers"}
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-8-sig"])
+def test_about_yaml_may_carry_the_mark_of_its_encoding(tmp_path, code):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_bytes("licence: M\u00fcller\n".encode(code))
+    assert FolderSource(folder).about["licence"] == "M\u00fcller"
+
+
+def test_about_yaml_in_an_old_encoding_is_told_what_to_save(tmp_path):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_bytes("licence: M\u00fcller\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"about\.yaml is not in UTF-8: save it as such"):
+        FolderSource(folder)
+
+
+@pytest.mark.parametrize("text", ["", "# to be written\n"])
+def test_an_about_yaml_that_says_nothing_is_called_so(tmp_path, text):
+    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
+    (folder / "about.yaml").write_text(text)
+    with pytest.raises(SourceError, match=r"about\.yaml says nothing: write lines"):
+        FolderSource(folder)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -379,7 +408,7 @@ def test_an_about_yaml_that_reads_otherwise_than_it_is_written_is_refused_by_lin
         FolderSource(folder)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "just text"])
+@pytest.mark.parametrize("text", ["- a\n", "just text"])
 def test_an_about_yaml_of_another_form_is_refused(tmp_path, text):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "about.yaml").write_text(text)
