@@ -65,13 +65,13 @@ def _check_layout(data: Any) -> None:
             f"has a colour space that is not read: {space or 'none stated'}; export it as MONOCHROME2 or RGB"
         )
     data.PhotometricInterpretation = space
-    stored, high = data.get("BitsStored"), data.get("HighBit")
-    if None not in (stored, high) and high != stored - 1:
-        raise ImageError(f"has its bits in another place than the lowest: {stored} stored, the highest is bit {high}")
+    stored, top = data.get("BitsStored"), data.get("HighBit")
+    if None not in (stored, top) and top != stored - 1:
+        raise ImageError(f"has its bits in another place than the lowest: {stored} stored, the highest is bit {top}")
     for name in SPACINGS:
-        sides = [_number(data, name, place) for place in (0, 1)]
-        if all(sides) and abs(sides[0] / sides[1] - 1) > 0.01:
-            raise ImageError(f"has pixels that are not square: {name} {sides[0]:g} to {sides[1]:g}; resample it")
+        high, wide = _number(data, name), _number(data, name, 1)
+        if high and wide and abs(high / wide - 1) > 0.01:
+            raise ImageError(f"has pixels that are not square: {name} {high:g} to {wide:g}; resample it")
 
 
 def _without_image(content: bytes, data: Any) -> str:

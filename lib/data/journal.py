@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = {"row": int, "crc32": int, "digest": str, "problem": str, "header": dict}
+KINDS: dict[str, Any] = {"row": int, "crc32": int, "digest": str, "problem": str, "header": dict}
 KINDS |= dict.fromkeys(("bytes", "width", "height"), int | None)
 
 
