@@ -106,6 +106,11 @@ budget_table(results.budgets).head(10)
 # The same comparison is made within groups of images that share a known property, such as the view, the sex or the
 # age. A group with fewer than 10 patients of either class gets no AUROC: its interval would say nothing.
 #
+# The patient counts, and not the image. Twelve images of one chest resemble each other, so that they say little more
+# than one of them, and a variance that is estimated from two or three such patients is far too small. Below 10 patients
+# of a class every interval therefore also holds Wilson's interval for that number of patients, and the last chapter
+# claims nothing about how a score ranks.
+#
 # ## The same scores under other labels
 #
 # Where the data has a second column of labels, the same scores are evaluated against it too. Nothing changes but who

@@ -24,7 +24,7 @@ UNKNOWN = {  # words for "not known", in small letters without marks
         "notknown",
         "notavailable",
     ),
-    *("missing", "anon", "anonym", "anonymous", "anonymouspatient", "anonymized", "anonymised", "deidentified"),
+    "missing",
 }
 SPACE = re.compile(r"[\s\0\u200b-\u200d\u2060\ufeff]+")  # also what no eye can see
 ZEROS = re.compile(r"(?<!\d)0+(?=\d)|\.0+$")  # what a spreadsheet adds to a number, or takes from it

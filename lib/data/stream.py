@@ -205,11 +205,13 @@ def _find(address: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     else:
         how = f"write the shards (again), or use a pattern: {address}/*.parquet"
         try:
-            names = list(json.loads(fs.cat_file(f"{root}/{INDEX}{query}"))["shards"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{address}/{INDEX} is damaged, or no list of shards: {how}") from error
+            index = fs.cat_file(f"{root}/{INDEX}{query}")  # a refused certificate is a ValueError, too
         except (FileNotFoundError, NotADirectoryError) as error:
             raise SourceError(f"{address} has no {INDEX}, which is written last: {how}") from error
+        try:
+            names = list(json.loads(index)["shards"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{address}/{INDEX} is damaged, or no list of shards: {how}") from error
         if outside := [name for name in names if not SHARD.fullmatch(str(name))]:
             raise SourceError(f"{address}/{INDEX} names {outside[0]!r}, which is no shard in its folder: write it anew")
         paths = [f"{root}/{name}{query}" for name in names]

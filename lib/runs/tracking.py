@@ -211,7 +211,7 @@ def why_offline(server: str, key: str) -> str:
     def ask() -> None:
         question = {"query": "query { viewer { id } }"}
         try:
-            answer = requests.post(f"{server}/graphql", json=question, auth=("api", key), timeout=PATIENCE)
+            answer = requests.post(f"{server}/graphql", json=question, auth=("api", key), timeout=2 * PATIENCE)
             refused = answer.status_code in (401, 403) or (answer.ok and not answer.json()["data"]["viewer"])
             wrong = f"{server} refuses the key: correct WANDB_API_KEY, or `wandb login --relogin`"
             answers.put(wrong if refused else "" if answer.ok else f"{server} answers {answer.status_code}")

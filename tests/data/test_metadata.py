@@ -94,7 +94,7 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize("word", [*UNKNOWN, "anonymous", "ANONYMIZED", "not available", None, np.nan])
+@pytest.mark.parametrize("word", [*UNKNOWN, "Missing", "not available", None, np.nan])
 def test_a_word_for_unknown_is_no_patient(word):
     records, problems = normalise(table(patient=[word, "p1"]))
     assert records["patient"].tolist() == ["", "p1"]

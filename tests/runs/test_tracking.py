@@ -280,8 +280,8 @@ def test_the_server_is_sent_no_secret_no_path_and_no_name_of_this_machine(tmp_pa
     program.parent.mkdir()
     program.touch()
     monkeypatch.chdir(program.parent)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(program))
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(program), raising=False)  # a worker has none
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(Project, "sent", [], raising=False)
     session = wandb.setup().settings
