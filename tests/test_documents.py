@@ -213,11 +213,18 @@ def limits() -> Iterator[str]:
     trials = pd.read_csv(ROOT / "research/results/trials.csv")
     works = trials[(trials["trial"] == "pediatric-curves-ra-0") & (trials["lacks"] == 0)].iloc[0]
     yield f"after {works['images_seen']:,} images and {works['cpu_minutes']:.0f} minutes of one thread"
-    curve = pd.read_parquet(ROOT / "research/results/curves/pediatric-curves-ra-0/curve.parquet").set_index("id")
-    scores = pd.read_parquet(ROOT / "research/results/curves/pediatric-curves-ra-0/scores.parquet").set_index("id")
-    ill = scores["label"].reindex(curve.index) == "abnormal"
-    early, late = (roc_auc_score(ill, curve[f"ra @ {epochs}"]) for epochs in (12, 347))
-    yield f"AUROC {early:.3f} after {12 * 864:,} images and {late:.3f} after {347 * 864:,}"
+    for name, label, places, images in (
+        ("pediatric", "label", (12, 347), 864),
+        ("adult", "strict_label", (11, 132), 1952),
+    ):
+        folder = ROOT / f"research/results/curves/{name}-curves-ra-0"
+        curve, scores = (pd.read_parquet(folder / f"{file}.parquet").set_index("id") for file in ("curve", "scores"))
+        labels = scores.loc[scores["side"] == "test", label]
+        ill = labels[labels.isin(["normal", "abnormal"])] == "abnormal"
+        early, late = (roc_auc_score(ill, curve.loc[ill.index, f"ra @ {epochs}"]) for epochs in places)
+        yield f"{early:.3f} after {places[0] * images:,} images and {late:.3f} after {places[1] * images:,}"
+    last = trials[trials["trial"] == "adult-curves-ra-0"].iloc[-1]
+    yield f"residual {last['residual']:.3f} against {last['components_residual']:.3f}"
     black, replaced, whole = (
         audits["adult"][what].methods["ra"].value for what in ("lungs black", "lungs replaced", "whole")
     )
