@@ -8,24 +8,9 @@ import pandas as pd
 
 from lib.data.source import Problem, side_of
 
-UNKNOWN = {  # words for "not known", in small letters without marks
-    *(
-        "",
-        "nan",
-        "none",
-        "nil",
-        "null",
-        "na",
-        "nd",
-        "u",
-        "unk",
-        "unknown",
-        "unknownpatient",
-        "notknown",
-        "notavailable",
-    ),
-    "missing",
-}
+UNKNOWN = {"", "nan", "none", "nil", "null", "na", "u", "unk", "unknown", "missing"}
+UNKNOWN |= {"unknownpatient", "notknown", "notavailable"}
+"""Words for "not known", in small letters without marks."""
 SPACE = re.compile(r"[\s\0\u200b-\u200d\u2060\ufeff]+")  # also what no eye can see
 ZEROS = re.compile(r"(?<!\d)0+(?=\d)|\.0+$")  # what a spreadsheet adds to a number, or takes from it
 OLDEST = 120  # years: a higher age is an error, such as NIH's 414

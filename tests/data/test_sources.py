@@ -288,14 +288,6 @@ def test_about_yaml_in_an_old_encoding_is_told_what_to_save(tmp_path):
         FolderSource(folder)
 
 
-@pytest.mark.parametrize("text", ["", "# to be written\n"])
-def test_an_about_yaml_that_says_nothing_is_called_so(tmp_path, text):
-    folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
-    (folder / "about.yaml").write_text(text)
-    with pytest.raises(SourceError, match=r"about\.yaml says nothing: write lines"):
-        FolderSource(folder)
-
-
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_the_contents_are_the_files_bytes_in_the_order_asked_for(tmp_path, name):
     folder = table_folder(tmp_path, two_rows().replace("a.png", name))
@@ -408,11 +400,19 @@ def test_an_about_yaml_that_reads_otherwise_than_it_is_written_is_refused_by_lin
         FolderSource(folder)
 
 
-@pytest.mark.parametrize("text", ["- a\n", "just text"])
-def test_an_about_yaml_of_another_form_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("- a\n", "is not YAML with lines `name: text`"),
+        ("just text", "is not YAML with lines `name: text`"),
+        ("", "says nothing: write lines"),
+        ("# to be written\n", "says nothing: write lines"),
+    ],
+)
+def test_an_about_yaml_of_another_form_or_without_a_line_is_refused(tmp_path, text, found):
     folder = class_folders(tmp_path, "normal/a.png", "mass/b.png")
     (folder / "about.yaml").write_text(text)
-    with pytest.raises(SourceError, match=r"about\.yaml is not YAML with lines `name: text`"):
+    with pytest.raises(SourceError, match=rf"about\.yaml {found}"):
         FolderSource(folder)
 
 

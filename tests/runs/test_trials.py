@@ -73,13 +73,6 @@ def test_a_file_that_is_no_table_of_trials_is_refused_and_kept(tmp_path, capsys,
     assert file.read_bytes() == content
 
 
-def test_a_run_that_has_measured_nothing_is_refused(tmp_path, capsys):
-    run = trial(tmp_path, "trial-a")
-    (run.folder / "metrics.jsonl").unlink()
-    assert main([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
-    assert "has measured no method" in capsys.readouterr().err
-
-
 def test_the_tracked_table_comes_out_as_it_is(tmp_path):
     file = Path(shutil.copy(ROOT / "research/results/trials.csv", tmp_path))
     before = file.read_bytes()
@@ -87,11 +80,15 @@ def test_the_tracked_table_comes_out_as_it_is(tmp_path):
     assert file.read_bytes().startswith(before)
 
 
-def test_a_run_without_a_yardstick_is_refused_with_what_to_do(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("file", "todo"),
+    [("metrics.jsonl", "has measured no method: train it first"), ("yardstick.json", "train it again")],
+)
+def test_a_run_without_measurements_or_their_yardstick_is_refused_with_what_to_do(tmp_path, capsys, file, todo):
     run = trial(tmp_path, "trial-a")
-    (run.folder / "yardstick.json").unlink()
+    (run.folder / file).unlink()
     assert main([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
-    assert "train it again" in capsys.readouterr().err
+    assert todo in capsys.readouterr().err
 
 
 def test_the_yardstick_is_read_as_it_was_written(tmp_path):
