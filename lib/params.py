@@ -106,9 +106,9 @@ class Params(BaseModel):
         1.0, gt=0, le=1, description="RA: weight of the critic's term when the adversarial game begins"
     )
     ra_rejection_growth: int = Field(0, ge=0, description="RA: epochs in which that weight grows to 1; 0: it is 1")
-    ra_as_published: list[Literal["frozen-normalisation", "attached-target", "sampled-latent", "fixed-weights"]] = (
-        Field([], description="RA: choices of the authors' code to follow; see chapter 4")
-    )
+    ra_as_published: list[
+        Literal["frozen-normalisation", "attached-target", "sampled-latent", "fixed-weights", "repeated-passes"]
+    ] = Field([], description="RA: choices of the authors' code to follow; see chapter 4")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="arithmetic of training; auto: the fastest"
     )

@@ -70,7 +70,7 @@ ra_rejection_start: float = 1.0  # @param {"type":"number","max":1}
 # RA: epochs in which that weight grows to 1; 0: it is 1
 ra_rejection_growth: int = 0  # @param {"type":"integer","min":0}
 # RA: choices of the authors' code to follow; see chapter 4 (each entry one of 'frozen-normalisation',
-# 'attached-target', 'sampled-latent', 'fixed-weights')
+# 'attached-target', 'sampled-latent', 'fixed-weights', 'repeated-passes')
 ra_as_published: list[str] = []  # @param {"type":"raw"}
 precision: str = "auto"  # @param ["auto","float32","bfloat16","float16"] # arithmetic of training; auto: the fastest
 device: str = "auto"  # @param ["auto","cpu","cuda"] # device to train on; auto: cuda if there is one

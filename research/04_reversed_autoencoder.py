@@ -237,10 +237,10 @@ if relatives:
 #
 # 1. Encode $x$, draw $z$, decode $\hat x$. Decode a sample $D(\varepsilon)$ as well. Encode and decode both again.
 #    Lower $\mathcal L_E$ in the encoder's weights.
-# 2. Decode the same $z$ and $\varepsilon$ once more, and encode the results with the encoder as it is now. Lower
-#    $\mathcal L_D$ in the decoder's weights.
+# 2. Take $\hat x$ and $D(\varepsilon)$ as they are, since the decoder has not changed, and encode them with the encoder
+#    as it is now. Lower $\mathcal L_D$ in the decoder's weights.
 #
-# In `lib/methods/ra.py` this is one function that reads from top to bottom, `moves`. The training loop asks it for
+# In `lib/methods/ra.py` the function `moves` gives this order, and two more hold the losses. The training loop asks for
 # the next update, lowers the loss in that part alone, and never knows which method it trains. During the first
 # `ra_warmup_epochs` there is no game: both losses lack their sum over $g$, and the encoder's also lacks $L_{emb}$. So
 # the decoder learns to draw before it has to convince.
@@ -278,6 +278,7 @@ for name in relatives:
 # | first epochs | the game from the start, for 1,500 epochs | `ra_warmup_epochs` as a plain VAE (an option of Daniel & Tamar, whose loss there lacks the factor $s$ and updates both parts at once): in short trials on normal images, the game without it had not begun to reconstruct |
 # | order of the decoder's passes | first the sample, then the reconstruction | the reconstruction first: the losses are the same, and only running averages can tell |
 # | arithmetic | float32 | as `precision` says: bfloat16 or float16 by autocast where that is faster, the losses in float32 |
+# | passes of the decoder's update | every image is drawn and encoded again; the term with $\gamma_r = 10^{-8}$ is computed | what the encoder's update has drawn is used again, and a term whose gradient float32 cannot see is left out: a quarter fewer multiply-adds, the same update. `repeated-passes` takes theirs |
 # | weights of KLs | the same numbers at every image size | the same pressure per nat. `fixed-weights` takes theirs |
 # | start of the game | at full weight | `ra_rejection_start` and `ra_rejection_growth` let the exponential terms grow; by default at full weight |
 # | weights that are validated and scored | the last, of a copy | the last, or with `average_decay` a moving average |

@@ -32,7 +32,8 @@ class Method(nn.Module, ABC):
         """Yield (name of a child module, its losses) for each parameter update, in order; epochs count from 0.
 
         The training loop lowers "total" by a step in that child's parameters alone, then resumes this generator. So a
-        later move sees the weights that an earlier one has updated.
+        later move sees the weights that an earlier one has updated. It may share what an earlier one has computed with
+        weights that have not changed since, so the loop's backward passes retain the graph.
         """
 
     @abstractmethod

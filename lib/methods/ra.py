@@ -78,6 +78,7 @@ class AsPublished(NamedTuple):
     attached_target: bool = False  # rejecting x̂ also trains the pass that drew it; ours: x̂ is a constant there
     sampled_latent: bool = False  # reconstruct from a draw, so that a score is random; ours: from the mean
     fixed_weights: bool = False  # the same numbers at every image size; ours: the same pressure per nat
+    repeated_passes: bool = False  # compute again what has not changed, and what float32 cannot see; ours: once, or not
 
 
 class Posterior(NamedTuple):
@@ -195,55 +196,65 @@ class ReversedAutoencoder(Method):
         return super().train(mode and not self.as_published.frozen_normalisation)
 
     def moves(self, images: Images, epoch: int = 0) -> Iterator[tuple[str, Losses]]:
-        """Yield the encoder's update, then the decoder's, which sees the updated encoder."""
-        w, encode, decode = self.weights, self.encoder, self.decoder
-        noise = torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
+        """Yield the encoder's update, then the decoder's, which sees the updated encoder.
 
-        real = encode(images)
-        real_kl = real.kl().mean()
+        The decoder has not changed in between, so both updates share the images that it drew for the first.
+        """
+        w, again = self.weights, self.as_published.repeated_passes
+        noise = torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
+        real = self.encoder(images)
         latents = real.sample()
-        reconstruction = decode(latents)
+        reconstruction = self.decoder(latents)
         error = squared_error(images, reconstruction).mean()
-        bound = self.scale * (w.rec * error + w.kl * real_kl)
         if epoch < w.warmup:
-            yield "encoder", {"total": bound, "kl_real": real_kl}
-            error = squared_error(images, decode(latents.detach())).mean()
+            kl = real.kl().mean()
+            yield "encoder", {"total": self.scale * (w.rec * error + w.kl * kl), "kl_real": kl}
+            if again:
+                error = squared_error(images, self.decoder(latents.detach())).mean()
             yield "decoder", {"total": self.scale * w.rec * error, "reconstruction": self.scale * error}
             return
 
+        generated = [reconstruction, self.decoder(noise)]
+        yield "encoder", self._encoder_losses(real, error, generated, w.rejection_at(epoch))
+        if again:
+            generated = [self.decoder(latents.detach()), self.decoder(noise)]
+        yield "decoder", self._decoder_losses(images, generated)
+
+    def _encoder_losses(self, real: Posterior, error: Tensor, generated: Sequence[Images], growth: float) -> Losses:
+        """Return L_E, with its exponential terms times `growth`, and what it is made of."""
+        w, kl = self.weights, real.kl().mean()
         # For the encoder, a generated image is a constant, as input and as target. The authors leave both targets
         # attached; only the reconstruction leads back to the encoder, because the sample comes from noise.
-        generated = [reconstruction.detach(), decode(noise).detach()]
-        posteriors = [encode(image) for image in generated]
-        targets = [reconstruction, generated[1]] if self.as_published.attached_target else generated
-        errors = [squared_error(t, decode(p.sample())) for t, p in zip(targets, posteriors, strict=True)]
+        constants = [image.detach() for image in generated]
+        targets = generated if self.as_published.attached_target else constants
+        posteriors = [self.encoder(image) for image in constants]
+        errors = [squared_error(t, self.decoder(p.sample())) for t, p in zip(targets, posteriors, strict=True)]
         negative_elbos = [w.rec * e + w.neg * p.kl() for e, p in zip(errors, posteriors, strict=True)]
         rejection = 0.25 * sum((-2 * self.scale * n).exp().mean() for n in negative_elbos)
         embedding = embedding_distance(real.features, posteriors[0].features).mean()
-        yield (
-            "encoder",
-            {
-                "total": bound + w.rejection_at(epoch) * rejection + w.embedding * embedding,
-                "kl_real": real_kl,
-                "kl_reconstruction": posteriors[0].kl().mean(),
-                "kl_sample": posteriors[1].kl().mean(),
-                "rejection": rejection,
-                "embedding": embedding,
-            },
-        )
+        bound = self.scale * (w.rec * error + w.kl * kl)
+        return {
+            "total": bound + growth * rejection + w.embedding * embedding,
+            "kl_real": kl,
+            "kl_reconstruction": posteriors[0].kl().mean(),
+            "kl_sample": posteriors[1].kl().mean(),
+            "rejection": rejection,
+            "embedding": embedding,
+        }
 
-        generated = [decode(latents.detach()), decode(noise)]
-        posteriors = [encode(image) for image in generated]
+    def _decoder_losses(self, images: Images, generated: Sequence[Images]) -> Losses:
+        """Return L_D and what it is made of."""
+        w = self.weights
+        posteriors = [self.encoder(image) for image in generated]
         error = squared_error(images, generated[0]).mean()
         kl = sum(p.kl().mean() for p in posteriors)
-        # At weight 0 its two passes through the decoder, a seventh of the work, are left out.
-        error_generated = sum(
-            squared_error(g.detach(), decode(p.sample().detach())).mean()
-            for g, p in zip(generated, posteriors, strict=True)
-            if w.generated_rec
-        )
-        total = self.scale * (w.rec * error + 0.5 * (w.kl * kl + w.generated_rec * w.rec * error_generated))
-        yield "decoder", {"total": total, "reconstruction": self.scale * error, "kl_generated": 0.5 * kl}
+        total = w.rec * error + 0.5 * w.kl * kl
+        # Beside the error of the reconstruction, a smaller share of the generated images' own is lost in rounding.
+        if w.generated_rec >= torch.finfo(torch.float32).eps or (w.generated_rec and self.as_published.repeated_passes):
+            drawn = [self.decoder(p.sample().detach()) for p in posteriors]
+            own = sum(squared_error(g.detach(), d).mean() for g, d in zip(generated, drawn, strict=True))
+            total = total + 0.5 * w.generated_rec * w.rec * own
+        return {"total": self.scale * total, "reconstruction": self.scale * error, "kl_generated": 0.5 * kl}
 
     def reconstruct(self, images: Images) -> Images:
         """Decode the posterior's mean, so that a score depends on the image alone.

@@ -137,8 +137,9 @@ def train(
                     batch_images = augmented(batch_images, augmentation)
                 for part, losses in _moves(method, batch_images, epoch, _autocast(device, precision)):
                     _update(optimizers[part], scalers[part], parts[part], losses)
-                    for loss, value in losses.items():
-                        sums[f"{part}/{loss}"] += value.detach()  # read once per epoch: reading waits for the device
+                    for loss in list(losses):  # emptied, so that the next move does not hold what this one computed
+                        value = losses.pop(loss).detach()
+                        sums[f"{part}/{loss}"] += value  # read once per epoch: reading waits for the device
                 if average_decay:
                     _average(validated, method, min(average_decay, (1 + step) / (10 + step)))
                 progress.update()
@@ -189,7 +190,7 @@ def multiply_adds(method: Method, image_size: int, epoch: int = 0) -> int:
     device = next(method.parameters()).device
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         for part, losses in method.moves(torch.rand(2, 1, image_size, image_size, device=device), epoch):
-            losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+            losses["total"].backward(inputs=list(getattr(method, part).parameters()), retain_graph=True)
     return counter.get_total_flops() // 2 // 2  # two operations per multiply-add, two images
 
 
@@ -239,9 +240,12 @@ def _moves(
 
 
 def _update(optimizer: Adam, scaler: GradScaler, part: nn.Module, losses: Losses) -> None:
-    """Take one step in `part`'s parameters, leaving every other gradient untouched."""
+    """Take one step in `part`'s parameters, leaving every other gradient untouched.
+
+    What has been computed is kept, for a later move that shares it.
+    """
     optimizer.zero_grad()
-    scaler.scale(losses["total"]).backward(inputs=list(part.parameters()))
+    scaler.scale(losses["total"]).backward(inputs=list(part.parameters()), retain_graph=True)
     scaler.step(optimizer)
     scaler.update()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def training_memory(build: Callable[[], Method], image_size: int, batch_size: in
 
     None if shapes alone do not tell: the method's moves depend on the values of its tensors.
     """
-    kept: dict[int, Tensor] = {}
+    kept: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what a graph no longer holds is gone
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor  # views share a storage
@@ -36,10 +37,10 @@ def training_memory(build: Callable[[], Method], image_size: int, batch_size: in
         weights = {weight.untyped_storage()._cdata for weight in method.parameters()}
         try:
             with saved_tensors_hooks(keep, lambda tensor: tensor):
-                for _ in method.moves(torch.empty(batch_size, 1, image_size, image_size), epoch):
+                for _, losses in method.moves(torch.empty(batch_size, 1, image_size, image_size), epoch):
                     of_batch = [tensor.untyped_storage() for storage, tensor in kept.items() if storage not in weights]
                     batch = max(batch, sum(storage.nbytes() for storage in of_batch))
-                    kept.clear()
+                    losses.clear()
         except (NotImplementedError, RuntimeError):  # of tensors that have no values
             return None
     return Memory(4 * sum(weight.nbytes for weight in method.parameters()), batch)

@@ -32,7 +32,7 @@ def test_every_variant_keeps_the_contract_of_one_move_per_part_and_a_reconstruct
     for epoch in (0, 6):
         moved = []
         for part, losses in method.train().moves(images, epoch):
-            losses["total"].backward(inputs=list(getattr(method, part).parameters()))
+            losses["total"].backward(inputs=list(getattr(method, part).parameters()), retain_graph=True)
             moved.append(part)
         assert moved == [part for part, _ in method.named_children()]
     reconstruction = method.eval().reconstruct(images)

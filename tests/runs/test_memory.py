@@ -1,6 +1,7 @@
 """The memory of training is computed without taking it."""
 
 import resource
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def test_a_method_that_looks_at_values_has_no_known_memory():
 def test_every_method_keeps_as_much_as_a_real_batch_does():
     for name in ("unet", "ra", "ae-16"):
         params = Params(image_size=32, widths=[4, 8], latent_dim=4, batch_size=4, epochs=1, ra_warmup_epochs=0)
-        kept: dict[int, torch.Tensor] = {}
+        kept: WeakValueDictionary[int, torch.Tensor] = WeakValueDictionary()
         held = []
 
         def keep(tensor, kept=kept):
@@ -54,9 +55,9 @@ def test_every_method_keeps_as_much_as_a_real_batch_does():
         method = VARIANTS[name](params).train()
         weights = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            for _ in method.moves(torch.rand(4, 1, 32, 32), 0):
+            for _, losses in method.moves(torch.rand(4, 1, 32, 32), 0):
                 held.append(sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in weights))
-                kept.clear()
+                losses.clear()
         wanted = training_memory(lambda name=name, params=params: VARIANTS[name](params), 32, 4, 0)
         assert 0.8 * max(held) <= wanted.batch <= 1.01 * max(held), name
         assert wanted.weights == 16 * sum(weight.numel() for weight in method.parameters())
