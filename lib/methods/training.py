@@ -1,6 +1,6 @@
 """One training loop for every method; it does not know which one it trains.
 
-`multiply_adds` counts the cost of training, and `expected_seconds` estimates its duration.
+`train_step` updates it on one batch, `multiply_adds` counts the cost, `expected_seconds` estimates the duration.
 """
 
 import copy
@@ -110,9 +110,8 @@ def train(
         raise TrainingError("there are no validation images: raise validation_fraction, or add normal images")
     torch.backends.cudnn.deterministic = True  # without it, a resumed run on a card differs from an uninterrupted one
     to_device(method, device)
-    parts = dict(method.named_children())
-    optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in parts.items()}
-    scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in parts}
+    optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in method.named_children()}
+    scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in optimizers}
     torch.manual_seed(seed)
     validated = copy.deepcopy(method) if average_decay else method
     resolved = str(precision).removeprefix("torch.")
@@ -135,11 +134,9 @@ def train(
                 batch_images = to_unit(images[batch], device)
                 if augmentation:
                     batch_images = augmented(batch_images, augmentation)
-                for part, losses in _moves(method, batch_images, epoch, _autocast(device, precision)):
-                    _update(optimizers[part], scalers[part], parts[part], losses)
-                    for loss in list(losses):  # emptied, so that the next move does not hold what this one computed
-                        value = losses.pop(loss).detach()
-                        sums[f"{part}/{loss}"] += value  # read once per epoch: reading waits for the device
+                losses = train_step(method, optimizers, scalers, batch_images, epoch, precision)
+                for loss, value in losses.items():
+                    sums[loss] += value  # read once per epoch: reading waits for the device
                 if average_decay:
                     _average(validated, method, min(average_decay, (1 + step) / (10 + step)))
                 progress.update()
@@ -153,7 +150,7 @@ def train(
                 "seconds": time.perf_counter() - start,
                 "cpu_seconds": time.process_time() - cpu_start,
                 "images_seen": batches * batch_size,
-                "steps": batches * len(parts),
+                "steps": batches * len(optimizers),
                 "multiply_adds": batches * batch_size * multiply_adds(method, images.shape[-1], epoch),
             }
             before = history[-1] if history else dict.fromkeys(spent, 0)
@@ -167,6 +164,23 @@ def train(
     method.load_state_dict(validated.state_dict())
     method.eval()
     return history
+
+
+def train_step(
+    method: Method,
+    optimizers: Mapping[str, Adam],
+    scalers: Mapping[str, GradScaler],
+    images: Images,
+    epoch: int,
+    precision: torch.dtype,
+) -> Losses:
+    """Make the method's updates on one batch, with each part's own optimizer; return the losses as "part/loss"."""
+    done = {}
+    for part, losses in _moves(method, images, epoch, _autocast(images.device, precision)):
+        _update(optimizers[part], scalers[part], getattr(method, part), losses)
+        for loss in list(losses):  # emptied, so that the next move does not hold what this one has computed
+            done[f"{part}/{loss}"] = losses.pop(loss).detach()
+    return done
 
 
 def augmented(images: Images, most: float) -> Images:
@@ -204,16 +218,14 @@ def expected_seconds(
     """
     method = copy.deepcopy(method).train()
     to_device(method, device)
-    autocast = _autocast(device, choose_precision("auto", device))
+    precision = choose_precision("auto", device)
     optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
-    unscaled = GradScaler(device.type, enabled=False)
+    scalers = {part: GradScaler(device.type, enabled=False) for part in optimizers}
     seconds = []
     with torch.random.fork_rng():
         for _ in range(4):
             start, images = time.perf_counter(), torch.rand(batch_size, 1, image_size, image_size, device=device)
-            for part, losses in _moves(method, images, epochs - 1, autocast):
-                _update(optimizers[part], unscaled, getattr(method, part), losses)
-                float(losses["total"].detach())  # waits for the device
+            sum(map(float, train_step(method, optimizers, scalers, images, epochs - 1, precision).values()))  # waits
             seconds.append(time.perf_counter() - start)
     return min(seconds[1:]) * batches * epochs
 
