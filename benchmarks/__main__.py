@@ -1,0 +1,54 @@
+"""Measure, print one table, and write the figures with what they depend on.
+
+    python -m benchmarks                       every part, into benchmarks/results.json: 20 minutes on two quiet cores
+    python -m benchmarks step evidence         these parts, printed
+    python -m benchmarks step --quick          a trial of a part: few laps, the smallest sizes
+
+Nothing here is a test: a slow machine fails nothing. Figures are worth something on a machine that does nothing else.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.measuring import Figure, machine
+from lib.files import replacing
+
+PARTS = ("step",)
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def table(figures: list[Figure]) -> str:
+    """Return the figures as a text table."""
+    rows = []
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} [{figure.least:.2f}, {figure.most:.2f}]"
+        rows.append([figure.part, figure.what, f"{figure.value:,.4g} {figure.unit}", ratio, figure.reference])
+    columns = ["part", "what", "measured", "times the reference", "reference"]
+    return pd.DataFrame(rows, columns=columns).to_string(index=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawTextHelpFormatter
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts to measure; none: all, and write them")
+    parser.add_argument("--quick", action="store_true", help="few laps, the smallest sizes, nothing written")
+    options = parser.parse_args()
+    start, figures, found = time.perf_counter(), [], machine()
+    for part in options.parts or PARTS:
+        figures += importlib.import_module(f"benchmarks.{part}").figures(options.quick)
+    print("\n".join(f"{name}: {value}" for name, value in found.items()))
+    print(table(figures))
+    print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
+    if not options.parts and not options.quick:
+        with replacing(RESULTS) as file:
+            content = {"machine": found, "figures": [figure._asdict() for figure in figures]}
+            file.write(f"{json.dumps(content, indent=1)}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

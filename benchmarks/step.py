@@ -1,0 +1,147 @@
+"""Images a second in training, relative to a plain float32 step: of RA as the authors make it, of others in our order.
+
+Beside each stand the multiply-adds of an image and the share of this machine's ceiling that they reach. The ceiling is
+the rate of a 3x3 convolution of 256 channels with channels last, forward and backward, measured in the same minute.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Adam
+
+from benchmarks.authors import authors_step, contiguous
+from benchmarks.measuring import Figure, compared, in_turns
+from lib.methods.method import to_device
+from lib.methods.ra import ReversedAutoencoder
+from lib.methods.training import choose_device, choose_precision, multiply_adds, train_step
+from lib.methods.variants import VARIANTS
+from lib.params import Params
+
+
+class Setting(NamedTuple):
+    """A size of network and batch, and the threads that train it."""
+
+    image_size: int
+    widths: list[int]
+    batch_size: int
+    threads: int
+    normalisation: str
+    laps: int
+
+    def __str__(self) -> str:
+        widths = "-".join(map(str, self.widths))
+        return f"{self.image_size} px, {widths}, {self.normalisation}, batch {self.batch_size}, {self.threads} threads"
+
+
+SETTINGS = [
+    Setting(64, [8, 16, 32, 64], 16, 1, "group", 15),
+    Setting(64, [8, 16, 32, 64], 16, 1, "batch", 15),
+    Setting(64, [16, 32, 64, 128], 32, 1, "batch", 7),
+    Setting(64, [16, 32, 64, 128], 32, 2, "batch", 7),
+    Setting(128, [64, 128, 256, 512, 512], 8, 2, "batch", 3),
+]
+METHODS = ("ra", "vae", "unet")
+EPOCH = Params().epochs - 1  # in which RA plays its game
+
+
+def ceiling(device: torch.device) -> Callable[[], None]:
+    """Return a convolution's passes: forward, towards inputs and towards weights, of `CEILING` multiply-adds."""
+    layer = nn.Conv2d(256, 256, 3, padding=1, bias=False)
+    to_device(layer, device)
+    features = torch.rand(4, 256, 32, 32, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def passes() -> None:
+        layer(features).sum().backward()
+        layer.weight.grad = features.grad = None
+
+    return passes
+
+
+CEILING = 3 * 4 * 32 * 32 * 9 * 256 * 256
+
+
+def ours(name: str, params: Params, precision: torch.dtype, device: torch.device) -> Callable[[], object]:
+    """Return a training step as the loop makes it, on a batch of noise."""
+    torch.manual_seed(0)
+    method = VARIANTS[name](params).train()
+    to_device(method, device)
+    optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
+    scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in optimizers}
+    images = torch.rand(params.batch_size, 1, params.image_size, params.image_size, device=device)
+    return lambda: train_step(method, optimizers, scalers, images, EPOCH, precision)
+
+
+def plain(name: str, params: Params, device: torch.device) -> Callable[[], object]:
+    """Return a training step in float32 with contiguous features; RA's is the authors'."""
+    torch.manual_seed(0)
+    method = contiguous(VARIANTS[name](params).train().to(device))
+    optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
+    images = torch.rand(params.batch_size, 1, params.image_size, params.image_size, device=device)
+
+    def step() -> None:
+        if isinstance(method, ReversedAutoencoder) and name == "ra":
+            authors_step(method, optimizers["encoder"], optimizers["decoder"], images)
+            return
+        for part, losses in method.moves(images, EPOCH):
+            optimizers[part].zero_grad()
+            losses["total"].backward(inputs=list(getattr(method, part).parameters()), retain_graph=True)
+            optimizers[part].step()
+
+    return step
+
+
+def peak(name: str, params: Params, is_ours: bool) -> float:
+    """Return by how many MiB two steps raise the memory of a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_raised, name, params, is_ours).result()
+
+
+def _raised(name: str, params: Params, is_ours: bool) -> float:
+    cpu = torch.device("cpu")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = ours(name, params, torch.float32, cpu) if is_ours else plain(name, params, cpu)
+    step()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def figures(quick: bool) -> Iterator[Figure]:
+    """Yield the speed of each method at each size; `quick` takes the first size and few laps."""
+    device = choose_device()
+    precisions = {"float32": torch.float32, "auto": choose_precision("auto", device)}
+    if precisions["auto"] is torch.float32:
+        del precisions["auto"]
+    threads = torch.get_num_threads()
+    for setting in SETTINGS[:1] if quick else SETTINGS:
+        torch.set_num_threads(setting.threads)
+        params = Params(
+            image_size=setting.image_size,
+            widths=setting.widths,
+            batch_size=setting.batch_size,
+            normalisation=setting.normalisation,
+        )
+        for name in METHODS:
+            what, cost = f"{name}, {setting}", multiply_adds(VARIANTS[name](params), params.image_size, EPOCH)
+            calls = {"plain": plain(name, params, device)}
+            calls |= {label: ours(name, params, precision, device) for label, precision in precisions.items()}
+            seconds = in_turns(calls | {"ceiling": ceiling(device)}, 2 if quick else setting.laps, what)
+            at_most = CEILING / median(seconds["ceiling"])
+            for label in precisions:
+                speed = {"own": label, "reference": "plain", "amount": params.batch_size, "unit": "images/s"}
+                figure = compared("step", f"{what}, {label}", seconds, **speed)
+                yield figure
+                reached = figure.value * cost
+                yield Figure("step", f"{what}, {label}: share of the ceiling", 100 * reached / at_most, "%")
+            yield Figure("step", f"{what}: multiply-adds of an image", cost / 1e9, "10^9")
+            if not quick:
+                ours_peak, plain_peak = (peak(name, params, is_ours) for is_ours in (True, False))
+                ratio = plain_peak / ours_peak
+                yield Figure("step", f"{what}: memory", ours_peak, "MiB", "plain", ratio, ratio, ratio)
+    torch.set_num_threads(threads)
