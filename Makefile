@@ -32,7 +32,7 @@ pair: .venv/ready
 	$(BIN)/python -m lib.notebook.pair research/[0-9][0-9]_*.py
 
 bench: .venv/ready
-	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv runs

@@ -1,41 +1,32 @@
-"""Phantoms per second on one core, and their cost relative to a Gaussian filter of the image's size.
+"""Phantoms a second on one core, relative to a Gaussian filter of the image's size."""
 
-python -m benchmarks.phantom
-"""
-
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
+from benchmarks.measuring import Figure, compared, in_turns
 from lib.data.phantom import FINDINGS, radiograph
 
-
-def seconds(*calls: Callable[[int], object], laps: int = 40) -> list[float]:
-    """Return the seconds of each call's fastest lap; calls take turns, because others may share the machine."""
-    best = [float("inf")] * len(calls)
-    for lap in range(laps):
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call(lap)
-            best[i] = min(best[i], time.perf_counter() - start)
-    return best
+IMAGES = 20
 
 
-def main() -> None:
-    print(f"{'size':>5} {'finding':<13} {'images/s':>9} {'cost / gaussian_filter(sigma=4)':>32}")
-    for size in (64, 128, 256):
+def figures(quick: bool) -> Iterator[Figure]:
+    """Yield the rate at each size, of normal phantoms and of each finding at the smallest size."""
+    for size in (64,) if quick else (64, 128, 256):
         noise = np.random.default_rng(0).random((size, size), dtype=np.float32)
-        for finding in ("", *FINDINGS):
-            drawing, reference = seconds(
-                lambda lap, finding=finding, size=size: radiograph(lap, finding=finding, size=size),
-                lambda _, noise=noise: gaussian_filter(noise, 4.0),
-            )
-            print(f"{size:5} {finding or 'normal':<13} {1 / drawing:9.0f} {drawing / reference:32.1f}")
+        findings = ("", *FINDINGS) if size == 64 else ("",)
 
+        def drawn(finding: str, size: int = size) -> None:
+            for i in range(IMAGES):
+                radiograph(i, finding=finding, size=size)
 
-if __name__ == "__main__":
-    with threadpool_limits(limits=1):
-        main()
+        calls = {finding or "normal": lambda finding=finding, drawn=drawn: drawn(finding) for finding in findings}
+        calls["gaussian_filter"] = lambda noise=noise: [gaussian_filter(noise, 4.0) for _ in range(IMAGES)]
+        with threadpool_limits(limits=1):
+            seconds = in_turns(calls, 2 if quick else 20, f"phantoms of {size} px")
+        for finding in list(calls)[:-1]:
+            what = f"{finding}, {size} px"
+            about = {"own": finding, "reference": "gaussian_filter", "amount": IMAGES, "unit": "images/s"}
+            yield compared("phantom", what, seconds, **about)

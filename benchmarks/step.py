@@ -51,6 +51,16 @@ METHODS = ("ra", "vae", "unet")
 EPOCH = Params().epochs - 1  # in which RA plays its game
 
 
+def params_of(setting: Setting) -> Params:
+    """Return the setting as a run has it."""
+    return Params(
+        image_size=setting.image_size,
+        widths=setting.widths,
+        batch_size=setting.batch_size,
+        normalisation=setting.normalisation,
+    )
+
+
 def ceiling(device: torch.device) -> Callable[[], None]:
     """Return a convolution's passes: forward, towards inputs and towards weights, of `CEILING` multiply-adds."""
     layer = nn.Conv2d(256, 256, 3, padding=1, bias=False)
@@ -121,12 +131,7 @@ def figures(quick: bool) -> Iterator[Figure]:
     threads = torch.get_num_threads()
     for setting in SETTINGS[:1] if quick else SETTINGS:
         torch.set_num_threads(setting.threads)
-        params = Params(
-            image_size=setting.image_size,
-            widths=setting.widths,
-            batch_size=setting.batch_size,
-            normalisation=setting.normalisation,
-        )
+        params = params_of(setting)
         for name in METHODS:
             what, cost = f"{name}, {setting}", multiply_adds(VARIANTS[name](params), params.image_size, EPOCH)
             calls = {"plain": plain(name, params, device)}
