@@ -15,13 +15,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lib.privacy import without_secrets
-from lib.refusals import echo, explain
+from lib.refusals import Refusal, echo, explain
 from lib.strict_yaml import Misread, load
 
 MOST = {"epochs": 1_000_000, "resamples": 1_000_000, "batch_size": 65_536, "latent_dim": 65_536, "widths": 65_536}
 
 
-class ParameterError(ValueError):
+class ParameterError(Refusal):
     """A setting is unknown, of the wrong type or out of its range."""
 
 

@@ -1,4 +1,4 @@
-"""The sentences in which a wrong setting is refused: name, value, what is allowed, what to do."""
+"""What a user can mend: the class of such errors, and the sentences in which a wrong setting is refused."""
 
 import difflib
 import math
@@ -10,6 +10,10 @@ from typing import Any
 from lib.privacy import masked
 
 MOST = 20  # sentences at once
+
+
+class Refusal(ValueError):
+    """An error whose message says what was found, what was wanted and what to do; commands print nothing else."""
 
 
 class _Short(reprlib.Repr):

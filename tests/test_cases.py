@@ -26,7 +26,7 @@ from lib.evidence.evaluation import evaluate_scores
 from lib.notebook import chapter
 from lib.notebook.sources import BuildError, text_of
 from lib.params import ParameterError, Params
-from lib.runs.cli import own_kernel
+from lib.runs.actions import own_kernel
 from lib.runs.prepare import prepare
 from lib.runs.score import score_table
 

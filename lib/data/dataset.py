@@ -20,11 +20,12 @@ from lib.data.metadata import known, normalise
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 from lib.files import hash_of, replacing, write_csv
 from lib.params import Params
+from lib.refusals import Refusal
 
 TEST_FRACTION = 0.2  # of the normal images, if the data has no official split
 
 
-class SplitError(ValueError):
+class SplitError(Refusal):
     """The records cannot be divided into training, validation and test."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.privacy import masked
+from lib.refusals import Refusal
 
 LABELS = {"label": ("normal", "abnormal"), "strict_label": ("normal", "abnormal", "other_abnormal", "")}
 NORMAL_WORDS = {"normal", "no finding", "no_finding"}  # names of folders and classes of normal images
@@ -49,7 +50,7 @@ class Subset:
         return self._images[self._rows[key]]
 
 
-class SourceError(ValueError):
+class SourceError(Refusal):
     """The images or their table cannot be used; the message names no secret of an address."""
 
     def __init__(self, message: str) -> None:

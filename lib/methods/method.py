@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.data.source import ImageStack
+from lib.refusals import Refusal
 
 Images = Float[Tensor, "batch 1 height width"]
 """Grey images in [0, 1]; 0 is black (air), 1 is white (dense)."""
@@ -20,7 +21,7 @@ Losses = dict[str, Tensor]
 """Scalars by name; "total" is minimised, the others are for the reader."""
 
 
-class TrainingError(ValueError):
+class TrainingError(Refusal):
     """Training cannot start, for a reason that the message gives."""
 
 

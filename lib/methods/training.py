@@ -24,9 +24,10 @@ from tqdm import tqdm
 from lib.data.source import ImageStack
 from lib.methods.checkpoint import Checkpoint, History, kept, kept_file
 from lib.methods.method import Images, Losses, Method, TrainingError, to_device, to_unit
+from lib.refusals import Refusal
 
 
-class Diverged(RuntimeError):
+class Diverged(Refusal):
     """A loss or the validation residual is NaN or infinite."""
 
 

@@ -26,6 +26,7 @@ archive       what a study reads of a run, checked; the files that are kept of a
 trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
-study         `imgae-study`: runs with different seeds -> a study; studies -> the page of all
-cli           `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`: thin fronts to the stages
+study         runs with different seeds -> a study; studies -> the page of all
+actions       what the commands do once their words are understood
+cli           the words of `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`, `imgae-study`
 """

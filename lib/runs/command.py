@@ -8,16 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import wraps
 
-from lib.data.dataset import SplitError
-from lib.data.source import SourceError
-from lib.methods.method import TrainingError
-from lib.methods.training import Diverged
-from lib.params import ParameterError
 from lib.privacy import Masked
-from lib.runs.keeping import KeepingError
-from lib.runs.run import RunError
-from lib.runs.status import reason
-from lib.runs.tracking import TrackingError
+from lib.refusals import Refusal
 
 DISK = {
     errno.ENOSPC: "make room on that disk",
@@ -30,9 +22,6 @@ DISK = {
     errno.EEXIST: "a folder was wanted there: remove the file, or choose another place",
 }
 """Errors of the disk that a user can mend, and how."""
-
-REFUSALS = (ParameterError, SourceError, SplitError, TrainingError, RunError, KeepingError, TrackingError, Diverged)
-"""Errors whose message says what to do."""
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -52,7 +41,7 @@ def command(function: Main) -> Callable[..., int]:
     def explained(arguments: Sequence[str] | None) -> int:
         try:
             return function(arguments)
-        except REFUSALS as error:
+        except Refusal as error:
             print(error, file=sys.stderr)
             return 2
         except OSError as error:
@@ -63,6 +52,8 @@ def command(function: Main) -> Callable[..., int]:
             print(f"{place}{error.strerror}: {DISK[error.errno]}; then start the same command again", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
+            from lib.runs.status import reason  # here: help should start at once
+
             print(f"{reason(stop)}: the same command goes on from what is finished", file=sys.stderr)
             return 128 + signal.Signals[str(stop) or "SIGINT"]
         except Exception:

@@ -16,6 +16,7 @@ from lib.environment import on_colab
 from lib.files import damage, digest, remove_partial, replacing, write_json
 from lib.params import Params, project_root
 from lib.privacy import public
+from lib.refusals import Refusal
 
 GENERATIONS = 2  # of each checkpoint: the newest may still be uploading when the machine is taken away
 DRIVES = ("MyDrive", "Shareddrives")  # what Colab shows below the folder where Google Drive is mounted
@@ -24,7 +25,7 @@ SETTINGS = "params.json"
 STAYS = ("reconstructions", "wandb")  # not kept: the first can be computed again, the second is the tracker's
 
 
-class KeepingError(ValueError):
+class KeepingError(Refusal):
     """The folder that should keep a run's files cannot be used."""
 
 

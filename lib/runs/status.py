@@ -20,12 +20,13 @@ from filelock import FileLock, Timeout
 from lib.files import remove_partial, write_json
 from lib.params import project_root
 from lib.privacy import masked, public
+from lib.refusals import Refusal
 
 RUNNER = "IMGAE_DX_RUN"
 """The environment variable in which `imgae-run` tells its kernel the folder that both work in, under one lock."""
 
 
-class RunError(ValueError):
+class RunError(Refusal):
     """A run folder is not what it should be."""
 
 

@@ -1,16 +1,9 @@
-"""Keep a run's scores, combine runs with different seeds into a study, and write the page of all studies.
-
-imgae-study research/results/published runs/adult-0 runs/adult-1 ...                      keeps these runs
-imgae-study research/results/adult.json research/results/published/adult-{0,1,2,3,4} ...  combines them into a study
-imgae-study docs/RESULTS.md research/results/*.json                                       writes the page of all studies
-imgae-study docs/results.schema.json                                                      writes the files' JSON schema
-imgae-study research/results/trials.csv runs/trial-0 runs/trial-1 ...                     adds trials to a table
+"""Combine runs with different seeds into a study, and write the page of all studies.
 
 A kept run holds the scores of every image, its settings and its results. From these a study can be computed again
 without images and without training. Runs of one seed count as one: each method is taken from the first run that has it.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -39,13 +32,13 @@ from lib.evidence.study import (
 from lib.evidence.uncertainty import affordable
 from lib.files import replacing
 from lib.runs.archive import RunScores, StudyError, keep, opened, portable, read, read_curve
-from lib.runs.command import command
 from lib.runs.freshness import IMAGES
 from lib.runs.results_page import PRIMARY, check_studies, page
 from lib.runs.run import Run
 from lib.runs.trials import write_trials
 
 RESAMPLES = 2000
+SCHEMA = ".schema.json"
 WIDTH = 260  # of a line in a study's JSON file, in characters
 T = TypeVar("T")
 
@@ -249,30 +242,22 @@ def page_of(files: Sequence[Path]) -> str:
     return page(studies, {name: opened([folder])[0].results() for name, folder in kept.items()})
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Keep, combine, or write a page or the schema, as the target's name says."""
-    parser = argparse.ArgumentParser("imgae-study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("target", type=Path, help="a folder or FILE.json, .csv, .md, .schema.json, see above")
-    parser.add_argument("sources", type=Path, nargs="*", help="folders of evaluated or kept runs; for a page, studies")
-    options = parser.parse_args(arguments)
-    target, sources = options.target, options.sources
-    is_schema = target.name.endswith(".schema.json")
-    if bool(sources) == is_schema:
-        parser.error(
-            f"{target}: a schema takes no sources; a folder or a study takes run folders, a page takes studies"
-        )
+def make(target: Path, sources: Sequence[Path]) -> None:
+    """Keep, combine, tabulate, or write a page or the schema, as the target's name says.
+
+    Raises StudyError for a target of another name, and whatever the sources lack.
+    """
     if target.suffix not in ("", ".json", ".csv", ".md"):
         raise StudyError(f"{target} ends in {target.suffix}: name FILE.json, .csv, .md, or a folder without a suffix")
     if target.suffix and target.is_dir():
         raise StudyError(f"{target} is a folder, and a {target.suffix} is a file: choose another name")
     if not target.suffix:
         keep(sources, target)
-        return 0
+        return
     if target.suffix == ".csv":
         write_trials(target, opened(sources))
-        return 0
-    if is_schema:
+        return
+    if target.name.endswith(SCHEMA):
         text = f"{json.dumps(schema(), indent=1)}\n"
     elif target.suffix == ".json":
         text = f"{laid_out(combine(sources).model_dump(mode='json'))}\n"
@@ -280,4 +265,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = page_of(sources)
     with replacing(target) as file:
         file.write(text.encode())
-    return 0

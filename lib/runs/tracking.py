@@ -24,7 +24,7 @@ from lib.evidence.results import Results
 from lib.network import refused_certificate
 from lib.params import Params, project_root
 from lib.privacy import masked, public
-from lib.refusals import echo
+from lib.refusals import Refusal, echo
 from lib.runs.run import Run
 
 PROJECT = "imgae-dx"  # the project's name at Weights & Biases
@@ -37,7 +37,7 @@ MODES: dict[str, Literal["online", "offline", "disabled"]] = {
 """What WANDB_MODE may say, and what it means; older versions of wandb said run and dryrun."""
 
 
-class TrackingError(ValueError):
+class TrackingError(Refusal):
     """Weights & Biases cannot be used as the environment says; the message says what to do."""
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from lib.files import write_json
 from lib.runs.archive import StudyError, keep, opened, read, read_curve
+from lib.runs.cli import study_command
 from lib.runs.freshness import weight_hashes
 from lib.runs.run import Run, RunError
-from lib.runs.study import main
 from tests.runs.small import scored
 
 
@@ -55,7 +55,7 @@ def test_no_run_is_written_over(tmp_path, capsys, source, target, message):
     for name in (source, "others/a"):
         scored(tmp_path, name, ["unet"])
     before = contents(tmp_path)
-    assert main([str(tmp_path / target), str(tmp_path / source)]) == 2
+    assert study_command([str(tmp_path / target), str(tmp_path / source)]) == 2
     assert message in capsys.readouterr().err
     assert contents(tmp_path) == before
 
@@ -70,7 +70,7 @@ def test_of_two_runs_the_one_is_not_kept_over_the_other(tmp_path):
 
 def test_a_run_is_kept_under_its_own_name_from_wherever_it_is_given(tmp_path, monkeypatch):
     monkeypatch.chdir(scored(tmp_path, "runs/a", ["unet"]))
-    assert main(["../../kept", "."]) == 0
+    assert study_command(["../../kept", "."]) == 0
     assert [file.name for file in (tmp_path / "kept").iterdir()] == ["a"]
 
 
@@ -79,7 +79,7 @@ def test_a_run_is_kept_under_its_own_name_from_wherever_it_is_given(tmp_path, mo
 def test_runs_of_one_name_are_refused_before_anything_is_written(tmp_path, capsys, target, second):
     for name in {"runs/a", second}:
         scored(tmp_path, name, ["unet"])
-    assert main([str(tmp_path / target), str(tmp_path / "runs/a"), str(tmp_path / second)]) == 2
+    assert study_command([str(tmp_path / target), str(tmp_path / "runs/a"), str(tmp_path / second)]) == 2
     assert "have one name, a" in capsys.readouterr().err
     assert not (tmp_path / target).exists()
 
@@ -132,7 +132,7 @@ def test_a_run_that_is_not_whole_is_refused_in_a_line(tmp_path, capsys, fault, m
     folder = scored(tmp_path, "a", ["unet"], ["knn"])
     fault(folder)
     for target in ("kept", "study.json"):
-        assert main([str(tmp_path / target), str(folder)]) == 2
+        assert study_command([str(tmp_path / target), str(folder)]) == 2
         found = capsys.readouterr().err
         assert message in found and found.count("\n") == 1
         assert not (tmp_path / target).exists()
@@ -147,7 +147,7 @@ def test_the_score_of_a_run_beside_it_is_no_loss(tmp_path):
 def test_patients_may_be_numbers(tmp_path):
     folder = scored(tmp_path, "a", ["unet"])
     table(folder, SCORES, lambda rows: rows.assign(patient=range(len(rows))))
-    assert main([str(tmp_path / "study.json"), str(folder)]) == 0
+    assert study_command([str(tmp_path / "study.json"), str(folder)]) == 0
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["a run", "a kept run"])
@@ -206,7 +206,7 @@ CURVES = {
 def test_a_curve_is_read_if_it_holds_every_image_and_score(tmp_path, capsys, change, message):
     folder = curved(tmp_path)
     table(folder, "curve.parquet", change)
-    assert main([str(tmp_path / "study.json"), str(folder)]) == 2 * bool(message)
+    assert study_command([str(tmp_path / "study.json"), str(folder)]) == 2 * bool(message)
     assert message in capsys.readouterr().err
 
 

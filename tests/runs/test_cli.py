@@ -33,7 +33,7 @@ from lib.evidence.wording import estimate_text
 from lib.methods.checkpoint import CheckpointError
 from lib.methods.variants import VARIANTS
 from lib.params import ParameterError, Params
-from lib.runs import cli
+from lib.runs import actions, cli
 from lib.runs.run import Run, RunError
 
 LIB = Path(__file__).resolve().parents[2] / "lib"
@@ -248,7 +248,7 @@ def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "prepare", interrupted)
+    monkeypatch.setattr(actions, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cli.train([str(params_file(tmp_path))])
     assert status(tmp_path / "runs" / "tiny")["status"] == "failed"
@@ -364,11 +364,11 @@ def test_the_notebook_runs_in_this_interpreter_whatever_kernel_is_installed_as_p
     (folder / "kernel.json").write_text(json.dumps(spec | {"display_name": "another", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     assert KernelManager(kernel_name="python3").kernel_spec.argv == spec["argv"]  # what would be started otherwise
-    assert cli.own_kernel()(kernel_name="python3").kernel_spec.argv == [sys.executable, *spec["argv"][1:]]
+    assert actions.own_kernel()(kernel_name="python3").kernel_spec.argv == [sys.executable, *spec["argv"][1:]]
 
 
 def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "NOTEBOOK", Path("absent.ipynb"))
+    monkeypatch.setattr(actions, "NOTEBOOK", Path("absent.ipynb"))
     assert cli.run([str(params_file(tmp_path))]) == 2
     assert "run `python build_notebook.py` there" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
@@ -440,7 +440,7 @@ def test_an_error_that_nobody_expected_is_traced_without_the_secrets_of_an_addre
         print("opens https://anna:s3cret-pw@host/x")
         raise LookupError("https://anna:s3cret-pw@host/x?sig=0dd")
 
-    monkeypatch.setattr(cli, "prepare", broken)
+    monkeypatch.setattr(actions, "prepare", broken)
     monkeypatch.setattr("sys.argv", ["imgae-train", str(params_file(tmp_path))])
     assert cli.train_command() == 1
     out, err = capsys.readouterr()
@@ -485,7 +485,7 @@ def test_a_run_on_shards_is_the_run_on_the_source_that_they_were_written_from(sh
 KILLED = """
 import os, signal, sys, torch
 import lib.data.cache, lib.data.stream
-from lib.runs import cli
+from lib.runs import actions, cli
 from lib.methods.variants import VARIANTS
 
 torch.set_num_threads(1)  # as here: sums of other parts would differ in the last bit
@@ -598,3 +598,23 @@ def test_a_number_of_days_below_one_is_refused_and_removes_no_cache(tmp_path, mo
     with pytest.raises(SystemExit, match="2"):
         cli.cache(["purge", "--days", days])
     assert "expected 1 or more" in capsys.readouterr().err and cache.is_dir()
+
+
+HELP = """
+import sys
+from contextlib import suppress
+from lib.runs import cli
+for name in ("train", "evaluate", "run", "shards", "cache", "study"):
+    for words in (["--help"], ["--no-such-word"]):
+        with suppress(SystemExit):
+            getattr(cli, name)(words)
+print({"torch", "numpy", "pandas", "pydantic"} & set(sys.modules))
+"""
+
+
+def test_help_and_mistakes_in_the_words_wait_for_no_library():
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=LIB.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+    assert all(
+        f"usage: imgae-{name}" in done.stdout for name in ("train", "evaluate", "run", "shards", "cache", "study")
+    )

@@ -31,7 +31,7 @@ def _plain_figures():
         for name in ("score_distributions", "forest", "false_alarms", "cases"):
             patch.setattr(f"lib.runs.draw.{name}", lambda *_: Figure((1, 1)))
         patch.setattr("lib.runs.draw.curves", lambda *_: (Figure((1, 1)), Figure((1, 1))))
-        patch.setattr("lib.runs.cli.loss_curves", lambda *_: Figure((1, 1)))
+        patch.setattr("lib.runs.actions.loss_curves", lambda *_: Figure((1, 1)))
         yield
 
 

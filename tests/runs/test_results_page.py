@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lib.runs.cli import study_command
 from lib.runs.results_page import markdown, page
 from lib.runs.run import Run
-from lib.runs.study import main, read_study
+from lib.runs.study import read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "research/results").glob("*.json"))
@@ -41,7 +42,7 @@ def text_of(estimate: dict, sign: str = "") -> str:
 
 
 def test_the_page_is_what_the_command_writes_of_the_tracked_results(tmp_path):
-    assert main([str(tmp_path / "RESULTS.md"), *map(str, FILES)]) == 0
+    assert study_command([str(tmp_path / "RESULTS.md"), *map(str, FILES)]) == 0
     assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == PAGE, (
         "write it again: imgae-study docs/RESULTS.md research/results/*.json"
     )
@@ -58,13 +59,13 @@ def test_a_page_without_what_it_begins_with_is_refused(tmp_path, capsys, change,
     study = json.loads((ROOT / "research/results/adult.json").read_text())
     change(study)
     (tmp_path / "adult.json").write_text(json.dumps(study))
-    assert main([str(tmp_path / "x.md"), str(tmp_path / "adult.json")]) == 2
+    assert study_command([str(tmp_path / "x.md"), str(tmp_path / "adult.json")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "x.md").exists()
 
 
 def test_a_page_of_a_study_without_the_one_beside_which_it_stands_is_refused(tmp_path, capsys):
     files = [str(ROOT / f"research/results/{name}.json") for name in ("adult", "pediatric-128")]
-    assert main([str(tmp_path / "x.md"), *files]) == 2
+    assert study_command([str(tmp_path / "x.md"), *files]) == 2
     assert "pediatric-128 is to stand beside pediatric" in capsys.readouterr().err
 
 

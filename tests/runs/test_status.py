@@ -13,7 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from lib.files import write_json
-from lib.runs import cli
+from lib.runs import actions, cli
 from lib.runs.run import Run, RunError
 from lib.runs.status import RUNNER, reason
 from tests.runs.small import finished, params
@@ -159,10 +159,10 @@ def test_a_status_that_cannot_be_written_does_not_hide_why_the_run_has_failed(tm
 def test_an_evaluation_that_fails_leaves_a_failed_run_whichever_stage_it_was(tmp_path, monkeypatch, stage):
     run = finished(tmp_path, "a", ["unet"])
     for name in ("open_tracker", "prepare", "load", "score", "locate", "comparable"):
-        monkeypatch.setattr(cli, name, lambda *_, **__: type("Anything", (), {"method": None, "split": None}))
+        monkeypatch.setattr(actions, name, lambda *_, **__: type("Anything", (), {"method": None, "split": None}))
     for name in ("evaluate_comparison", "audit", "draw"):
-        monkeypatch.setattr(cli, name, lambda *_, **__: None)
-    monkeypatch.setattr(cli, stage, lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(actions, name, lambda *_, **__: None)
+    monkeypatch.setattr(actions, stage, lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.evaluate([str(run.folder)])
     assert status(run.folder) == ("failed", "ZeroDivisionError: division by zero")
@@ -182,7 +182,7 @@ def test_a_run_that_is_executed_is_ok_only_once_its_report_is_written(tmp_path, 
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
     monkeypatch.setattr("lib.runs.page.write_report", full)
-    monkeypatch.setattr(cli, "NOTEBOOK", params_file(tmp_path))
+    monkeypatch.setattr(actions, "NOTEBOOK", params_file(tmp_path))
     with pytest.raises(OSError, match="No space"):
         cli.run([str(params_file(tmp_path)), "--set", f"run_dir={tmp_path / 'a'}"])
     assert executed == [("running", "")]
@@ -230,7 +230,7 @@ def test_an_interrupted_command_prints_one_line(word, code, tmp_path, monkeypatc
     def interrupted(*_):
         raise KeyboardInterrupt(*[word] * bool(word))
 
-    monkeypatch.setattr(cli, "prepare", interrupted)
+    monkeypatch.setattr(actions, "prepare", interrupted)
     monkeypatch.setattr("sys.argv", ["imgae-train", str(params_file(tmp_path))])
     assert cli.train_command() == code
     name = word or "SIGINT"
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_a_command_in_one_line_that_names_the_file(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(
-        cli, "prepare", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "x.pt"))
+        actions, "prepare", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "x.pt"))
     )
     monkeypatch.setattr("sys.argv", ["imgae-train", str(params_file(tmp_path))])
     assert cli.train_command() == 2

@@ -14,10 +14,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from lib.evidence.results import Results
 from lib.evidence.study import Study
 from lib.params import Params
+from lib.runs.cli import study_command
 from lib.runs.prepare import prepare
 from lib.runs.run import Run
 from lib.runs.score import score
-from lib.runs.study import StudyError, combine, laid_out, main, read_study
+from lib.runs.study import StudyError, combine, laid_out, read_study
 from lib.runs.tracking import Tracker
 from lib.runs.train import train
 from tests.runs.small import scored
@@ -79,7 +80,7 @@ def study(folders) -> Study:
 
 
 def command(*arguments: Path) -> int:
-    return main([str(argument) for argument in arguments])
+    return study_command([str(argument) for argument in arguments])
 
 
 def test_each_score_is_the_mean_over_the_seeds_that_have_it(study, folders):

@@ -9,8 +9,8 @@ import pytest
 from small import params
 
 from lib.evidence.marks import Redrawn, Yardstick
+from lib.runs.cli import study_command
 from lib.runs.run import Run
-from lib.runs.study import main
 from lib.runs.trials import add_trials
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,9 +45,9 @@ def test_the_marks_that_are_missed_are_counted(tmp_path):
 def test_the_command_adds_trials_and_replaces_those_of_the_same_name(tmp_path):
     file = tmp_path / "trials.csv"
     first, second = trial(tmp_path, "trial-a"), trial(tmp_path, "trial-b", residual=0.07)
-    assert main([str(file), str(first.folder)]) == main([str(file), str(second.folder)]) == 0
+    assert study_command([str(file), str(first.folder)]) == study_command([str(file), str(second.folder)]) == 0
     again = trial(tmp_path / "later", "trial-a", residual=0.04)
-    assert main([str(file), str(again.folder)]) == 0
+    assert study_command([str(file), str(again.folder)]) == 0
     table = pd.read_csv(file)
     assert table.groupby("trial")["residual"].unique().map(list).to_dict() == {"trial-a": [0.04], "trial-b": [0.07]}
 
@@ -55,9 +55,9 @@ def test_the_command_adds_trials_and_replaces_those_of_the_same_name(tmp_path):
 @pytest.mark.parametrize("name", ["01", "NA", "1e3", "=1+1", "-a", "'b"])
 def test_a_trial_keeps_its_name_whatever_it_looks_like_and_its_rows_are_replaced(tmp_path, name):
     file, run = tmp_path / "trials.csv", trial(tmp_path, name)
-    assert main([str(file), str(run.folder)]) == 0
+    assert study_command([str(file), str(run.folder)]) == 0
     written = file.read_bytes()
-    assert main([str(file), str(run.folder)]) == 0
+    assert study_command([str(file), str(run.folder)]) == 0
     assert file.read_bytes() == written
     safe = f"'{name}" if name in ("=1+1", "-a") else name  # or a spreadsheet takes it for a formula
     assert pd.read_csv(file, dtype=str, keep_default_na=False)["trial"].tolist() == [safe, safe]
@@ -67,7 +67,7 @@ def test_a_trial_keeps_its_name_whatever_it_looks_like_and_its_rows_are_replaced
 def test_a_file_that_is_no_table_of_trials_is_refused_and_kept(tmp_path, capsys, content):
     file = tmp_path / "trials.csv"
     file.write_bytes(content)
-    assert main([str(file), str(trial(tmp_path, "trial-a").folder)]) == 2
+    assert study_command([str(file), str(trial(tmp_path, "trial-a").folder)]) == 2
     found = capsys.readouterr().err
     assert found.startswith(str(file)) and found.count("\n") == 1
     assert file.read_bytes() == content
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_table_of_trials_is_refused_and_kept(tmp_path, capsys,
 def test_the_tracked_table_comes_out_as_it_is(tmp_path):
     file = Path(shutil.copy(ROOT / "research/results/trials.csv", tmp_path))
     before = file.read_bytes()
-    assert main([str(file), str(trial(tmp_path, "trial-a").folder)]) == 0
+    assert study_command([str(file), str(trial(tmp_path, "trial-a").folder)]) == 0
     assert file.read_bytes().startswith(before)
 
 
@@ -87,7 +87,7 @@ def test_the_tracked_table_comes_out_as_it_is(tmp_path):
 def test_a_run_without_measurements_or_their_yardstick_is_refused_with_what_to_do(tmp_path, capsys, file, todo):
     run = trial(tmp_path, "trial-a")
     (run.folder / file).unlink()
-    assert main([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
+    assert study_command([str(tmp_path / "trials.csv"), str(run.folder)]) == 2
     assert todo in capsys.readouterr().err
 
 

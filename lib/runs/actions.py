@@ -1,0 +1,175 @@
+"""What the commands do once their words are understood: run the stages that chapters call, and say what came of it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from traitlets.config import Config
+
+from lib.data.caches import caches, remove
+from lib.data.dataset import load_data
+from lib.data.source import cache_folder, problem_counts
+from lib.data.sources import open_source
+from lib.data.stream import write_shards
+from lib.environment import secret
+from lib.figures.charts import loss_curves
+from lib.methods.method import Method
+from lib.params import Params
+from lib.privacy import VARIABLE, with_secrets
+from lib.runs.comparison import comparable
+from lib.runs.draw import draw
+from lib.runs.evaluate import audit, locate
+from lib.runs.evaluate import evaluate as evaluate_comparison
+from lib.runs.prepare import prepare
+from lib.runs.report import summary
+from lib.runs.run import Run
+from lib.runs.score import score
+from lib.runs.status import RUNNER
+from lib.runs.tracking import finish, open_tracker, wandb_mode
+from lib.runs.train import load
+from lib.runs.train import train as train_method
+
+NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
+
+
+def train(params: Params, base: Path) -> int:
+    """Train the methods; `base` is the project folder."""
+    with Run.start(params, base) as run:
+        tracker = open_tracker(run.params, run.folder)
+        prepared = prepare(params, base)
+        _print_problems(prepared.data.problems)
+        for name in params.methods:
+            trained = train_method(run, name, prepared, tracker)
+            run.save_figure(loss_curves(trained.history), f"{name}-losses")
+        finish(run, tracker)
+    print(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
+    return 0
+
+
+def evaluate(folder: Path, *, again: bool) -> int:
+    """Score a trained run, compare it with the runs beside it, write results and figures; `again`: every stage."""
+    if again:
+        print("--force: every stage runs")
+    with Run.open(folder) as run:
+        tracker = open_tracker(run.params, run.folder)
+        prepared = prepare(run.params, run.folder)
+        trained: dict[str, Method] = {name: load(run, name, prepared.split).method for name in run.params.methods}
+        scored = score(run, prepared, trained, again=again)
+        locate(run, prepared, scored, again=again)
+        comparison = comparable(run)
+        evaluate_comparison(run, comparison, again=again)
+        results = audit(run, prepared, comparison, trained, again=again)
+        draw(run, prepared, scored, comparison, again=again)
+        finish(run, tracker, results)
+    print(comparison.found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
+    return 0
+
+
+def run(params: Params, base: Path) -> int:
+    """Execute the notebook; leave it, its report and the final status in the run folder."""
+    import papermill  # here: the other commands do without a notebook
+
+    from lib.runs.page import publish, write_report
+
+    places = [base / NOTEBOOK, Path(__file__).parents[2] / NOTEBOOK]  # a user's own file may lie outside the checkout
+    notebook = next((place for place in places if place.is_file()), None)
+    if notebook is None:
+        found = f"{places[-1]} is not there"
+        print(
+            f"{found}: work in a checkout of the repository, and run `python build_notebook.py` there", file=sys.stderr
+        )
+        return 2
+    wandb_mode(params)  # refused now, and not by a cell
+    with Run.start(params, base) as run:
+        partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
+        # inherited by the kernel, which starts in this process's folder and works under this process's lock
+        before, inherited = dict(os.environ), {"IMGAE_DX_ROOT": str(base), RUNNER: str(run.folder)}
+        if address := with_secrets(params.data_dir, secret(VARIABLE)):
+            inherited[VARIABLE] = address  # the notebook does not show it
+        os.environ |= inherited
+        try:
+            papermill.execute_notebook(
+                notebook,
+                partial,
+                parameters=params.model_dump(),
+                kernel_name="python3",
+                kernel_manager_class=own_kernel(),
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                coalesce_streams=True,
+                config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # or each start warns of plain TCP
+            )
+        except Exception:
+            print(f"\nfailed: the cells that ran are in {partial}, the reason in status.json", file=sys.stderr)
+            raise
+        finally:
+            for name in inherited:
+                os.environ.pop(name)
+            os.environ |= before
+            if partial.is_file():
+                publish(partial, base, params.places)
+        partial.replace(executed := run.folder / "notebook.ipynb")
+        write_report(executed, report)
+        text = summary(run.results())
+        run.finish()
+    print("", text, f"report: {report}", sep="\n")
+    return 0
+
+
+def own_kernel() -> type:
+    """Return a kernel manager that starts this interpreter, whatever other kernel is installed as python3."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class OwnKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _without_installed_ones(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
+
+    return OwnKernel
+
+
+def shards(params: Params, base: Path, address: str) -> int:
+    """Write a source's images as parquet shards at the address."""
+    source = open_source(params, base)
+    data = load_data(source, params)
+    _print_problems(data.problems)
+    address = address if "://" in address else str(Path(os.path.expanduser(address)).resolve())
+    write_shards(source, data.records, address)
+    print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
+    return 0
+
+
+def list_caches() -> int:
+    """Print the caches of prepared images, and the space that they take."""
+    found = caches(cache_folder())
+    for one in found:
+        state = "in use" if one.in_use else f"last used {one.used:%Y-%m-%d}"
+        print(f"{one.folder.name}  {one.images:9,} images of {one.side:4} px  {one.bytes / 1e6:10,.1f} MB  {state}")
+    print(f"{len(found)} caches in {cache_folder()}, {sum(one.bytes for one in found) / 1e6:,.1f} MB")
+    return 0
+
+
+def remove_caches(names: Sequence[str] | None, days: int) -> int:
+    """Remove the caches of these names, or all that were not used for some days."""
+    found = {one.folder.name: one for one in caches(cache_folder())}
+    if unknown := [name for name in names or () if name not in found]:
+        print(f"{unknown[0]} is no cache in {cache_folder()}: `imgae-cache list` prints their names", file=sys.stderr)
+        return 2
+    wanted = [name for name in found if (datetime.now() - found[name].used).days >= days] if names is None else names
+    removed = {name: remove(found[name].folder) for name in wanted}
+    for name, gone in removed.items():
+        print(f"{name}  {'removed' if gone else 'kept: a process uses it'}")
+    freed = sum(found[name].bytes for name, gone in removed.items() if gone)
+    print(f"{sum(removed.values())} of {len(found)} caches removed, {freed / 1e6:,.1f} MB")
+    return 0 if names is None or all(removed.values()) else 2
+
+
+def _print_problems(problems: pd.DataFrame) -> None:
+    for problem, count in problem_counts(problems).items():
+        print(f"{count:,} images: {problem}")
