@@ -36,6 +36,8 @@ def in_turns(calls: Mapping[str, Callable[[], object]], laps: int, title: str) -
             gc.collect()
             start = time.perf_counter()
             call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if lap:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
