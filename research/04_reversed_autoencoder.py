@@ -240,6 +240,14 @@ if relatives:
 # 2. Take $\hat x$ and $D(\varepsilon)$ as they are, since the decoder has not changed, and encode them with the encoder
 #    as it is now. Lower $\mathcal L_D$ in the decoder's weights.
 #
+# **What a batch costs.** Count one pass forward, or one pass backward towards inputs or towards weights, as a unit of
+# work. The encoder's update encodes three batches of images, $x$, $\hat x$ and $D(\varepsilon)$, and learns from all of
+# them (9 units of the encoder). It decodes four times, and three of these drawings lead back to the encoder (7 units of
+# the decoder). The decoder's update encodes two batches, whose gradients lead to the images alone (4 units of the
+# encoder), and draws nothing new, but learns from both drawings (4 units of the decoder). That makes 13 and 11. The
+# authors' code takes 16 and 19, because it draws and encodes again what has not changed. A plain VAE takes 3 and 4, so
+# that the game makes a step more than three times as long.
+#
 # In `lib/methods/ra.py` the function `moves` gives this order, and two more hold the losses. The training loop asks for
 # the next update, lowers the loss in that part alone, and never knows which method it trains. During the first
 # `ra_warmup_epochs` there is no game: both losses lack their sum over $g$, and the encoder's also lacks $L_{emb}$. So

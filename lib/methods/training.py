@@ -1,6 +1,6 @@
 """One training loop for every method; it does not know which one it trains.
 
-`train_step` updates it on one batch, `multiply_adds` counts the cost, `expected_seconds` estimates the duration.
+`train_step` updates it on one batch, `multiply_adds` counts what that costs.
 """
 
 import copy
@@ -207,28 +207,6 @@ def multiply_adds(method: Method, image_size: int, epoch: int = 0) -> int:
         for part, losses in method.moves(torch.rand(2, 1, image_size, image_size, device=device), epoch):
             losses["total"].backward(inputs=list(getattr(method, part).parameters()), retain_graph=True)
     return counter.get_total_flops() // 2 // 2  # two operations per multiply-add, two images
-
-
-def expected_seconds(
-    method: Method, image_size: int, batch_size: int, batches: int, epochs: int, device: torch.device
-) -> float:
-    """Estimate the seconds that `epochs` epochs of `batches` batches take on this device.
-
-    A copy of the method trains on four batches of noise, as in the last epoch and in the precision of "auto". The first
-    batch is not counted; the fastest of the others is. The method and torch's generators do not change.
-    """
-    method = copy.deepcopy(method).train()
-    to_device(method, device)
-    precision = choose_precision("auto", device)
-    optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
-    scalers = {part: GradScaler(device.type, enabled=False) for part in optimizers}
-    seconds = []
-    with torch.random.fork_rng():
-        for _ in range(4):
-            start, images = time.perf_counter(), torch.rand(batch_size, 1, image_size, image_size, device=device)
-            sum(map(float, train_step(method, optimizers, scalers, images, epochs - 1, precision).values()))  # waits
-            seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) * batches * epochs
 
 
 def _autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

@@ -13,7 +13,7 @@ from toys import CPU, METHODS, PARTS, Chain, Convolutions, Toy, Watched, build, 
 from lib.methods import training
 from lib.methods.method import Method, to_unit
 from lib.methods.ra import ReversedAutoencoder, Weights
-from lib.methods.training import Diverged, augmented, choose_device, choose_precision, expected_seconds, multiply_adds
+from lib.methods.training import Diverged, augmented, choose_device, choose_precision, multiply_adds
 from lib.scores.scoring import reconstruct, residuals
 
 # --- moves ------------------------------------------------------------------------------------------------------------
@@ -342,15 +342,6 @@ def test_counting_multiply_adds_leaves_no_trace(name):
     assert not differences(dict(method.state_dict()), before)
     assert all(weight.grad is None for weight in method.parameters())
     assert not method.training
-
-
-@each_method
-def test_expected_seconds_grows_with_the_batches_and_leaves_method_and_generators_unchanged(name):
-    method = build(name)
-    before, state = copy.deepcopy(method.state_dict()), torch.get_rng_state()
-    assert expected_seconds(method, 16, 4, 0, 1, CPU) == 0 < expected_seconds(method, 16, 4, 10, 1, CPU)
-    assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # --- divergence -------------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Promises of `lib.runs.timing`: what is timed once is extrapolated to all images, resamples and methods."""
 
+import copy
+
 import pytest
+import torch
 from small import divided, params, prepared
 
+from lib.methods.variants import VARIANTS
 from lib.runs import timing
-from lib.runs.timing import expected_work
+from lib.runs.timing import expected_seconds, expected_work
 
 
 def test_the_work_of_a_run_is_what_was_timed_times_how_often_it_is_done(monkeypatch):
@@ -26,3 +30,13 @@ def test_the_work_of_a_run_is_what_was_timed_times_how_often_it_is_done(monkeypa
     assert work["score"].seconds == pytest.approx(scored * (2 * 2 + 2) / timed)  # two kept epochs of either method
     assert work["evaluate"].seconds == pytest.approx(3 * (5 * 2 + 1))
     assert work["audit"].seconds == pytest.approx(3 * 40 * 2)
+
+
+@pytest.mark.parametrize("name", ["unet", "ra"])
+def test_expected_seconds_grows_with_the_batches_and_leaves_method_and_generators_unchanged(name):
+    method, cpu = VARIANTS[name](params()), torch.device("cpu")
+    before, state = copy.deepcopy(method.state_dict()), torch.get_rng_state()
+    size = params().image_size
+    assert expected_seconds(method, size, 4, 0, 1, cpu) == 0 < expected_seconds(method, size, 4, 10, 1, cpu)
+    assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
