@@ -35,9 +35,11 @@ def table(figures: list[Figure]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawTextHelpFormatter
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="parts to measure; none: all, and write them")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; none: all, and write their figures")
     parser.add_argument("--quick", action="store_true", help="few laps, the smallest sizes, nothing written")
     options = parser.parse_args()
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]}: choose of {', '.join(PARTS)}")
     start, figures, found = time.perf_counter(), [], machine()
     for part in options.parts or PARTS:
         figures += importlib.import_module(f"benchmarks.{part}").figures(options.quick)

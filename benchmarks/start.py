@@ -37,10 +37,11 @@ sys.exit(train_command(sys.argv[1:]))
 """
 
 
-def cpu_seconds(*arguments: str) -> float:
-    """Return the CPU seconds, of the user and of the system, that a Python process takes."""
+def cpu_seconds(arguments: list[str], cache: str) -> float:
+    """Return the CPU seconds, of the user and of the system, that a Python process takes with this cache of images."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    environment = os.environ | {"IMGAE_DX_CACHE": cache}
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -49,7 +50,6 @@ def figures(quick: bool) -> Iterator[Figure]:
     """Yield the CPU seconds of each start."""
     bin_folder = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["IMGAE_DX_CACHE"] = f"{temporary}/cache"
         train = ["-c", FIRST_LOSS, "params/demo.yaml", "--set", f"run_dir={temporary}/run"]
         calls = {"import torch": ["-c", "import torch"]}
         calls |= {f"every module of {room}": ["-c", EVERY.format(room=room)] for room in ROOMS}
@@ -63,10 +63,9 @@ def figures(quick: bool) -> Iterator[Figure]:
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for lap in tqdm(laps, desc="starts", leave=False):
             for name, arguments in calls.items():
-                taken = cpu_seconds(*arguments)
+                taken = cpu_seconds(arguments, f"{temporary}/cache")
                 if lap:
                     seconds[name].append(taken)
-    del os.environ["IMGAE_DX_CACHE"]
     for name in list(calls)[1:]:
         ratios = [theirs / ours for ours, theirs in zip(seconds[name], seconds["import torch"], strict=True)]
         figure = Figure("start", name, median(seconds[name]), "CPU s", "import torch")
