@@ -44,7 +44,9 @@ class Params(BaseModel):
             "ae-4",
         ]
     ] = Field(["unet", "ra"], description="methods to train; lib/methods/variants.py describes each")
-    references: list[Literal["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]] = Field(
+    references: list[
+        Literal["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view", "file-size"]
+    ] = Field(
         ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"],
         description="baselines without a training loop; knn, mahalanobis and patchcore need a backbone",
     )

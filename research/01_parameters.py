@@ -27,7 +27,7 @@ run_dir: str = ""  # @param {"type":"string"} # folder of results; empty: a name
 
 # @markdown **Everything else**
 # baselines without a training loop; knn, mahalanobis and patchcore need a backbone (each entry one of 'mean-grey',
-# 'mean-image', 'pca', 'knn', 'mahalanobis', 'patchcore', 'view')
+# 'mean-image', 'pca', 'knn', 'mahalanobis', 'patchcore', 'view', 'file-size')
 references = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]  # @param {"type":"raw"}
 # frozen network behind perceptual scores; auto: the first available, or none
 backbone: str = "auto"  # @param ["auto","efficientnet-lite0","resnet18","none"]

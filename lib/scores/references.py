@@ -1,9 +1,10 @@
 """References that need no training loop: what simple statistics and frozen features already achieve.
 
-Everything is fitted on the training images, which are normal. Only the view is read from the records, never a label.
+Everything is fitted on the training images, which are normal. Of the records only the view and the size of the file are
+read, never a label.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -18,7 +19,7 @@ from sklearn.random_projection import GaussianRandomProjection
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.data.source import ImageStack
+from lib.data.source import SIZES, ImageStack
 from lib.scores.features import Backbone, FeaturesError, extract
 from lib.scores.scoring import Version
 
@@ -28,6 +29,12 @@ POOLED, PATCHED = slice(1, 4), slice(2, 4)  # stages: 1/4 to 1/16 of the side; 1
 PATCHES, CORESET, PROJECTED = 40_000, 2_000, 64  # patches drawn, kept, and their length while those are chosen
 REWEIGHTING = 9  # neighbours in the bank that PatchCore's image score looks at
 NEED_FEATURES = ("knn", "mahalanobis", "patchcore")
+
+RECORDED: dict[str, tuple[str, Callable[[pd.DataFrame], np.ndarray]]] = {
+    "view": ("ap-view", lambda table: (table["view"].str.upper() == "AP").where(table["view"] != "").to_numpy(float)),
+    "file-size": ("file-size", lambda table: -table[SIZES[0]].to_numpy(float)),
+}
+"""What a reference that is read from the records is called among the scores, and how it is read; NaN where unknown."""
 
 BySide = dict[str, np.ndarray]
 """One array per side, in the order of its records."""
@@ -62,6 +69,8 @@ def reference_scores(
     mahalanobis  distance from the training images' Gaussian, same features, Ledoit-Wolf shrinkage (Rippel et al., 2021)
     patchcore    see `PatchCore`
     view         "ap-view": 1 for an AP image, 0 for any other; NaN on a side where a view is unknown
+    file-size    minus the bytes of the original file: an opacity hides markings, and a smooth image compresses better;
+                 NaN on a side where a size is unknown
 
     If there is no frozen network, `backbone` is the error that says why, and the references that need it are left out.
     """
@@ -77,11 +86,16 @@ def reference_scores(
         references.fitted["mean-image"] = lambda stack: (repeat(redrawn, len(stack)), {})
     if "pca" in names:
         references.fitted["pca"] = principal_components(train, seed)
-    if "view" in names:
-        if missing := int((records["test"]["view"] == "").sum()):
-            references.left_out["view"] = f"{missing} of {len(records['test'])} test records have no view"
+    for name in [name for name in RECORDED if name in names]:
+        score, read = RECORDED[name]
+        by_side = {side: read(table) for side, table in records.items()}
+        if missing := int(np.isnan(by_side["test"]).sum()):
+            references.left_out[name] = f"{missing} of {len(by_side['test'])} test records have no {name}"
         else:
-            references.scores["ap-view"] = {side: _is_ap(table["view"]) for side, table in records.items()}
+            unknown = {
+                side: np.full(len(of_side), np.nan) for side, of_side in by_side.items() if np.isnan(of_side).any()
+            }
+            references.scores[score] = by_side | unknown
     if wanted := [name for name in NEED_FEATURES if name in names]:
         if isinstance(backbone, FeaturesError):
             references.left_out.update(dict.fromkeys(wanted, f"no backbone: {backbone}"))
@@ -89,10 +103,6 @@ def reference_scores(
             sides = {side: images[side] for side in records}
             references.scores.update(_feature_scores(wanted, train, sides, backbone, seed))
     return references
-
-
-def _is_ap(view: pd.Series) -> np.ndarray:
-    return (view.str.upper() == "AP").to_numpy(float) if (view != "").all() else np.full(len(view), np.nan)
 
 
 def _batches(images: ImageStack, size: int = 256) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ from lib.scores.features import Backbone, FeaturesError
 from lib.scores.references import CORESET, NEIGHBOURS, PatchCore, reference_scores
 from lib.scores.scoring import Version
 
-NAMES = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]
+NAMES = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view", "file-size"]
 NO_BACKBONE = FeaturesError("there is none here")
 
 
@@ -59,13 +59,14 @@ def images(drawn) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, pd.DataFrame]:
-    """The records, with no label to read."""
+    """The records, with no label to read; one file of the reference side has no known size."""
+    sizes = {"reference": [900.0] * 6 + [np.nan], "validation": [*range(500, 514)], "test": [*range(400, 416)]}
     views = {
         "reference": ["PA", "AP"] * 3 + ["PA"],
         "validation": ["PA"] * 10 + ["AP", "", "ap", "LL"],
         "test": ["AP"] * 4 + ["PA"] * 11 + ["ap"],
     }
-    return {side: pd.DataFrame({"view": view}) for side, view in views.items()}
+    return {side: pd.DataFrame({"view": view, "file size": sizes[side]}) for side, view in views.items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def pooled(backbone, images) -> np.ndarray:
 
 
 def test_the_references_are_those_that_a_run_can_name():
-    assert Params().references == NAMES
+    assert Params(references=NAMES).references == NAMES
 
 
 def test_every_reference_gives_scores_or_reconstructions_for_every_image(references, images, records):
@@ -104,7 +105,7 @@ def test_every_reference_gives_scores_or_reconstructions_for_every_image(referen
             assert fitted(stack)[1] == {}
 
 
-def test_nothing_but_the_view_is_read(records, train, images):
+def test_nothing_but_the_view_and_the_file_size_is_read(records, train, images):
     read = []
 
     class Watched(pd.DataFrame):
@@ -113,8 +114,9 @@ def test_nothing_but_the_view_is_read(records, train, images):
             return super().__getitem__(key)
 
     watched = {side: Watched(table.assign(label="normal", strict_label="")) for side, table in records.items()}
-    reference_scores(["mean-grey", "mean-image", "pca", "view"], train, images, watched, NO_BACKBONE, seed=0)
-    assert set(read) == {"view"}
+    names = ["mean-grey", "mean-image", "pca", "view", "file-size"]
+    reference_scores(names, train, images, watched, NO_BACKBONE, seed=0)
+    assert set(read) == {"view", "file size"}
 
 
 def test_mean_grey_is_the_mean_of_the_image(references, images):
@@ -166,7 +168,7 @@ def test_mahalanobis_is_the_distance_from_the_shrunk_gaussian_of_training(refere
 
 def test_a_score_does_not_depend_on_the_images_beside_it(references, train, images, records, backbone):
     turned = images | {"validation": images["test"][::-1], "test": images["validation"]}
-    other = reference_scores(NAMES[:-1], train, turned, records, backbone, seed=0)
+    other = reference_scores(NAMES[:-2], train, turned, records, backbone, seed=0)
     for name, scores in other.scores.items():
         right = references.scores[name]["test"][::-1]
         np.testing.assert_allclose(scores["validation"], right, rtol=1e-3, atol=1e-5, err_msg=name)
@@ -218,16 +220,29 @@ def test_view_is_1_for_ap_and_nan_on_a_side_with_an_unknown_view(references):
     np.testing.assert_array_equal(references.scores["ap-view"]["test"], [1.0] * 4 + [0] * 11 + [1])
 
 
-def test_view_is_left_out_where_a_test_record_has_none(train, images, records):
-    unknown = records | {"test": records["test"].assign(view=["AP"] * 15 + [""])}
-    references = reference_scores(["view"], train, images, unknown, NO_BACKBONE, seed=0)
-    assert references.scores == {} and references.left_out == {"view": "1 of 16 test records have no view"}
+def test_a_smaller_file_counts_as_more_anomalous_and_a_side_with_an_unknown_size_has_no_score(references, records):
+    size = references.scores["file-size"]
+    assert size["test"].argsort().tolist() == [*range(15, -1, -1)] and size["test"][0] == -400
+    np.testing.assert_array_equal(size["reference"], [np.nan] * 7)
+
+
+@pytest.mark.parametrize(("name", "column", "blank"), [("view", "view", ""), ("file-size", "file size", np.nan)])
+def test_what_is_read_of_the_records_is_left_out_where_a_test_record_has_none(
+    name, column, blank, train, images, records
+):
+    known = records["test"][column].tolist()[:15]
+    unknown = records | {"test": records["test"].assign(**{column: [*known, blank]})}
+    references = reference_scores([name], train, images, unknown, NO_BACKBONE, seed=0)
+    assert references.scores == {} and references.left_out == {name: f"1 of 16 test records have no {name}"}
 
 
 def test_without_a_backbone_the_references_that_need_it_are_left_out_with_the_reason(train, images, records):
     references = reference_scores(NAMES, train, images, records, NO_BACKBONE, seed=0)
     assert references.left_out == dict.fromkeys(NAMES[3:6], "no backbone: there is none here")
-    assert set(references.scores) == {"mean-grey", "ap-view"} and set(references.fitted) == {"mean-image", "pca"}
+    assert set(references.scores) == {"mean-grey", "ap-view", "file-size"} and set(references.fitted) == {
+        "mean-image",
+        "pca",
+    }
 
 
 @pytest.mark.parametrize("name", ["knn", "mahalanobis", "patchcore"])
