@@ -115,6 +115,7 @@ class Params(BaseModel):
         "auto", description="arithmetic of training; auto: the fastest"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device to train on; auto: cuda if there is one")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: torch's choice, 1: for runs side by side")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
     run_dir: str = Field("", description="folder of results; empty: a name made from the settings, in runs/")
     keep_in: str = Field("", description="folder that outlives this machine, such as /content/drive/MyDrive/x")
@@ -242,7 +243,8 @@ class Params(BaseModel):
         The images themselves are identified by the split's hash, so `data_dir` is not among them.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
-        return self.model_dump(exclude=free | {"data_dir", "keep_in", "labels", "on_bad_image", "measure_every"})
+        free |= {"data_dir", "keep_in", "labels", "on_bad_image", "measure_every", "threads"}
+        return self.model_dump(exclude=free)
 
     @property
     def extras(self) -> list[str]:

@@ -74,6 +74,8 @@ ra_rejection_growth: int = 0  # @param {"type":"integer","min":0}
 ra_as_published: list[str] = []  # @param {"type":"raw"}
 precision: str = "auto"  # @param ["auto","float32","bfloat16","float16"] # arithmetic of training; auto: the fastest
 device: str = "auto"  # @param ["auto","cpu","cuda"] # device to train on; auto: cuda if there is one
+# CPU threads; 0: torch's choice, 1: for runs side by side
+threads: int = 0  # @param {"type":"integer","min":0,"max":1024}
 resamples: int = 2000  # @param {"type":"integer","min":100} # bootstrap resamples behind each interval
 keep_in: str = ""  # @param {"type":"string"} # folder that outlives this machine, such as /content/drive/MyDrive/x
 tracking: str = "off"  # @param ["off","wandb"] # wandb: also log to Weights & Biases, offline
@@ -128,7 +130,8 @@ from lib.figures.records import settings_table
 hardware = choose_device(params.device)
 machine = {
     "run folder": run.folder,
-    "device": torch.cuda.get_device_name() if hardware.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}",
+    "device": torch.cuda.get_device_name() if hardware.type == "cuda" else "CPU",
+    "threads": params.threads or torch.get_num_threads(),
     "precision": str(choose_precision(params.precision, hardware)).removeprefix("torch."),
 }
 settings_table(params, ["methods", "source", "image_size", "widths", "batch_size", "epochs", "seed"], machine, base)

@@ -234,7 +234,7 @@ class Cache:
         contents = self._source.contents(todo)
         name, size = self._source.name.split("-")[0], self.preparation.size
         with (
-            ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
             (self.folder / "pixels.npy").open("r+b") as pixels,
             (self.folder / "rows.jsonl").open("ab") as journal,
             tqdm(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
 
 from lib.data.cache import Preparation
 from lib.data.dataset import Data, Sides, Split, SplitError, load_data, reference_half
@@ -71,7 +73,13 @@ class Prepared:
 
 
 def prepare(params: Params, base: Path) -> Prepared:
-    """Open the settings' source, prepare its images and split them; a relative `data_dir` is under `base`."""
+    """Open the settings' source, prepare its images and split them; a relative `data_dir` is under `base`.
+
+    From here on this process takes as many threads as the settings say.
+    """
+    if params.threads:
+        threadpool_limits(params.threads)  # of numpy and scikit-learn
+        torch.set_num_threads(params.threads)
     source = open_source(params, base)
     data = load_data(source, params)
     split = data.split(params)

@@ -1,6 +1,10 @@
 """Promises of `lib.runs.prepare`: images and records go together, and lesions are read only when somebody asks."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +14,30 @@ from lib.runs import prepare as module
 from lib.runs.prepare import Prepared, prepare
 from tests.runs.small import params
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Prepared:
     settings = params(source="phantom", data_dir="", phantom_images=40, image_size=32)
     return prepare(settings, tmp_path_factory.mktemp("project"))
+
+
+def test_a_run_takes_the_threads_that_it_is_told(tmp_path):
+    code = f"""
+from pathlib import Path
+import torch
+from threadpoolctl import threadpool_info
+from lib.runs.prepare import prepare
+from tests.runs.small import params
+torch.set_num_threads(2)
+for told in (0, 1):
+    prepare(params(source="phantom", data_dir="", phantom_images=40, image_size=32, threads=told), Path("{tmp_path}"))
+    print(torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info()) > 1)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "IMGAE_DX_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["2 True", "1 False", ""], done.stderr
 
 
 def test_images_that_are_scored_stand_beside_their_records(prepared):

@@ -1,4 +1,4 @@
-"""The share of its speed that a training with one thread keeps when a second one runs beside it."""
+"""What a training gains with all threads of the machine, and what one with a single thread keeps beside another."""
 
 import json
 import subprocess
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measuring import Figure
+import torch
+
+from benchmarks.measuring import Figure, compared, in_turns
+from benchmarks.step import METHODS, SETTINGS, Setting, ours, params_of
 
 ROOT = Path(__file__).parents[1]
 WORK = """
@@ -41,12 +44,32 @@ def steps(processes: int, seconds: float) -> list[float]:
     return [median(json.loads(one.communicate()[0])) for one in started]
 
 
+def gain(name: str, setting: Setting, laps: int) -> Figure:
+    """Return the images a second of a method with all threads, beside its speed with one."""
+    params, threads = params_of(setting), torch.get_num_threads()
+    step = ours(name, params, torch.float32, torch.device("cpu"))
+
+    def steps(count: int) -> None:
+        torch.set_num_threads(count)
+        step()
+        step()
+
+    calls = {"one thread": lambda: steps(1), "all": lambda: steps(threads)}
+    sizes = f"{setting.image_size} px, {'-'.join(map(str, setting.widths))}, batch {setting.batch_size}"
+    what = f"{name}, {sizes}, {threads} threads"
+    seconds, amount = in_turns(calls, laps, what), 2 * setting.batch_size
+    torch.set_num_threads(threads)
+    return compared("threads", what, seconds, own="all", reference="one thread", amount=amount, unit="images/s")
+
+
 def figures(quick: bool) -> Iterator[Figure]:
-    """Yield the share, alone and in pairs by turns."""
+    """Yield the gain of each method and size, then the share that is kept, alone and in pairs by turns."""
+    for setting in [SETTINGS[0]] if quick else [SETTINGS[0], SETTINGS[2]]:
+        yield from (gain(name, setting, 2 if quick else 7) for name in METHODS)
     seconds, laps = (5, 1) if quick else (20, 3)
     kept = []
     for _ in range(laps):
         (alone,) = steps(1, seconds)
         kept += [alone / one for one in steps(2, seconds)]
     what = "RA, 64 px, one thread, beside another"
-    yield Figure("side by side", what, 100 * median(kept), "% kept", "alone", median(kept), min(kept), max(kept))
+    yield Figure("threads", what, 100 * median(kept), "% kept", "alone", median(kept), min(kept), max(kept))
