@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.evidence.marks import Point
 from lib.evidence.record import Record
-from lib.evidence.seeds import FORMS, SeedMean, seed_mean
+from lib.evidence.seeds import CRITIC, CRITIC_SCORE, FORMS, SeedMean, seed_mean
 from lib.evidence.uncertainty import Bootstrap, bootstrap
 
 Terms = Literal["images", "CPU time", "end"]
@@ -27,7 +27,7 @@ class CurvePoint(Record):
     cpu_seconds: float
     """The mean over the seeds."""
     auroc: dict[str, SeedMean]
-    """By form of the score (`FORMS`)."""
+    """By form of the score: `FORMS`, and `CRITIC` where it is known."""
 
 
 class CurveDifference(Record):
@@ -36,10 +36,17 @@ class CurveDifference(Record):
     first: str
     second: str
     form: str
+    """In `CRITIC`, `second` stands with its own KL, or its chosen score if it has none."""
     terms: Terms
     images_seen: int
     """By the first."""
     auroc: SeedMean
+
+    @property
+    def order(self) -> int:
+        """1 if the first ranks above, -1 if below, 0 if that is not told: by the interval that takes seeds as draws."""
+        low, high = self.auroc.drawn or (self.auroc.estimate.low, self.auroc.estimate.high)
+        return (low > 0) - (high < 0)
 
 
 class LearningCurves(Record):
@@ -103,7 +110,11 @@ def learning_curves(
             method: [
                 CurvePoint(
                     **place._asdict(),
-                    auroc={form: seed_mean(bootstraps[name], "auroc") for form, name in _names(method, place).items()},
+                    auroc={
+                        form: seed_mean(bootstraps[name], "auroc")
+                        for form, name in _names(method, place).items()
+                        if name in bootstraps
+                    },
                 )
                 for place in of_method
             ]
@@ -123,7 +134,7 @@ def _methods(seeds: Mapping[int, SeedCurve]) -> Iterator[str]:
 
 
 def _names(method: str, place: Place) -> dict[str, str]:
-    return {form: f"{method}{after} @ {place.epochs}" for form, after in FORMS.items()}
+    return {form: f"{method}{after} @ {place.epochs}" for form, after in (FORMS | {CRITIC: CRITIC_SCORE}).items()}
 
 
 def _places(method: str, seeds: Mapping[int, SeedCurve]) -> Iterator[Place]:
@@ -157,7 +168,9 @@ def _differences(
         for other, terms, at in opponents:
             for form, name in _names(first, place).items():
                 second = other if at is None else _names(other, at)[form]
-                if bootstraps[name].keys() & bootstraps.get(second, {}).keys():
+                if at and form == CRITIC and second not in bootstraps:
+                    second = _names(other, at)["chosen score"]
+                if bootstraps.get(name, {}).keys() & bootstraps.get(second, {}).keys():
                     yield CurveDifference(
                         first=first,
                         second=other,

@@ -12,6 +12,8 @@ from lib.evidence.uncertainty import Bootstrap, difference_interval, over_seeds
 Metric = Literal["auroc", "average_precision"]
 FORMS = {"mean residual": "", "chosen score": ", chosen", "combined score": ", combined"}
 """The three scores of a method, and what follows its name in theirs."""
+CRITIC, CRITIC_SCORE = "KL of the posterior", ", kl"
+"""A fourth score over training, of methods with a posterior: RA's critic tells images apart by it."""
 
 
 class SeedMean(Record):

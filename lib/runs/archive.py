@@ -15,7 +15,7 @@ import pandas as pd
 
 from lib.evidence.evaluation import check_table
 from lib.evidence.results import Results, method_of
-from lib.evidence.seeds import FORMS
+from lib.evidence.seeds import CRITIC_SCORE, FORMS
 from lib.files import replacing, write_json
 from lib.params import Params
 from lib.runs.candidates import read_candidates
@@ -114,11 +114,15 @@ def check_candidates(scored: RunScores) -> None:
 
 
 def read_curve(scored: RunScores) -> pd.DataFrame:
-    """Return the curve of a run by image id; StudyError unless it holds every score of each test image and method."""
+    """Return the curve of a run by image id; StudyError unless it holds every score of each test image and method.
+
+    The KL of a posterior may be there or not.
+    """
     run, ids = scored.run, scored.table.loc[scored.table["side"] == "test", "id"]
     curve, params = run.curve(), run.params
-    ends = product(params.methods, FORMS.values(), sorted({*params.choose_from, params.epochs}))
+    ends = [*product(params.methods, FORMS.values(), sorted({*params.choose_from, params.epochs}))]
     wanted = {"id", *(f"{method}{form} @ {epochs}" for method, form, epochs in ends)}
+    wanted |= {name for name in (f"{method}{CRITIC_SCORE} @ {n}" for method, _, n in ends) if name in curve}
     if differing := sorted(wanted ^ set(curve)):
         wrong = f"{'has no' if differing[0] in wanted else 'has a foreign'} column {differing[0]!r}"
     elif sorted(curve["id"]) != sorted(ids):

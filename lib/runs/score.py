@@ -110,13 +110,17 @@ def measure_health(run: Run, prepared: Prepared, trained: Mapping[str, Method]) 
 
 
 def curve_table(test: pd.DataFrame, selected: Mapping[str, Selection]) -> pd.DataFrame:
-    """Return the test images' scores after each number of epochs whose weights were kept, as "ra, chosen @ 20"."""
+    """Return the test images' scores after each number of epochs whose weights were kept, as "ra, chosen @ 20".
+
+    Those of a method with a posterior include its KL, as "ra, kl @ 20".
+    """
     columns = {
         f"{name if form == 'primary' else f'{name}, {form}'} @ {epochs}": by_side["test"].astype(np.float32)
         for name, selection in selected.items()
         for epochs, at in selection.curve.items()
         if epochs  # references do not train
-        for form, by_side in at.items()
+        for form, by_side in [*at.items(), ("kl", selection.candidates.get((epochs, "kl")))]
+        if by_side is not None
     }
     return pd.DataFrame({"id": test["id"].to_numpy(), **columns})
 

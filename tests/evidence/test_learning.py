@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from lib.evidence.learning import SeedCurve, learning_curves
 from lib.evidence.marks import MethodHealth, Point
-from lib.evidence.seeds import FORMS
+from lib.evidence.seeds import CRITIC, FORMS
 
 IDS = [f"image-{i}" for i in range(40)]
 TEST = pd.DataFrame({"label": ["abnormal", "normal"] * 18 + ["other"] * 4, "patient": IDS}, index=IDS)
@@ -84,6 +84,21 @@ def test_methods_are_compared_after_equal_images_after_equal_cpu_time_and_at_the
         ("end", 400): (4, 16),
     }.items():
         assert at[key].auroc.seeds == pytest.approx({0: expected(*epochs)}, abs=1e-4), key
+
+
+def test_the_kl_of_a_posterior_stands_beside_the_chosen_score_of_a_method_without_one():
+    kl = pd.DataFrame(
+        {f"ra, kl @ {n}": np.random.default_rng(n).normal(size=len(IDS)) for n in EPOCHS["ra"]}, index=IDS
+    )
+    curve = CURVES[0]._replace(scores=CURVES[0].scores.join(kl))
+    found = learning_curves({0: curve, 1: CURVES[1]}, REFERENCES, TEST, "label", "ra", resamples=200)
+    assert [CRITIC in point.auroc for point in found.points["ra"] + found.points["unet"]] == [True] * 3 + [False] * 3
+    assert found.points["ra"][0].auroc[CRITIC].seeds == pytest.approx({0: auroc(kl["ra, kl @ 1"])}, abs=1e-4)
+    ends = [one for one in found.differences if one.form == CRITIC and one.images_seen == 400]
+    beside = {(one.second, one.terms): one.auroc.seeds[0] for one in ends}
+    ra, unet = auroc(kl["ra, kl @ 4"]), auroc(curve.scores["unet, chosen @ 16"])
+    assert beside["unet", "end"] == pytest.approx(ra - unet, abs=1e-4)
+    assert beside["knn", "images"] == pytest.approx(ra - auroc(REFERENCES[0]["knn"]), abs=1e-4)
 
 
 def test_references_do_not_train_and_those_with_gaps_are_left_out(found):

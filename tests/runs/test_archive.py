@@ -193,6 +193,7 @@ def curved(tmp_path: Path) -> Path:
 
 CURVES = {
     "whole": (lambda rows: rows, ""),
+    "with the posterior's KL": (lambda rows: rows.assign(**{f"unet, kl @ {n}": 1.0 * rows.index for n in (1, 2)}), ""),
     "an image less": (lambda rows: rows[1:], "has 31 rows, not one for each of 32 test images"),
     "an image twice": (lambda rows: pd.concat([rows, rows[:1]]), "has 33 rows"),
     "a foreign method": (lambda rows: rows.assign(**{"ra @ 1": 1.0}), "has a foreign column 'ra @ 1'"),
