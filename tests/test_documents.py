@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from published import results, study
-from sklearn.metrics import roc_auc_score
 
 from benchmarks.quality import marks
 from lib.evidence.results import Estimate
+from lib.evidence.seeds import CRITIC
 from lib.evidence.study import SeedMean, Study
 from lib.params import Params
 
@@ -83,10 +83,10 @@ def test_every_setting_of_a_command_is_a_parameter():
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-def test_each_tracked_result_is_of_the_params_file_of_its_name(file):
-    own = {"data_dir", "run_dir", "seed"}
-    now = Params.from_yaml(ROOT / f"params/{file.stem}.yaml", data_dir="x")
-    assert study(file.stem).settings.model_dump(exclude=own) == now.model_dump(exclude=own)
+def test_each_tracked_result_is_of_the_params_file_of_its_first_run(file):
+    own, tracked = {"data_dir", "run_dir", "seed"}, study(file.stem)
+    now = Params.from_yaml(ROOT / f"params/{next(iter(tracked.runs)).rpartition('-')[0]}.yaml", data_dir="x")
+    assert tracked.settings.model_dump(exclude=own) == now.model_dump(exclude=own)
 
 
 def difference(of: Study, first: str, second: str) -> SeedMean:
@@ -175,6 +175,28 @@ def findings() -> Iterator[str]:
     yield f"lifts from {by_map[0]} to {by_map[1]}, and to {by_map[2]} when multiplied by the contrast"
     yield f"where RA has {seen('ra', eyes[2])}. On the pediatric radiographs"
 
+    curves = {name: study(f"{name}-curves").curves for name in ("adult", "pediatric")}
+    for name, form, places in (
+        ("pediatric", "mean residual", (1, -1)),
+        ("adult", "mean residual", (1, -1)),
+        ("pediatric", CRITIC, (1, -1)),
+        ("adult", CRITIC, (0, -1)),
+    ):
+        early, late = (curves[name].points["ra"][place] for place in places)
+        (before, after) = (shown(point.auroc[form].estimate) for point in (early, late))
+        yield f"{before} after {early.images_seen:,}"
+        yield f"{after} after {late.images_seen:,}" if form != CRITIC else f"at {after} in the end"
+    [view] = [
+        d.auroc.estimate
+        for d in curves["adult"].differences
+        if (d.second, d.form, d.images_seen) == ("ap-view", CRITIC, 300608)
+    ]
+    yield f"to rank above the view, by {view.value:+.3f} {interval((view.low, view.high))}"
+    ends = [d for d in curves["pediatric"].differences if (d.second, d.form) == ("knn", CRITIC)]
+    lead = ends[-1].auroc
+    yield f"is {lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}, which seeds as draws"
+    yield f"do not support ({interval(lead.drawn)})"
+
     five = [s.auroc for s in pediatric.evaluation.scores.values() if len(s.auroc.seeds) == 5]
     differences = [d.auroc for d in pediatric.evaluation.differences if len(d.auroc.seeds) == 5]
     wider, most = (
@@ -212,25 +234,19 @@ def limits() -> Iterator[str]:
     size = audits["pediatric"]["file size"].auroc.value
     yield f"the size of the JPEG file alone gives AUROC {1 - size:.3f} ({size:.3f}, the smaller the more abnormal)"
     trials = pd.read_csv(ROOT / "research/results/trials.csv")
-    works = trials[(trials["trial"] == "pediatric-curves-ra-0") & (trials["lacks"] == 0)].iloc[0]
-    yield f"after {works['images_seen']:,} images and {works['cpu_minutes']:.0f} minutes of one thread"
-    second, third = (trials[trials["trial"] == f"pediatric-curves-ra-{seed}"] for seed in (1, 2))
     best_vae = trials.loc[(trials["data"] == "pediatric") & (trials["method"] == "vae"), "frechet"].min()
-    assert not marks(third, best_vae)["all"].any()
-    yield f"seed does so after {second[marks(second, best_vae)['all']].iloc[0]['images_seen']:,} images"
-    yield f"cut at {third['images_seen'].max():,} images, the critic does not yet"
-    for name, label, places, images in (
-        ("pediatric", "label", (12, 347), 864),
-        ("adult", "strict_label", (11, 132), 1952),
-    ):
-        folder = ROOT / f"research/results/curves/{name}-curves-ra-0"
-        curve, scores = (pd.read_parquet(folder / f"{file}.parquet").set_index("id") for file in ("curve", "scores"))
-        labels = scores.loc[scores["side"] == "test", label]
-        ill = labels[labels.isin(["normal", "abnormal"])] == "abnormal"
-        early, late = (roc_auc_score(ill, curve.loc[ill.index, f"ra @ {epochs}"]) for epochs in places)
-        yield f"{early:.3f} after {places[0] * images:,} images and {late:.3f} after {places[1] * images:,}"
+    recipes = [trials[trials["trial"] == f"pediatric-curves-ra-{seed}"] for seed in (0, 1, 2)]
+    works = [rows[marks(rows, best_vae)["all"]].iloc[0] for rows in recipes]
+    first, second, third = (f"{at['images_seen']:,}" for at in works)
+    yield f"after {first}, {second} and {third} images, or"
+    yield f"{spread((at['cpu_minutes'] for at in works), '{:.0f}')} minutes of one thread"
     last = trials[trials["trial"] == "adult-curves-ra-0"].iloc[-1]
     yield f"residual {last['residual']:.3f} against {last['components_residual']:.3f}"
+    gap = min(last["kl_reconstruction"], last["kl_sample"]) / last["kl_real"]
+    yield f"after {last['images_seen']:,} images the KL of generated ones is only {gap:.2f} times that of real ones"
+    candidates = pd.read_csv(ROOT / "research/results/published/pediatric-curves-ra-0/candidates.csv")
+    [kl] = candidates.query("method == 'ra' and epoch == 347 and score == 'kl'")["auroc"]
+    yield f"only its AUROC was kept ({kl:.3f})"
     black, replaced, whole = (
         audits["adult"][what].methods["ra"].value for what in ("lungs black", "lungs replaced", "whole")
     )
@@ -338,6 +354,19 @@ def test_chapter_7_says_of_the_u_nets_what_the_intervals_say():
     assert all(d.auroc.drawn[0] <= 0 for found in above.values() for d in found)
 
 
+@pytest.mark.parametrize("name", ["adult", "pediatric"])
+def test_chapter_7_says_of_the_critic_what_the_intervals_say(name):
+    curves = study(f"{name}-curves").curves
+    first, *_, last = curves.points["ra"]
+    assert last.auroc["mean residual"].estimate.value < first.auroc["mean residual"].estimate.value
+    assert first.auroc[CRITIC].estimate.low < 0.5 < last.auroc[CRITIC].estimate.low
+    ends = [d for d in curves.differences if d.form == CRITIC and d.images_seen == last.images_seen]
+    assert [d.order for d in ends if d.second == "knn"] == [0]
+    assert [d.order for d in ends if d.second == "ap-view"] == ([1] if name == "adult" else [])
+    awake = [of_seed[-1].health.lacks == [] for of_seed in curves.health["ra"].values()]
+    assert all(awake) if name == "pediatric" else not any(awake)
+
+
 def test_the_published_images_are_counted_as_the_pages_count_them():
     table = pd.read_parquet(ROOT / "research/results/published/adult-0/scores.parquet")
     normal = table[(table["side"] == "test") & (table["strict_label"] == "normal")]
@@ -385,7 +414,12 @@ def test_limits_say_of_the_maps_what_the_margins_over_the_location_prior_say():
     assert short["lungs"] == {"unet": True, "unet-denoising": False, "ra": True}
 
 
-SETS = {"Equal numbers of images seen": "", "Equal seconds": "-seconds", "Images of 128 px": "-128"}
+SETS = {
+    "Equal numbers of images seen": "",
+    "Learning curves": "-curves",
+    "Equal seconds": "-seconds",
+    "Images of 128 px": "-128",
+}
 """A section of RESULTS.md -> what the names of its studies end in."""
 
 

@@ -27,6 +27,16 @@ def runs(study: Study) -> dict[str, list[str]]:
     return found
 
 
+def described(studies: Mapping[str, Study]) -> str:
+    """Return a list of what was run, by set."""
+    lines = ""
+    for name, study in studies.items():
+        files = (f"`params/{file}.yaml` (seeds {', '.join(seeds)})" for file, seeds in runs(study).items())
+        lines += f"- *{name}*: {study.settings.image_size} px, {', '.join(files)}. "
+        lines += f"Patient separation: {study.patient_separation}.\n"
+    return lines
+
+
 def commands(studies: Mapping[str, Study]) -> Iterator[str]:
     """Yield the commands that make each study again."""
     yield COMMANDS

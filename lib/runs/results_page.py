@@ -14,16 +14,21 @@ from lib.evidence.seeds import FORMS
 from lib.evidence.study import MeanDifference, MeanEvaluation, Study, auroc_by_map, variance_shares
 from lib.evidence.wording import percent
 from lib.figures import studies as tables
-from lib.figures.progress import curve_table
+from lib.figures.progress import curve_table, progress_table
 from lib.figures.studies import forms
 from lib.figures.tables import budget_table
 from lib.runs.archive import StudyError
-from lib.runs.reproduction import commands, runs
+from lib.runs.reproduction import commands, described
 
 PRIMARY = ("adult", "strict_label", "unet", "ra")
 """The comparison that was fixed before any result: the set, the labels, and two methods, by their mean residual."""
-MAIN, SECONDS, LARGE = "", "seconds", "128"
-TITLES = {MAIN: "Equal numbers of images seen", SECONDS: "Equal seconds", LARGE: "Images of 128 px"}
+MAIN, CURVES, SECONDS, LARGE = "", "curves", "seconds", "128"
+TITLES = {
+    MAIN: "Equal numbers of images seen",
+    CURVES: "Learning curves",
+    SECONDS: "Equal seconds",
+    LARGE: "Images of 128 px",
+}
 """A study's title, by what follows the set in its file's name."""
 INTRODUCTION = """\
 # Results
@@ -47,11 +52,13 @@ the score that best separate normal validation images from copies with painted o
 `ra, combined` joins several such scores as conformal p-values. References need no training loop.
 """
 BEYOND = """\
-## Beyond one run
-
 Each score is standardised by the calibration normals of its run and averaged over the seeds. The *combination*, fixed
 before it was evaluated, is the mean of the combined scores of all methods that every seed has and that give back at
 most half of a pasted square, and of the references in frozen features.
+"""
+OVER_TRAINING = """\
+Points were fixed beforehand. AUROC is on test images, [health](IMG_AE_DX_ARCHITECTURE.md#57-health-without-labels) on
+validation normals. A point's chosen and combined scores are made of its own epoch alone.
 """
 REVERSAL = """\
 **Does the reversal matter?** `si-vae` is RA without its reversed loss; `vae` also lacks its game. `ae-16` and `ae-4`
@@ -114,16 +121,6 @@ def primary(group: Group) -> Iterator[str]:
     )
     yield verdicts(evaluation.among([(first, second)]))
     yield markdown(tables.seeds_table(evaluation, [first, second], [(first, second)]))
-
-
-def described(group: Group) -> str:
-    """Return a list of what was run."""
-    lines = ""
-    for name, study in group.studies.items():
-        files = (f"`params/{file}.yaml` (seeds {', '.join(seeds)})" for file, seeds in runs(study).items())
-        lines += f"- *{name}*: {study.settings.image_size} px, {', '.join(files)}. "
-        lines += f"Patient separation: {study.patient_separation}.\n"
-    return lines
 
 
 def scores(group: Group, is_main: bool) -> Iterator[str]:
@@ -216,19 +213,17 @@ def details(group: Group, first_runs: Mapping[str, Results]) -> Iterator[str]:
 
 
 def curves(group: Group) -> Iterator[str]:
-    """Yield how RA compares with the others over training, for the studies that have kept scores of earlier epochs."""
-    known = {name: study.curves for name, study in group.studies.items() if study.curves}
-    if known:
-        yield (
-            "## Over training\n\nDifferences of RA from the others at its last point: after equally many images, after "
-            "equally much CPU time, and each at\nits own end.\n"
-        )
-    for name, of_study in known.items():
-        yield f"### Over training, {name}, {of_study.labels}\n"
-        yield markdown(curve_table(of_study))
+    """Yield how methods rank over training, and how RA compares with the others after it."""
+    for name, study in group.studies.items():
+        if of_study := study.curves:
+            yield f"### Over training, {name}, {of_study.labels}\n\n{OVER_TRAINING}"
+            yield from (markdown(progress_table(of_study, method)) for method in of_study.points)
+            for others in (of_study.points, group.references):
+                if not (table := curve_table(of_study, others)).empty:
+                    yield markdown(table)
 
 
-def ensembles(group: Group) -> Iterator[str]:
+def ensembles(group: Group, heading: str) -> Iterator[str]:
     """Yield how scores of several seeds, methods and references rank together."""
     parts = [
         [*forms(group.methods), COMBINATION],
@@ -236,7 +231,7 @@ def ensembles(group: Group) -> Iterator[str]:
         group.references,
     ]
     found = [table for names in parts if not (table := tables.ensemble_table(group.studies, names)).empty]
-    yield from [BEYOND, *map(markdown, found)] if found else []
+    yield from [f"{heading}\n\n{BEYOND}", *map(markdown, found)] if found else []
 
 
 def sizes(group: Group, main: Group) -> Iterator[str]:
@@ -275,10 +270,16 @@ def page(studies: Mapping[str, Study], first_runs: Mapping[str, Results]) -> str
     main = groups[MAIN]
     parts = [INTRODUCTION.format(resamples=studies[order[0]].resamples), *primary(main)]
     for asked, group in groups.items():
-        parts += [f"## {TITLES[asked]}\n\n{described(group)}", *scores(group, asked == MAIN), *differences(group)]
+        parts += [
+            f"## {TITLES[asked]}\n\n{described(group.studies)}",
+            *scores(group, asked == MAIN),
+            *differences(group),
+        ]
         if asked == MAIN:
-            parts += [*questions(group), *curves(group), *ensembles(group)]
+            parts += [*questions(group), *ensembles(group, "## Beyond one run")]
             parts += details(group, {name: first_runs[name] for name in group.studies})
+        if asked == CURVES:
+            parts += [*curves(group), *ensembles(group, "### Beyond one run, at the end of training")]
         if asked == SECONDS:
             for name, study in group.studies.items():
                 pairs = group.pairs(group.methods, [*group.methods, "knn"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lib.runs.cli import study_command
-from lib.runs.results_page import markdown, page
+from lib.runs.results_page import TITLES, markdown, page
 from lib.runs.run import Run
 from lib.runs.study import read_study
 
@@ -75,7 +75,7 @@ def test_no_table_is_long():
 
 @pytest.mark.parametrize(
     ("title", "suffix"),
-    [("Equal numbers of images seen", ""), ("Equal seconds", "-seconds"), ("Images of 128 px", "-128")],
+    [(title, f"-{suffix}" if suffix else "") for suffix, title in TITLES.items()],
 )
 def test_every_score_and_difference_of_the_tracked_files_stands_in_its_section(title, suffix):
     written = {
@@ -84,8 +84,11 @@ def test_every_score_and_difference_of_the_tracked_files_stands_in_its_section(t
         for row, cells in rows.items()
         for column, cell in zip(heading[1:], cells, strict=True)
     }
-    for name in ("adult", "pediatric"):
-        for one in json.loads((ROOT / f"research/results/{name}{suffix}.json").read_text())["evaluations"]:
+    files = [file for file in FILES if file.stem in (f"adult{suffix}", f"pediatric{suffix}")]
+    assert files
+    for file in files:
+        name = file.stem.partition("-")[0]
+        for one in json.loads(file.read_text())["evaluations"]:
             column = f"{name}, {one['labels']}, {one['n_normal']} / {one['n_abnormal']}"
             for score, of in one["scores"].items():
                 assert written["AUROC", score, column] == text_of(of["auroc"]["estimate"])
