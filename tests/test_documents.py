@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from published import results, study
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.quality import marks
 from lib.evidence.results import Estimate
 from lib.evidence.seeds import CRITIC
 from lib.evidence.study import SeedMean, Study
+from lib.evidence.uncertainty import bootstrap
 from lib.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,6 +194,14 @@ def findings() -> Iterator[str]:
         if (d.second, d.form, d.images_seen) == ("ap-view", CRITIC, 300608)
     ]
     yield f"to rank above the view, by {view.value:+.3f} {interval((view.low, view.high))}"
+    folder = ROOT / "research/results/published/adult-curves-ra-0"
+    kept, curve = (pd.read_parquet(folder / f"{file}.parquet").set_index("id") for file in ("scores", "curve"))
+    read = kept[(kept["side"] == "test") & kept["strict_label"].isin(["normal", "abnormal"])].join(curve)
+    normal, standing = read[read["strict_label"] == "normal"], read[read["ap-view"] == 0]
+    yield f"AUROC {roc_auc_score(normal['ap-view'], normal['ra, kl @ 154']):.3f}."
+    ill = (standing["strict_label"] == "abnormal").to_numpy()
+    drawn = bootstrap(standing[["ra, kl @ 154"]].to_numpy(float).T, ill, standing["patient"].to_numpy(), 2000)
+    yield f"({(~ill).sum()} normal, {ill.sum()} abnormal) it ranks at {shown(drawn.estimate('auroc', 0))}"
     ends = [d for d in curves["pediatric"].differences if (d.second, d.form) == ("knn", CRITIC)]
     lead = ends[-1].auroc
     yield f"is {lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}, which seeds as draws"
