@@ -3,7 +3,6 @@
 An exponent of 1 is proportional. Phantoms are drawn once and repeated; scores are drawn at random.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.measuring import Figure
+from benchmarks.measuring import Figure, highest
 from lib.data.cache import Cache, CachedImages, Preparation
 from lib.data.decoding import encode
 from lib.data.phantom import radiograph
@@ -115,8 +114,7 @@ def figures(quick: bool) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = highest()
     with tempfile.TemporaryDirectory() as temporary:
         spent = STAGES[sys.argv[1]](int(sys.argv[2]), Path(temporary) / "cache")
-    grown = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 1024) / 1024
-    print(spent, grown)
+    print(spent, max(highest() - before, 1))

@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,6 +51,12 @@ def compared(
     ratios = [theirs / ours for ours, theirs in zip(seconds[own], seconds[reference], strict=True)]
     rate = amount / median(seconds[own])
     return Figure(part, what, rate, unit, reference, median(ratios), min(ratios), max(ratios))
+
+
+def highest() -> float:
+    """Return the most memory, in MiB, that this process has held; getrusage would count its parent's too."""
+    [kibibytes] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return int(kibibytes) / 1024
 
 
 def machine() -> dict[str, str]:

@@ -4,7 +4,6 @@ Beside each stand the multiply-adds of an image and the share of this machine's 
 the rate of a 3x3 convolution of 256 channels with channels last, forward and backward, measured in the same minute.
 """
 
-import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,7 +16,7 @@ from torch.amp import GradScaler
 from torch.optim import Adam
 
 from benchmarks.authors import authors_step, contiguous
-from benchmarks.measuring import Figure, compared, in_turns
+from benchmarks.measuring import Figure, compared, highest, in_turns
 from lib.methods.method import to_device
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.training import choose_device, choose_precision, multiply_adds, train_step
@@ -115,11 +114,11 @@ def peak(name: str, params: Params, is_ours: bool) -> float:
 
 def _raised(name: str, params: Params, is_ours: bool) -> float:
     cpu = torch.device("cpu")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = highest()
     step = ours(name, params, torch.float32, cpu) if is_ours else plain(name, params, cpu)
     step()
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return highest() - before
 
 
 def figures(quick: bool) -> Iterator[Figure]:
