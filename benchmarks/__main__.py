@@ -41,11 +41,14 @@ def main() -> None:
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}: choose of {', '.join(PARTS)}")
     start, figures, found = time.perf_counter(), [], machine()
-    for part in options.parts or PARTS:
-        figures += importlib.import_module(f"benchmarks.{part}").figures(options.quick)
-    print("\n".join(f"{name}: {value}" for name, value in found.items()))
-    print(table(figures))
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
+    try:
+        for part in options.parts or PARTS:
+            for figure in importlib.import_module(f"benchmarks.{part}").figures(options.quick):
+                figures.append(figure)
+    finally:  # what was measured stays, whatever ends the rest
+        print("\n".join(f"{name}: {value}" for name, value in found.items()))
+        print(table(figures))
+        print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
     if not options.parts and not options.quick:
         with replacing(RESULTS) as file:
             content = {"machine": found, "figures": [figure._asdict() for figure in figures]}

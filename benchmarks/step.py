@@ -40,11 +40,11 @@ class Setting(NamedTuple):
 
 
 SETTINGS = [
-    Setting(64, [8, 16, 32, 64], 16, 1, "group", 15),
-    Setting(64, [8, 16, 32, 64], 16, 1, "batch", 15),
-    Setting(64, [16, 32, 64, 128], 32, 1, "batch", 7),
-    Setting(64, [16, 32, 64, 128], 32, 2, "batch", 7),
-    Setting(128, [64, 128, 256, 512, 512], 8, 2, "batch", 3),
+    Setting(64, [8, 16, 32, 64], 16, 1, "group", 7),
+    Setting(64, [8, 16, 32, 64], 16, 1, "batch", 7),
+    Setting(64, [16, 32, 64, 128], 32, 1, "batch", 3),
+    Setting(64, [16, 32, 64, 128], 32, 2, "batch", 3),
+    Setting(128, [64, 128, 256, 512, 512], 8, 2, "batch", 1),
 ]
 METHODS = ("ra", "vae", "unet")
 EPOCH = Params().epochs - 1  # in which RA plays its game
