@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.client import HTTPException
 from importlib.resources import files
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet18_Weights, resnet18
 from tqdm import tqdm
 
@@ -110,7 +111,16 @@ def _efficientnet_lite0() -> Backbone:
             channels = out
     network = nn.ModuleList(stages)
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=False)))  # by order, less the head
+    _fold(network)
     return Backbone("efficientnet-lite0", stages, *LITE)
+
+
+def _fold(network: nn.Module) -> None:
+    """Put each frozen normalisation into the convolution before it: the same function, by less work."""
+    for layers in [module for module in network.eval().modules() if isinstance(module, nn.Sequential)]:
+        for place, (layer, after) in enumerate(pairwise(layers)):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                layers[place], layers[place + 1] = fuse_conv_bn_eval(layer, after), nn.Identity()
 
 
 class _InvertedBottleneck(nn.Module):

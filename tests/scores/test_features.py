@@ -13,7 +13,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import lib.scores.features
-from lib.scores.features import Backbone, FeaturesError, extract, lpips_distance, open_backbone, perceptual_map
+from lib.scores.features import Backbone, FeaturesError, _fold, extract, lpips_distance, open_backbone, perceptual_map
 
 CPU = torch.device("cpu")
 CHECKPOINT = ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
@@ -67,6 +67,20 @@ def test_the_packaged_network_calls_a_photo_of_a_cat_a_cat(packaged):
 def test_the_packaged_networks_maps_halve_five_times_finest_first(packaged):
     shapes = [tuple(stage.shape) for stage in packaged(torch.rand(2, 1, 128, 128))]
     assert shapes == [(2, c, s, s) for c, s in ((16, 64), (24, 32), (40, 16), (112, 8), (320, 4))]
+
+
+def test_a_frozen_normalisation_that_is_folded_into_its_convolution_changes_nothing():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU6(), nn.BatchNorm2d(5)).eval()
+    for norm in (layers[1], layers[3]):
+        for values in (norm.running_mean, norm.weight.data, norm.bias.data):
+            values.normal_()
+        norm.running_var.uniform_(0.1, 3)
+    images = torch.rand(2, 3, 9, 9)
+    expected = layers(images)
+    _fold(layers)
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.Identity, nn.ReLU6, nn.BatchNorm2d]
+    torch.testing.assert_close(layers(images), expected)
 
 
 def test_resnet18_gives_the_stages_of_torchvisions_network(with_random_resnet18):
