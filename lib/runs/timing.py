@@ -42,8 +42,7 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
     batches = len(split.train) // params.batch_size
     work = {}
     for name in params.methods:
-        method = VARIANTS[name](params)
-        seconds = expected_seconds(method, params.image_size, params.batch_size, batches, params.epochs, device)
+        seconds = expected_seconds(VARIANTS[name](params), params, batches, device)
         work[f"train {name}"] = Work(f"training of {name}", seconds)
 
     images = to_unit(prepared.images.validation[:TIMED], torch.device("cpu"))
@@ -70,23 +69,23 @@ def quickest(work: Callable[[], object]) -> float:
     return min(timeit.repeat(work, number=1, repeat=2))
 
 
-def expected_seconds(
-    method: Method, image_size: int, batch_size: int, batches: int, epochs: int, device: torch.device
-) -> float:
-    """Estimate the seconds that `epochs` epochs of `batches` batches take on this device.
+def expected_seconds(method: Method, params: Params, batches: int, device: torch.device) -> float:
+    """Estimate the seconds that all epochs, each of so many batches, take on this device.
 
-    A copy of the method trains on four batches of noise, as in the last epoch and in the precision of "auto". The first
-    batch is not counted; the fastest of the others is. The method and torch's generators do not change.
+    A copy of the method trains on four batches of noise, as in the last epoch. The first batch is not counted; the
+    fastest of the others is. The method and torch's generators do not change.
     """
     method = copy.deepcopy(method).train()
     to_device(method, device)
-    precision = choose_precision("auto", device)
+    precision, size = choose_precision(params.precision, device), params.image_size
     optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
     scalers = {part: GradScaler(device.type, enabled=False) for part in optimizers}
     seconds = []
     with torch.random.fork_rng():
         for _ in range(4):
-            start, images = time.perf_counter(), torch.rand(batch_size, 1, image_size, image_size, device=device)
-            sum(map(float, train_step(method, optimizers, scalers, images, epochs - 1, precision).values()))  # waits
+            start, images = time.perf_counter(), torch.rand(params.batch_size, 1, size, size, device=device)
+            sum(
+                map(float, train_step(method, optimizers, scalers, images, params.epochs - 1, precision).values())
+            )  # waits
             seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) * batches * epochs
+    return min(seconds[1:]) * batches * params.epochs

@@ -111,7 +111,7 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             f"figures/{name}.{form}"
             for name in (
                 *("unet-losses", "ra-losses", "roc", "precision-recall", "scores", "findings", "strata"),
-                "false-alarms",
+                *("false-alarms", "health"),
             )
             for form in ("png", "svg")
         ),

@@ -34,9 +34,20 @@ def test_the_work_of_a_run_is_what_was_timed_times_how_often_it_is_done(monkeypa
 
 @pytest.mark.parametrize("name", ["unet", "ra"])
 def test_expected_seconds_grows_with_the_batches_and_leaves_method_and_generators_unchanged(name):
-    method, cpu = VARIANTS[name](params()), torch.device("cpu")
+    settings, cpu = params(batch_size=4, epochs=1), torch.device("cpu")
+    method = VARIANTS[name](settings)
     before, state = copy.deepcopy(method.state_dict()), torch.get_rng_state()
-    size = params().image_size
-    assert expected_seconds(method, size, 4, 0, 1, cpu) == 0 < expected_seconds(method, size, 4, 10, 1, cpu)
+    assert expected_seconds(method, settings, 0, cpu) == 0 < expected_seconds(method, settings, 10, cpu)
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_precision_that_is_timed_is_the_one_that_is_asked_for(monkeypatch):
+    asked = []
+    step = timing.train_step
+    monkeypatch.setattr(timing, "train_step", lambda *words: (asked.append(words[-1]), step(*words))[1])
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        settings = params(batch_size=4, epochs=1, precision=precision)
+        expected_seconds(VARIANTS["unet"](settings), settings, 1, torch.device("cpu"))
+        assert set(asked) == {dtype}
+        asked.clear()
