@@ -178,6 +178,17 @@ else:
 figures["false-alarms"]
 
 # %% [markdown]
+# ## What did training change?
+#
+# Each row is a test image, as the method redraws it after more and more epochs. Of the normal and of the abnormal
+# images those at the first and the third quarter of the scores are shown. Look for what comes back, and when: the
+# outline first, ribs and collarbones late or never, and an opacity, if the method can draw it, with them. Methods whose
+# weights were kept at one point only have no such figure; `choose_from` keeps more.
+
+# %%
+display(*(figure for name, figure in figures.items() if name.endswith("-over-training")))
+
+# %% [markdown]
 # ## How far from the best was the choice?
 #
 # Now that the labels are known, we can look back at model selection. Each dot is a score (and epoch) of a method: how

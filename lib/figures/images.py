@@ -140,3 +140,21 @@ def cases(
     beside = [method, *(name for name in reconstructed if name != method)][:3]
     shown = {name: outputs[chosen] for name, outputs in reconstructed.items() if name in beside}
     return reconstructions(images[chosen], shown, titles, [lesions.get(test["id"][i]) for i in chosen])
+
+
+def over_training(
+    images: ImageStack, by_epochs: Mapping[int, np.ndarray], test: pd.DataFrame, method: str, labels: str
+) -> Figure:
+    """Draw how a method redraws four test images after some numbers of epochs, each a column.
+
+    `test` and `by_epochs` are as in `cases`. Of the normal and of the abnormal images, those at the first and the third
+    quarter of the scores of `method` are shown, which neither flatters nor hides.
+    """
+    rows = {kind: test[test[labels] == kind].sort_values(method).index for kind in ("normal", "abnormal")}
+    chosen = {of_kind[len(of_kind) * part // 4]: kind for kind, of_kind in rows.items() for part in (1, 3)}
+    shown, titles = [], []
+    for i, kind in chosen.items():
+        shown += [greys("images", images[[i]])[0], *(outputs[i] for outputs in by_epochs.values())]
+        name = (test["finding"][i] if kind == "abnormal" else "") or kind  # a normal one may carry a mined finding
+        titles += [name.split("|")[0], *(f"{epochs} epochs" for epochs in by_epochs)]
+    return image_grid(np.stack(shown), titles, columns=1 + len(by_epochs))

@@ -1,11 +1,12 @@
 """The last stage: scores and results -> the figures of the comparison."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lib.evidence.curves import curve_bands, false_alarm_rates, score_groups
 from lib.evidence.results import required
 from lib.figures.charts import curves, false_alarms, forest, score_distributions
-from lib.figures.images import cases
+from lib.figures.images import cases, over_training
 from lib.runs.comparison import Comparison
 from lib.runs.freshness import Record, map_hashes, results_hash, split_hashes
 from lib.runs.prepare import Prepared
@@ -16,7 +17,7 @@ from lib.runs.score import Scored
 def draw(
     run: Run, prepared: Prepared, scored: Scored, comparison: Comparison, *, again: bool = True
 ) -> dict[str, Figure]:
-    """Draw and save the comparison's curves, distributions, forests and false alarms, and each method's cases.
+    """Draw and save the comparison's curves, distributions, forests and false alarms, each method's cases and progress.
 
     Return the figures by name, or {} if the stage is skipped.
     """
@@ -40,6 +41,14 @@ def draw(
         figures[f"{name}-cases"] = cases(
             prepared.images.test, scored.reconstructed, test, name, params.label_column, lesions
         )
+        kept = {
+            n: run.folder / f"reconstructions/{name}.{n}.test.npy" for n in sorted({*params.choose_from, params.epochs})
+        }
+        if len(kept) > 1 and all(file.is_file() for file in kept.values()):
+            by_epochs = {epochs: np.load(file, mmap_mode="r") for epochs, file in kept.items()}
+            figures[f"{name}-over-training"] = over_training(
+                prepared.images.test, by_epochs, test, name, params.label_column
+            )
     for name, figure in figures.items():
         run.save_figure(figure, name)
     saved = sorted(run.folder.glob("figures/*.*"))

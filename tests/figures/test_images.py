@@ -23,6 +23,7 @@ CASES = np.random.default_rng(2).random((len(TEST), 16, 16))
 DRAWN = {
     "image_grid": (figures.image_grid, (IMAGES, list("abcde"), 3), 5),
     "reconstructions": (figures.reconstructions, (IMAGES, OUTPUTS, list("abcde")), 5 * 5 + 1),
+    "over_training": (figures.over_training, (CASES, {2: CASES * 0.5, 40: CASES}, TEST, "ra", "label"), 4 * 3),
     "cases": (figures.cases, (CASES, {"ra": CASES}, TEST, "ra", "label", {TEST["id"][0]: CASES[0] > 0.5}), 8 * 3 + 1),
 }
 
@@ -114,3 +115,13 @@ def test_of_many_methods_the_cases_show_one_and_the_first_two_others_so_that_a_r
         drawn = figures.cases(CASES, outputs, test, method, "label", {})
         titles = [ax.get_title() for ax in drawn.axes]
         assert ", ".join(name for name in titles if name in outputs) == shown
+
+
+def test_training_is_shown_on_images_of_either_kind_at_the_quarters_of_the_scores():
+    figure = figures.over_training(CASES, {2: CASES * 0.5, 40: CASES}, TEST, "ra", "label")
+    shown = [ax.images[0].get_array() for ax in figure.axes]
+    for row, i in enumerate((7, 22, 37, 52)):
+        for picture, right in zip(shown[3 * row :], (CASES[i], CASES[i] * 0.5, CASES[i]), strict=False):
+            np.testing.assert_allclose(picture, right)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:3] == ["normal", "2 epochs", "40 epochs"] and titles[6] == "Edema"
