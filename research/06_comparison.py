@@ -33,12 +33,16 @@ comparison.found.head(10)
 # images, and no test label is used to set it. *FPR at 95 % TPR* and *TPR at 5 % FPR* move the threshold until the
 # other rate has that value.
 #
+# The second table says what training cost. An equal budget means an equal number of images seen. All other costs follow
+# from the method and are stated, not equalised. RA takes two optimizer steps per batch, and passes generated images
+# through both halves again.
+#
 # Intervals are 95 % intervals from a bootstrap that draws *patients*, not images, within the normal and the abnormal
 # class: two X-rays of one patient are not two pieces of evidence.
 
 # %%
 from lib.evidence.results import required
-from lib.figures.tables import results_table
+from lib.figures.tables import budget_table, results_table
 from lib.runs.draw import draw
 from lib.runs.evaluate import evaluate
 
@@ -56,6 +60,7 @@ evaluation = required(results.evaluation, "evaluation")
 if source.synthetic:
     display(Markdown(f"**{SYNTHETIC}**"))
 show(evaluation)
+display(budget_table(results.budgets).head(10))
 
 # %% [markdown]
 # The curves show every threshold at once. The *ROC* curve trades abnormal images found against normal images called
@@ -82,17 +87,6 @@ from lib.evidence.wording import difference_text
 
 for difference in evaluation.differences[:10]:
     display(Markdown(f"**{difference_text(difference)}**"))
-
-# %% [markdown]
-# ## What it cost
-#
-# An equal budget means an equal number of images seen. All other costs follow from the method and are stated, not
-# equalised. RA takes two optimizer steps per batch, and passes generated images through both halves again.
-
-# %%
-from lib.figures.tables import budget_table
-
-budget_table(results.budgets).head(10)
 
 # %% [markdown]
 # ## Results by finding
@@ -184,11 +178,7 @@ figures["false-alarms"]
 # images those at the first and the third quarter of the scores are shown. Look for what comes back, and when: the
 # outline first, ribs and collarbones late or never, and an opacity, if the method can draw it, with them. Methods whose
 # weights were kept at one point only have no such figure; `choose_from` keeps more.
-
-# %%
-display(*(figure for name, figure in figures.items() if name.endswith("-over-training")))
-
-# %% [markdown]
+#
 # ## How far from the best was the choice?
 #
 # Now that the labels are known, we can look back at model selection. Each dot is a score (and epoch) of a method: how
@@ -202,6 +192,7 @@ from lib.figures import detection
 from lib.runs.candidates import read_candidates
 from lib.scores.selection import regret
 
+display(*(figure for name, figure in figures.items() if name.endswith("-over-training")))
 candidates = read_candidates(run.folder, table[table["side"] == "test"].set_index("id")[params.label_column])
 own = candidates[candidates["own"]].set_index(["epoch", "score"])
 regrets = {

@@ -110,8 +110,6 @@ against_ra = {name: study for name, study in published.items() if "ra" in study.
 mains = {name: study for name, study in against_ra.items() if not name.endswith("-seconds")}
 headline = ["unet", "unet-denoising", "ra"]
 display(tables.score_table(mains, [*tables.forms(headline), "knn"]))
-
-# %%
 for name, study in mains.items():
     display(Markdown(f"**{name}**, labels: {study.evaluation.labels}, {study.settings.image_size} px"))
     display(tables.seeds_table(study.evaluation, headline, [("unet", "ra"), ("unet-denoising", "ra")]))
@@ -237,12 +235,14 @@ for name, study in published.items():
 # and *below* mean that the interval that takes the seeds as draws excludes zero.
 
 # %%
+from lib.evidence.results import required
 from lib.figures.progress import auroc_curves, curve_table, progress_table
 
 for name, study in curved.items():
+    curves = required(study.curves, "learning curves")
     frozen = {score: study.evaluation.scores[score].auroc.estimate for score in ("knn", "patchcore")}
-    display(run.save_figure(auroc_curves(study.curves, frozen), f"published-{name}"))
-    display(progress_table(study.curves, "ra"), curve_table(study.curves, [*study.curves.points, *frozen, "ap-view"]))
+    display(run.save_figure(auroc_curves(curves, frozen), f"published-{name}"))
+    display(progress_table(curves, "ra"), curve_table(curves, [*curves.points, *frozen, "ap-view"]))
 
 # %% [markdown]
 # ### Do several together rank better than one?

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from published import study
 
+from lib.evidence.seeds import CRITIC
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WORDS = " ".join(README.replace("**", "").split())
@@ -57,6 +59,13 @@ def sentences() -> Iterator[str]:
     yield "Values are means over {} seeds".format({5: "five"}[len(adult.evaluation.scores["ra"].auroc.seeds)])
     times = [of.budgets["unet-denoising"].seconds / of.budgets["ra"].seconds for of in (adult, pediatric)]
     yield {True: "a third of RA's training time"}[all(0.28 < share < 0.38 for share in times)]
+    curves = {name: study(f"{name}-curves").curves.points["ra"][-1] for name in ("adult", "pediatric")}
+    seen = [curves[name].images_seen / study(name).budgets["ra"].images_seen for name in curves]
+    yield {True: "Trained [eight times as long]"}[all(7.5 < times < 9 for times in seen)]
+    for name, people in (("pediatric", "children (two seeds)"), ("adult", "adults (one seed)")):
+        kl = curves[name].auroc[CRITIC]
+        assert len(kl.seeds) == {"children (two seeds)": 2, "adults (one seed)": 1}[people]
+        yield f"{kl.estimate.value:.3f} [{kl.estimate.low:.2f}, {kl.estimate.high:.2f}] on {people}"
 
 
 def test_the_numbers_of_the_answer_are_those_of_the_tracked_results():

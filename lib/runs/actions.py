@@ -15,9 +15,7 @@ from lib.data.source import cache_folder, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
 from lib.environment import secret
-from lib.evidence.results import required
 from lib.figures.charts import loss_curves
-from lib.figures.normals import health_curves
 from lib.methods.method import Method
 from lib.params import Params
 from lib.privacy import VARIABLE, with_secrets
@@ -60,8 +58,6 @@ def evaluate(folder: Path, *, again: bool) -> int:
         prepared = prepare(run.params, run.folder)
         trained: dict[str, Method] = {name: load(run, name, prepared.split).method for name in run.params.methods}
         scored = score(run, prepared, trained, again=again)
-        health = required(scored.results.health, "health")
-        run.save_figure(health_curves({name: run.history(name) for name in trained}, health), "health")
         locate(run, prepared, scored, again=again)
         comparison = comparable(run)
         evaluate_comparison(run, comparison, again=again)
