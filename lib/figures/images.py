@@ -156,5 +156,5 @@ def over_training(
     for i, kind in chosen.items():
         shown += [greys("images", images[[i]])[0], *(outputs[i] for outputs in by_epochs.values())]
         name = (test["finding"][i] if kind == "abnormal" else "") or kind  # a normal one may carry a mined finding
-        titles += [name.split("|")[0], *(f"{epochs} epochs" for epochs in by_epochs)]
+        titles += [name.split("|")[0], *(f"{epochs} epoch{'s' * (epochs > 1)}" for epochs in by_epochs)]
     return image_grid(np.stack(shown), titles, columns=1 + len(by_epochs))

@@ -84,8 +84,7 @@ def expected_seconds(method: Method, params: Params, batches: int, device: torch
     with torch.random.fork_rng():
         for _ in range(4):
             start, images = time.perf_counter(), torch.rand(params.batch_size, 1, size, size, device=device)
-            sum(
-                map(float, train_step(method, optimizers, scalers, images, params.epochs - 1, precision).values())
-            )  # waits
+            losses = train_step(method, optimizers, scalers, images, params.epochs - 1, precision)
+            sum(map(float, losses.values()))  # waits
             seconds.append(time.perf_counter() - start)
     return min(seconds[1:]) * batches * params.epochs
