@@ -25,9 +25,10 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from benchmarks.measuring import Figure, compared, in_turns
-from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.cache import Cache, CachedImages
 from lib.data.folder import FolderSource
 from lib.data.phantom import radiograph
+from lib.data.preparation import Preparation
 from lib.data.source import Source
 from lib.data.stream import StreamSource, write_shards
 from lib.methods.method import to_unit

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measuring import Figure, highest
-from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.cache import Cache, CachedImages
 from lib.data.decoding import encode
 from lib.data.phantom import radiograph
+from lib.data.preparation import Preparation
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 from numpy.random import default_rng
 
-from lib.data.cache import Preparation
 from lib.data.dataset import Data, SplitError, load_data
 from lib.data.decoding import decode
 from lib.data.lesions import load_masks
+from lib.data.preparation import Preparation
 from lib.data.sources import open_source
 from lib.evidence.evaluation import evaluate_scores
 from lib.notebook import chapter

@@ -18,6 +18,7 @@ classes       what a folder's name says about its images
 folder        images in files: class folders, or a table
 sources       a run's source: phantoms, a folder, Kaggle, shards
 metadata      patient, age, sex, view and side in one notation, whatever the source writes
+preparation   how an image becomes a square of grey levels
 journal       which rows of a cache are finished, and intact
 cache         images prepared once: a memory-mapped uint8 array and its journal
 caches        the caches on this machine: which there are, and removing those that nobody uses

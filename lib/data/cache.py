@@ -17,19 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
 from lib.data.decoding import decode
 from lib.data.journal import finished, line_of
-from lib.data.picture import ImageError
+from lib.data.picture import Decoded, ImageError
+from lib.data.preparation import Preparation
 from lib.data.source import Source, SourceError, cache_folder
 from lib.files import hash_of, locked
-from lib.params import Params
 
 CHUNK = 64  # images between two writes to the disk
 PASSING = ("cannot be read", "is beyond the installed decoders")  # problems that may be gone by the next run
@@ -37,57 +36,17 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 RECIPE = 5  # part of a cache's identity: increase it when the pixels of `Preparation.image` or the journal change
 
 
-class Preparation(NamedTuple):
-    """How an image becomes a square of `size` pixels, the same for every image.
-
-    The grey levels are stretched between two percentiles: in public data sets some images were stretched by their
-    sources and others were not, and the difference alone would tell them apart. `square` pads with black, or squashes.
-    """
-
-    size: int
-    stretch: tuple[float, float] = (1, 99)
-    square: str = "pad"
-
-    @classmethod
-    def from_params(cls, params: Params) -> "Preparation":
-        """Return the preparation of a run's settings."""
-        low, high = params.stretch
-        return cls(params.image_size, (low, high), params.square)
-
-    def image(self, image: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
-        """Return the image, (height, width) on any scale, as (size, size) uint8.
-
-        Where `padding`, (height, width) bool, is True, nothing was recorded: the percentiles are those of the rest.
-        """
-        recorded = image if padding is None else image[~padding]
-        if image.dtype not in (np.uint8, np.uint16):
-            stretched = _stretch(image, *np.percentile(recorded, self.stretch))
-        else:  # by counting and by a lookup table: the same numbers, many times faster
-            counts = np.bincount(recorded.ravel())
-            table = _stretch(np.arange(len(counts)), *_percentiles(counts, self.stretch))
-            stretched = np.take(table, image, mode="clip")
-        return np.round(self._to_square(stretched) * 255).astype(np.uint8)
-
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return the lesion, (height, width) bool, as (size, size) bool, aligned with `image`."""
-        return self._to_square(mask.astype(np.float32)) > 0.5
-
-    def _to_square(self, image: np.ndarray) -> np.ndarray:
-        missing = [max(image.shape) - length for length in image.shape]
-        if self.square == "pad" and any(missing):
-            image = np.pad(image, [(pixels // 2, pixels - pixels // 2) for pixels in missing])
-        return transforms.resize(torch.from_numpy(image)[None], [self.size, self.size], antialias=True)[0].numpy()
-
-
-def _stretch(levels: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.clip((levels - low) / (high - low or 1), 0, 1).astype(np.float32)
-
-
-def _percentiles(counts: np.ndarray, percents: tuple[float, float]) -> np.ndarray:
-    """Return `numpy.percentile` of the values 0, 1, 2, ..., each of which occurs `counts` times."""
-    place = np.array(percents) / 100 * (counts.sum() - 1)
-    below, above = np.searchsorted(np.cumsum(counts), np.floor([place, place + 1]), "right").clip(max=len(counts) - 1)
-    return below + (above - below) * (place - np.floor(place))
+def read_image(read: Callable[[], bytes]) -> tuple[Decoded | None, dict[str, Any]]:
+    """Return an image, None if it is unusable, and the facts about it that a journal's line holds."""
+    line: dict[str, Any] = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
+    try:
+        line["digest"], line["bytes"] = hashlib.sha256(content := read()).hexdigest(), len(content)
+        decoded = decode(content)
+        line["header"], (line["height"], line["width"]) = decoded.header, decoded.pixels.shape
+        return decoded, line
+    except (ImageError, OSError) as error:
+        problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
+        return None, line | {"problem": problem}
 
 
 class CachedImages:
@@ -265,15 +224,10 @@ class Cache:
 
     def _prepare(self, image: tuple[str, Callable[[], bytes]]) -> tuple[bytes, dict[str, Any]]:
         """Return an image's pixels, black if it is unusable, and its line of the journal, but for the row."""
-        line: dict[str, Any] = {"digest": "", "problem": "", "header": {}, "bytes": None, "width": None, "height": None}
-        try:
-            line["digest"], line["bytes"] = hashlib.sha256(content := image[1]()).hexdigest(), len(content)
-            pixels, line["header"], padding = decode(content)
-            line["height"], line["width"] = pixels.shape
-            return self.preparation.image(pixels, padding).tobytes(), line
-        except (ImageError, OSError) as error:
-            problem = str(error) if isinstance(error, ImageError) else f"cannot be read: {error.strerror or error}"
-            return bytes(self.preparation.size**2), line | {"problem": problem}
+        decoded, line = read_image(image[1])
+        if decoded is None:
+            return bytes(self.preparation.size**2), line
+        return self.preparation.image(decoded.pixels, decoded.padding).tobytes(), line
 
     def _take(self, lines: list[dict[str, Any]]) -> None:
         if self._strict and (bad := next((line for line in lines if line["problem"]), None)):

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.cache import Cache, CachedImages
 from lib.data.duplicates import near_duplicates
 from lib.data.groups import connected, group_numbers, groups
 from lib.data.metadata import known, normalise
+from lib.data.preparation import Preparation
 from lib.data.source import LABELS, LEFT_OUT, SIZES, Problem, Source, SourceError, problems_table
 from lib.files import hash_of, replacing, write_csv
 from lib.params import Params

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from lib.data.cache import Preparation
+from lib.data.preparation import Preparation
 from lib.data.source import Source
 
 

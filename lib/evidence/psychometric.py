@@ -13,7 +13,7 @@ import pandas as pd
 from lib.data.phantom import FINDINGS, radiograph
 
 if TYPE_CHECKING:
-    from lib.data.cache import Preparation  # which imports torch
+    from lib.data.preparation import Preparation  # which imports torch
 
 SEVERITIES, CONTRASTS = (0.1, 0.4, 0.7, 1.0), (0.01, 0.025, 0.05, 0.1)
 SEVERITY, CONTRAST = 0.7, 0.05  # at which a curve over the other is drawn

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from lib.data.cache import Preparation
 from lib.data.dataset import Data, Sides, Split, SplitError, load_data, reference_half
 from lib.data.lesions import LesionMasks, load_masks
+from lib.data.preparation import Preparation
 from lib.data.source import ImageStack, Source
 from lib.data.sources import open_source
 from lib.evidence.marks import Redrawn, Yardstick

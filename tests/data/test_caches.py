@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from listed import Gated, expected, filled, images, listed
 
-from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.cache import Cache, CachedImages
 from lib.data.caches import caches, remove
+from lib.data.preparation import Preparation
 
 
 def names(folder: Path) -> list[str]:

@@ -14,7 +14,6 @@ import torch
 from listed import read_only
 from PIL import Image
 
-from lib.data.cache import Preparation
 from lib.data.dataset import (
     Data,
     Split,
@@ -26,6 +25,7 @@ from lib.data.dataset import (
 )
 from lib.data.lesions import load_masks
 from lib.data.phantom import radiograph
+from lib.data.preparation import Preparation
 from lib.data.source import LEFT_OUT, SIZES, SourceError
 from lib.data.sources import open_source
 from lib.data.stream import write_shards

@@ -10,8 +10,8 @@ from drawn import Drawn, bytes_an_image
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lib.data.cache import Preparation
 from lib.data.lesions import load_masks
+from lib.data.preparation import Preparation
 from lib.data.sources import FolderSource
 from lib.evidence.localisation import PRIOR, localise, replicates
 from lib.evidence.masks import Lesions, LocationPrior, lungs_template, marked_and_normal

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lib.data.cache import Preparation
 from lib.data.phantom import FINDINGS, radiograph
+from lib.data.preparation import Preparation
 from lib.evidence import psychometric
 from lib.evidence.psychometric import detected, detection, lesion_series
 
