@@ -51,12 +51,18 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, table: pd.DataFrame, *, index: bool = True) -> None:
     """Write a table for people as CSV; a text that a spreadsheet would take for a formula gets a quote before it."""
-    safe = table.map(_no_formula).rename(columns=_no_formula, index=_no_formula)
+    safe = without_formulas(table)
     with replacing(path) as file:
         safe.to_csv(file, index=index)
 
 
-def _no_formula(cell: Any) -> Any:
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table for people in which a text that a spreadsheet would take for a formula has a quote before it."""
+    return table.map(no_formula).rename(columns=no_formula, index=no_formula)
+
+
+def no_formula(cell: Any) -> Any:
+    """Return a cell as `without_formulas` writes it."""
     if not isinstance(cell, str):
         return cell
     cell = cell.replace("\r", " ")  # pandas does not quote it, and what follows would begin a row

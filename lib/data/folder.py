@@ -150,10 +150,10 @@ class FolderSource(FileSource):
     def _files_of(self, folder: Path) -> dict[str, Path]:
         """Return the files below a folder by their path from there; what cannot be named is left out."""
         files, odd = files_below(folder) if folder.is_dir() else ([], [])
-        self._problems += [Problem(_shown(name), why, "not followed") for name, why in odd]
+        self._problems += [Problem(shown(name), why, "not followed") for name, why in odd]
         named = {file.relative_to(folder).as_posix(): file for file in files}
-        strange = [name for name in named if _shown(name) != name]
-        self._note(map(_shown, strange), "a file name that is not UTF-8; rename it", LEFT_OUT)
+        strange = [name for name in named if shown(name) != name]
+        self._note(map(shown, strange), "a file name that is not UTF-8; rename it", LEFT_OUT)
         return {name: file for name, file in named.items() if name not in strange}
 
     def _from_table(self, images: Path, table: Path) -> pd.DataFrame:
@@ -184,7 +184,7 @@ class FolderSource(FileSource):
             keys = ["/".join(path.parts[:end]).lower() for end in range(1, len(path.parts))]
             known = {key: classes[key] for key in (*keys, *map(str.lower, folders)) if key in classes}
             met |= known.keys()
-            if "ignore" in known.values() or _hidden(path) or not _looks_like_image(file):
+            if "ignore" in known.values() or is_hidden(path) or not looks_like_image(file):
                 others.append((name, "ignore" in known.values()))
                 continue
             if not folders or folders[-1] != path.parts[-2]:
@@ -266,15 +266,17 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", posixpath.normpath(name)) if name else ""
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """Return a file's name as a text; bytes that are not UTF-8 become the replacement character."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts) or path.name.upper() == "DICOMDIR"  # a list of files
+def is_hidden(path: Path) -> bool:
+    """Return whether a file, by its path from the folder of images, is hidden, or lists other files."""
+    return any(part.startswith(".") for part in path.parts) or path.name.upper() == "DICOMDIR"
 
 
-def _looks_like_image(file: Path) -> bool:
+def looks_like_image(file: Path) -> bool:
     """Return whether a file is an image by its suffix, or by its first bytes."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True

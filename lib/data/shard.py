@@ -14,18 +14,20 @@ from lib.data.source import NORMAL_WORDS, OPTIONAL, SIZES, SourceError, side_of
 COLUMNS = ("id", "label", "strict_label", *OPTIONAL, *SIZES, "digest", "twin", "place")
 
 
-def as_records(name: str, schema: pa.Schema, table: pa.Table) -> pd.DataFrame:
-    """Return a shard's records, with classes by name, and defaults for missing columns.
+def as_records(name: str, schema: pa.Schema, table: pa.Table, *, labelled: bool = True) -> pd.DataFrame:
+    """Return a shard's records, with classes by name, and defaults for missing columns; "" for all labels if need be.
 
     Raises:
         SourceError: It lacks images, labels or an id, or holds them in another form.
 
     """
-    if absent := {"image", "label"} - set(schema.names):
+    if absent := ({"image", "label"} if labelled else {"image"}) - set(schema.names):
         raise SourceError(f"{name} has no column {', '.join(sorted(absent))}; found {', '.join(schema.names)}")
     if not _holds_files(kind := schema.field("image").type):
         raise SourceError(f"{name} has images as {kind}: expected the bytes of their files, or {{bytes, path}}")
     records = table.to_pandas(integer_object_nulls=True)
+    if not labelled:  # what is there is not read
+        records = records.assign(label="", finding="")
     hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     for column in records:
         if classes := hub.get(column, {}).get("names"):

@@ -50,10 +50,10 @@ class StreamSource:
     parquet reader is not used, because it keeps a whole shard in memory and its threads can abort a process at exit.
 
     The other columns of a record are optional. Without `finding`, a label is the name of a class: of normal images, or
-    of a finding. Without `split`, a shard's name may contain it.
+    of a finding. Without `split`, a shard's name may contain it. Shards that are not `labelled` need no `label`.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, labelled: bool = True) -> None:
         with _explained(address), ThreadPoolExecutor(8) as pool:
             from datasets import DownloadConfig
             from datasets.utils.file_utils import xopen
@@ -66,7 +66,7 @@ class StreamSource:
             names = [posixpath.relpath(path, folder) for path in plain]
             self._stamps = list(pool.map(self._stamp, self._paths))
             schemas, tables = zip(*pool.map(partial(_read, self._fs, columns=COLUMNS), self._paths), strict=True)
-        parts = list(map(as_records, names, schemas, tables))
+        parts = [as_records(*shard, labelled=labelled) for shard in zip(names, schemas, tables, strict=True)]
         records = pd.concat(parts, ignore_index=True)
         records = records.astype(object).where(records.notna(), "").infer_objects()
         if (twice := records["id"].duplicated()).any():
@@ -81,7 +81,7 @@ class StreamSource:
         facts = json.loads((schemas[0].metadata or {}).get(OURS, b"{}"))
         self._is_ours, self.synthetic = bool(facts), facts.get("synthetic", False)
         self.about: dict[str, str] = facts.get("about", {"from": _shown(address)})
-        self.problems = label_problems(self.records)
+        self.problems = label_problems(self.records) if labelled else []
         identity = json.dumps([names, records["digest"].tolist() if checked else self._stamps])
         self.name = f"stream-{hash_of(identity)}"
 

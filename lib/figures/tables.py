@@ -1,11 +1,12 @@
 """Results -> tables to read: numbers as text, a dash where there is none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from lib.evidence.results import Audit, Budget, Evaluation, Localisation, Results, required
+from lib.evidence.seeds import FORMS
 from lib.evidence.wording import GAP, estimate_text, percent
 
 
@@ -122,6 +123,25 @@ def shaded(aurocs: pd.DataFrame) -> Styler:
     style = aurocs.style.format("{:.2f}", na_rep=GAP, escape="html").format_index(escape="html", axis=0)
     style = style.background_gradient("Greys", vmin=0.4, vmax=1.0, text_color_threshold=0.179)  # equal contrast there
     return style.highlight_null(props="background-color: white; color: black")
+
+
+def scored_images(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Return new images' scores to read, a row per image and method: its primary score, and the p-value of each form.
+
+    `table` is that of `lib.runs.new_images`; what an image is unlike in stands in its first row.
+    """
+    rows = []
+    for row in table.to_dict("records"):
+        for method in methods:
+            first = method == methods[0]
+            values = {form: row.get(f"{method}{suffix}, p") for form, suffix in FORMS.items()}
+            rows.append(
+                {"image": row["image"] if first else "", "method": method}
+                | {"score": f"{row[method]:.4f}", "threshold": f"{row[f'{method}, threshold']:.4f}"}
+                | {f"p, {form}": f"{value:.3f}" for form, value in values.items() if value is not None}
+                | {"abnormal": row[f"{method}, abnormal"], "unlike": row["unlike"] if first else ""}
+            )
+    return pd.DataFrame(rows)
 
 
 def tables(results: Results) -> dict[str, pd.DataFrame]:

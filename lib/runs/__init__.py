@@ -15,7 +15,10 @@ capacity      whether the memory that is free suffices to train
 timing        how long the stages will take on this machine
 train         prepared images -> a trained method; `load` returns one that is trained already
 candidates    every score that could have been chosen, as files
+fitted        what was fitted on normal images, as a file
 score         images and trained methods -> scores, without a label
+model         a trained model that scores new images: of a run, or handed on
+new_images    new images -> their scores, what these promise, and maps
 comparison    a run's scores with those of the finished runs beside it
 evaluate      locate, evaluate, audit: scores, maps and labels -> results
 draw          scores and results -> the figures of the comparison
@@ -26,7 +29,9 @@ archive       what a study reads of a run, checked; the files that are kept of a
 trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
+card          a model -> what it is, how good, and what it is not for
+export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all
 actions       what the commands do once their words are understood
-cli           the words of `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-shards`, `imgae-cache`, `imgae-study`
+cli           the words of `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-score`, `imgae-shards`, `imgae-cache` …
 """

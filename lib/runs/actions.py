@@ -11,11 +11,12 @@ from traitlets.config import Config
 
 from lib.data.caches import caches, remove
 from lib.data.dataset import load_data
-from lib.data.source import cache_folder, problem_counts
+from lib.data.source import LEFT_OUT, cache_folder, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
 from lib.environment import secret
 from lib.figures.charts import loss_curves
+from lib.figures.tables import scored_images
 from lib.methods.method import Method
 from lib.params import Params
 from lib.privacy import VARIABLE, with_secrets
@@ -23,6 +24,9 @@ from lib.runs.comparison import comparable
 from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
 from lib.runs.evaluate import evaluate as evaluate_comparison
+from lib.runs.export import export_model
+from lib.runs.model import CARD, open_model
+from lib.runs.new_images import SCORES, Asked, write_scores
 from lib.runs.prepare import prepare
 from lib.runs.report import summary
 from lib.runs.run import Run
@@ -32,6 +36,7 @@ from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
 
+MOST = 20  # rows that are printed
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
 
@@ -65,6 +70,32 @@ def evaluate(folder: Path, *, again: bool) -> int:
         draw(run, prepared, scored, comparison, again=again)
         finish(run, tracker, results)
     print(comparison.found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
+    return 0
+
+
+def score_images(place: str, images: Sequence[str], to: Path | None, asked: tuple[float, bool, bool, bool]) -> int:
+    """Score images by the model at a place; write the scores, print the most anomalous, and say what they promise."""
+    model = open_model(place)
+    folder = to or Path(f"scores-{model.name}")
+    found = write_scores(model, images, Asked(*asked), folder)
+    lost = found.problems[found.problems["consequence"] == LEFT_OUT]
+    for problem in lost.itertuples():
+        print(f"{problem.image}: {problem.problem}", file=sys.stderr)
+    if len(found.table):
+        first, *_ = model.fitted.fits
+        ranked = found.table.sort_values(f"{first}, p", kind="stable")
+        print("", scored_images(ranked.head(MOST), list(model.fitted.fits)).to_string(index=False), sep="\n")
+        if len(ranked) > MOST:
+            print(f"... and {len(ranked) - MOST:,} images that are less anomalous by {first}")
+    print("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}", sep="\n")
+    return 3 if len(lost) else 0
+
+
+def export(run: Path, to: Path) -> int:
+    """Write a run's model into a folder that can be handed on."""
+    export_model(run, to)
+    size = sum(file.stat().st_size for file in to.iterdir())
+    print(f"{to}: {size / 1e6:.1f} MB; read its {CARD} before you hand it on\nto use it: imgae-score {to} IMAGE")
     return 0
 
 

@@ -60,6 +60,55 @@ def shards(arguments: Sequence[str] | None = None) -> int:
     return actions.shards(params, base, parser.parse_args(arguments).to)
 
 
+SCORE = """\
+Score radiographs with a trained model, without labels: which are unlike normal ones, how sure that is, and where.
+
+imgae-score runs/ra chest.dcm                      one image: its scores on the terminal, its map in scores-ra/
+imgae-score runs/ra films/ more.png --to out       folders, files, addresses of shards; what is there is not repeated
+imgae-score hf://OWNER/NAME chest.dcm              a model that imgae-export has written, here or on the hub
+
+The folder gets scores.csv (a row an image: each score, its conformal p-value and threshold, and in what the image is
+unlike those that the model knows), maps/ (the residual in 16 bits, and as colours over the image), problems.csv, and
+about.json, which says what the numbers promise. Exit status: 0, or 3 if an image could not be used.
+For research only, not for diagnosis.
+"""
+
+
+def score(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-score RUN PATH…`: score images without labels by a trained model, and draw where they are anomalous."""
+    parser = argparse.ArgumentParser("imgae-score", description=SCORE, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", help="the folder of a scored run or of an exported model, or hf://OWNER/NAME")
+    parser.add_argument("images", nargs="+", metavar="PATH", help="a file, a folder, or an address of shards")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the scores are written; default scores-MODEL")
+    parser.add_argument(
+        "--false-alarms", type=float, default=0.05, metavar="RATE", help="of normal images; default 0.05"
+    )
+    parser.add_argument("--primary", action="store_true", help="the primary score alone, which is much faster")
+    parser.add_argument("--no-maps", action="store_true", help="write no pictures")
+    parser.add_argument("--hash-names", action="store_true", help="write a hash in place of each image's name")
+    typed = parser.parse_args(arguments)
+    if not 0 < typed.false_alarms < 1:
+        parser.error(f"--false-alarms {typed.false_alarms}: expected a rate between 0 and 1, such as 0.05")
+    from lib.runs import actions
+
+    asked = (typed.false_alarms, typed.primary, not typed.no_maps, typed.hash_names)
+    return actions.score_images(typed.model, typed.images, typed.to, asked)
+
+
+def export(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-export RUN --to FOLDER`: write a run's model as a folder that can be handed on."""
+    parser = argparse.ArgumentParser(
+        "imgae-export",
+        description="Write the model of an evaluated run: weights, settings, what its scores need, and a model card.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new or an empty folder")
+    typed = parser.parse_args(arguments)
+    from lib.runs import actions
+
+    return actions.export(typed.run, typed.to)
+
+
 def cache(arguments: Sequence[str] | None = None) -> int:
     """`imgae-cache list`, `remove NAME…`, `purge`: the caches of prepared images, and the space that they take."""
     parser = argparse.ArgumentParser("imgae-cache", description="List and remove caches of prepared images not in use.")
@@ -155,3 +204,5 @@ run_command = command(run)
 shards_command = command(shards)
 cache_command = command(cache)
 study_command = command(study)
+score_command = command(score)
+export_command = command(export)

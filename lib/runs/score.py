@@ -20,13 +20,17 @@ from lib.methods.training import choose_device
 from lib.params import project_root
 from lib.privacy import public
 from lib.runs.candidates import write_candidates
+from lib.runs.fitted import FITTED, Fitted, write_fitted
 from lib.runs.freshness import Record, split_hashes, weight_hashes
 from lib.runs.prepare import Prepared
 from lib.runs.run import Run, RunError
 from lib.runs.train import trained_under
 from lib.scores.copying import KINDS, copied_share
+from lib.scores.features import Backbone
 from lib.scores.lesions import with_lesions
+from lib.scores.likeness import likeness
 from lib.scores.references import reference_scores
+from lib.scores.scorer import Fit
 from lib.scores.scoring import Version
 from lib.scores.selection import BySide, Selection, feature_distances, select, version
 
@@ -91,11 +95,14 @@ def score(run: Run, prepared: Prepared, trained: Mapping[str, Method], *, again:
         health=measure_health(run, prepared, trained),
         points={name: points(run.history(name), prepared.yardstick) for name in trained},
     )
+    fits = {name: Fit.of(selected[name]) for name in trained}
+    known = likeness(images, records, backbone if isinstance(backbone, Backbone) else None)
+    write_fitted(Fitted(fits, known, prepared.source.about), run.folder / FITTED)
     run.write_scores(table)
     write_candidates(selected, table, list(records), run.folder)
     run.write_curve(curve_table(records["test"], selected))
-    names = [str(file.relative_to(run.folder)) for file in files.values()]
-    results = record.close(results, "scores.parquet", "candidates.parquet", "candidates.csv", "curve.parquet", *names)
+    names = ["scores.parquet", "candidates.parquet", "candidates.csv", "curve.parquet", FITTED]
+    results = record.close(results, *names, *(str(file.relative_to(run.folder)) for file in files.values()))
     return Scored(table, _opened(files), results)
 
 
@@ -155,7 +162,7 @@ def _opened(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
 
 def _versions(run: Run, name: str, method: Method, split: Split) -> dict[int, Version]:
     """Return the method after each number of epochs whose weights were kept; only those last used are in memory."""
-    settings, device = trained_under(run.params, name, split), choose_device(run.params.device)
+    settings, device = trained_under(run.params, name, split.hash), choose_device(run.params.device)
     files = kept(run.checkpoint(name), run.params.epochs, run.params.choose_from)
 
     @lru_cache(maxsize=1)

@@ -58,7 +58,7 @@ def train(run: Run, name: str, prepared: Prepared, tracker: Tracker) -> TrainedM
         learning_rate=params.learning_rate,
         seed=params.seed,
         checkpoint=run.checkpoint(name),
-        settings=trained_under(params, name, prepared.split),
+        settings=trained_under(params, name, prepared.split.hash),
         device=device,
         precision=choose_precision(params.precision, device),
         augmentation=params.augmentation,
@@ -80,7 +80,7 @@ def load(run: Run, name: str, split: Split) -> TrainedMethod:
     file, method, device = run.checkpoint(name), VARIANTS[name](run.params), choose_device(run.params.device)
     if not file.is_file():
         raise RunError(f"{run.folder} has no trained {name}: {file} is not there; train it first")
-    history = load_checkpoint(file, method, device, trained_under(run.params, name, split), run.params.epochs)
+    history = load_checkpoint(file, method, device, trained_under(run.params, name, split.hash), run.params.epochs)
     if _logged(run, name) != history:  # damaged, or the checkpoint was restored from a copy
         run.log(name, history)
     return TrainedMethod(method, history)
@@ -93,6 +93,6 @@ def _logged(run: Run, name: str) -> History:
         return []
 
 
-def trained_under(params: Params, name: str, split: Split) -> dict[str, Any]:
-    """Return what weights depend on, as their file records it: settings, split, and the method's name."""
-    return params.training_settings() | {"split": split.hash, "method": name}
+def trained_under(params: Params, name: str, split: str) -> dict[str, Any]:
+    """Return what weights depend on, as their file records it: settings, the split's hash, and the method's name."""
+    return params.training_settings() | {"split": split, "method": name}

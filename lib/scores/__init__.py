@@ -12,4 +12,6 @@ health        a trained method -> how well it redraws normal chests, beside prin
 conformal     scores of normal images -> p-values with a guaranteed false alarm rate, one score or several
 lesions       synthetic lesions painted into normal images, the criterion of model selection
 selection     all scores of a method -> a chosen one, and several combined
+likeness      whether a new image is like the normal images that a model was calibrated on
+scorer        a trained method and what was fitted on normal images -> the scores of new images
 """

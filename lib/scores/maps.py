@@ -34,6 +34,15 @@ class Described(NamedTuple):
     features: dict[str, tuple[Any, Any]]  # by distance: of the images, and of the equalised images
 
 
+PLAIN = ("residual", "squared", "ssim", "clahe")
+"""The maps that need nothing but an image and its reconstruction."""
+
+
+def distance_of(kind: str) -> str:
+    """Return the name of the distance that a map is made of; one of `PLAIN` is returned as it is."""
+    return "lpips" if kind == "ra-map" else kind.removeprefix("clahe x ")
+
+
 def residual_map(images: Images, reconstructions: Images) -> Images:
     """Return the absolute difference at each pixel, in [0, 1]."""
     return (images - reconstructions).abs()
@@ -73,7 +82,7 @@ def describe(images: Images, distances: Mapping[str, Distance]) -> Described:
 def anomaly_maps(images: Described, reconstructions: Described, distances: Mapping[str, Distance]) -> dict[str, Images]:
     """Return every map of images and their reconstructions by name, on the CPU.
 
-    "residual", "squared", "ssim" and "clahe" (the residual after CLAHE) need nothing else. Each of the `distances` adds
+    `PLAIN` ones need nothing else ("clahe" is the residual after CLAHE). Each of the `distances` adds
     two maps: one of its name, and the score map of Bercea et al. (RA, `DownstreamEvaluator`), which is the CLAHE
     residual times the smoothed distances before and after CLAHE. With LPIPS, as theirs, it is called "ra-map"; with
     another distance, "clahe x NAME".

@@ -174,6 +174,11 @@ def _pooled(maps: list[Tensor]) -> np.ndarray:
     return torch.cat([stage.mean(dim=(2, 3)) for stage in maps[POOLED]], dim=1).double().cpu().numpy()
 
 
+def pooled_features(backbone: Backbone, images: ImageStack) -> np.ndarray:
+    """Return what "knn" compares of uint8 images, (n, channels) float32: features of three stages, pooled."""
+    return np.concatenate([_pooled(maps) for maps in extract(backbone, images, "features")]).astype(np.float32)
+
+
 def _feature_scores(
     wanted: list[str], train: ImageStack, sides: dict[str, ImageStack], backbone: Backbone, seed: int
 ) -> dict[str, BySide]:

@@ -8,10 +8,11 @@ reconstructs well counts less than a change where all normal images agree.
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from lib.data.source import ImageStack
@@ -29,6 +30,17 @@ Version = Callable[[ImageStack], tuple[Iterable[np.ndarray], dict[str, np.ndarra
 """A method after some number of epochs: images -> their reconstructions by batch, and the method's own scores."""
 
 
+class Standard(NamedTuple):
+    """What the maps of normal images are at each pixel: (1, height, width) each, or (batch, 1, height, width)."""
+
+    mean: Tensor
+    deviation: Tensor  # at least `Moments.FLOOR` of its root mean square
+
+    def __call__(self, maps: Images) -> Images:
+        """Return the maps minus the mean, over the deviation."""
+        return ((maps - self.mean) / self.deviation).float()
+
+
 class Moments:
     """The mean and the standard deviation of maps, pixel by pixel, over images that come in batches."""
 
@@ -43,11 +55,8 @@ class Moments:
         self.count += len(maps)
         self.sum, self.squares = self.sum + maps.sum(dim=0), self.squares + maps.square().sum(dim=0)
 
-    def standardise(self, maps: Images, without: Images | None = None) -> Images:
-        """Return the maps minus the mean, over the standard deviation.
-
-        `without` holds one added map for each of `maps`, which is left out of the mean and deviation for that one.
-        """
+    def standard(self, without: Images | None = None) -> Standard:
+        """Return the mean and the deviation, float64; for each map `without`, which was added, those of all others."""
         count, total, squares = self.count, self.sum, self.squares
         if without is not None:
             own = without.double()
@@ -56,7 +65,16 @@ class Moments:
         variance = squares / count - mean.square()
         deviation = variance.where(variance > 1e-12 * squares / count, 0).sqrt()  # less is rounding: the images agree
         floor = self.FLOOR * deviation.square().mean(dim=(-2, -1), keepdim=True).sqrt()
-        return ((maps - mean) / torch.maximum(deviation, floor).clamp(min=1e-12)).float()
+        return Standard(mean, torch.maximum(deviation, floor).clamp(min=1e-12))
+
+
+class Scored(NamedTuple):
+    """The scores of some reconstructions, and what standardises the maps of further images."""
+
+    scores: dict[str, dict[str, np.ndarray]]
+    """By side and name, (n,) float64; a name is "map, pool" or "map, pool standardised"."""
+    standards: dict[str, Standard]
+    """By map, of the reference images."""
 
 
 def reconstruct(method: Method, images: ImageStack, batch_size: int = 64, name: str = "reconstruct") -> np.ndarray:
@@ -119,8 +137,8 @@ def score_images(
     reconstructions: Mapping[Key, Mapping[str, np.ndarray]],
     distances: Mapping[str, Distance],
     batch_size: int = 64,
-) -> dict[Key, dict[str, dict[str, np.ndarray]]]:
-    """Return the scores by key, side and name, (n,) float64; a name is "map, pool" or "map, pool standardised".
+) -> dict[Key, Scored]:
+    """Return the scores by key.
 
     `images` are uint8 by side; `reconstructions` of them, by key and side, may be memory maps: one batch is in memory
     at a time. The side "reference" gives the mean and the deviation of the standardised scores. Its own images are
@@ -152,12 +170,9 @@ def score_images(
     }
 
     def pool(key: Key, side: str, start: int, maps: Mapping[str, Images], without: Mapping[str, Images]) -> None:
-        for kind, batch in maps.items():
-            standardised = moments[key][kind].standardise(batch, without.get(kind))
-            for form, values in (("", batch), (" standardised", standardised)):
-                for name, pooled in POOLS.items():
-                    rows = slice(start, start + len(values))
-                    scores[key][side][f"{kind}, {name}{form}"][rows] = pooled(values).double()
+        standards = {kind: moments[key][kind].standard(without.get(kind)) for kind in maps}
+        for name, values in pooled(maps, standards).items():
+            scores[key][side][name][start : start + len(values)] = values
 
     starts = {side: range(0, count, batch_size) for side, count in counts.items()}
     paired = [side for side in ("reference", "lesions") if side in images]
@@ -177,4 +192,20 @@ def score_images(
             for key, maps in maps_of(side, start):
                 pool(key, side, start, maps, without={})
             progress.update()
-    return {key: {side: dict(by_name) for side, by_name in by_side.items()} for key, by_side in scores.items()}
+    return {
+        key: Scored(
+            {side: dict(by_name) for side, by_name in by_side.items()},
+            {kind: of.standard() for kind, of in moments[key].items()},
+        )
+        for key, by_side in scores.items()
+    }
+
+
+def pooled(maps: Mapping[str, Images], standards: Mapping[str, Standard]) -> dict[str, np.ndarray]:
+    """Return every score of the maps by name, (batch,) float64; a map without a standard has the plain ones alone."""
+    scores: dict[str, np.ndarray] = {}
+    for kind, batch in maps.items():
+        forms = {"": batch} | ({" standardised": standards[kind](batch)} if kind in standards else {})
+        for form, values in forms.items():
+            scores |= {f"{kind}, {name}{form}": pool(values).double().numpy() for name, pool in POOLS.items()}
+    return scores

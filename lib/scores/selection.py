@@ -22,8 +22,8 @@ from lib.methods.method import Method, to_device
 from lib.params import Params
 from lib.scores.conformal import combine, p_values
 from lib.scores.features import Backbone, FeaturesError, lpips_distance, open_backbone
-from lib.scores.maps import Distance, feature_distance
-from lib.scores.scoring import PRIMARY, Version, own_scores, reconstructed, score_images
+from lib.scores.maps import Distance, distance_of, feature_distance
+from lib.scores.scoring import PRIMARY, Standard, Version, own_scores, reconstructed, score_images
 
 BySide = Mapping[str, np.ndarray]
 """One array per side (reference, lesions, validation, test): images, their reconstructions, or one score of them."""
@@ -39,6 +39,8 @@ class Selection(NamedTuple):
     criterion: dict[tuple[int, str], float]  # how well each separates images with lesions
     own: list[tuple[int, str]]  # the candidates that need no other method's training
     choice: dict[str, Any]  # the chosen epoch and score, and the scores that are combined
+    members: BySide  # the scores that are combined, (n, scores)
+    standards: Mapping[int, Mapping[str, Standard]] = {}  # of the maps, after the last epoch and after the chosen one
     curve: Mapping[int, dict[str, BySide]] = {}  # the columns as they would be, had training ended after these epochs
 
 
@@ -111,25 +113,30 @@ def select(
                     for batch in batches:
                         out.write(np.ascontiguousarray(batch, dtype="<f4").data)
                 reconstructions[name, epochs][side] = np.load(file, mmap_mode="r")
-    scores = score_images(images, reconstructions, distances)
+    scored = score_images(images, reconstructions, distances)
     selected = {}
     for name, by_epoch in versions.items():
+        both = {
+            end: {side: scored[name, end].scores[side] | own[name, end][side] for side in images} for end in by_epoch
+        }
         candidates: dict[tuple[int, str], BySide] = {
-            (epochs, score): {side: (scores[name, epochs][side] | own[name, epochs][side])[score] for side in images}
+            (epochs, score): {side: both[epochs][side][score] for side in images}
             for epochs in by_epoch
-            for score in [*scores[name, epochs]["test"], *own[name, epochs]["test"]]
+            for score in both[epochs]["test"]
         }
         others = {key for key, distance in distances.items() if distance.owner not in ("", name)}
         by_end = {end: {key: of for key, of in candidates.items() if key[0] == end} for end in by_epoch}
         curve = {end: _select(of_end, others).columns for end, of_end in by_end.items()}
-        selected[name] = _select(candidates, others)._replace(curve=curve)
+        selection = _select(candidates, others)
+        standards = {end: scored[name, end].standards for end in {max(by_epoch), selection.choice["epoch"]}}
+        selected[name] = selection._replace(standards=standards, curve=curve)
     return selected
 
 
 def _select(candidates: dict[tuple[int, str], BySide], others: set[str]) -> Selection:
     """Choose and combine, without scores that need the distances `others`."""
     criterion = {key: separation(sides["reference"], sides["lesions"]) for key, sides in candidates.items()}
-    own = [key for key in candidates if _map(key[1]).removeprefix("clahe x ") not in others]
+    own = [key for key in candidates if distance_of(_map(key[1])) not in others]
     epochs, score = choose({key: criterion[key] for key in own})
     best: dict[str, str] = {}  # the best score of each map at the chosen epoch
     for candidate_epochs, candidate in sorted(own, key=lambda key: -criterion[key]):
@@ -143,7 +150,7 @@ def _select(candidates: dict[tuple[int, str], BySide], others: set[str]) -> Sele
         "combined": {side: combine(p_values(members["reference"], scores)) for side, scores in members.items()},
     }
     choice = {"epoch": epochs, "score": score, "combined": list(best.values())}
-    return Selection(columns, candidates, criterion, own, choice)
+    return Selection(columns, candidates, criterion, own, choice, members)
 
 
 def _map(score: str) -> str:

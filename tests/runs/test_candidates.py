@@ -17,7 +17,7 @@ def selected() -> Selection:
     random = np.random.default_rng(0)
     keys = [(epochs, score) for epochs in (2, 5) for score in ("residual, mean", "ssim, p99")]
     candidates = {key: {side: random.integers(0, 6, n).astype(float) for side, n in SIZES.items()} for key in keys}
-    return Selection({}, candidates, dict(zip(keys, random.random(4), strict=True)), keys[1:], {})
+    return Selection({}, candidates, dict(zip(keys, random.random(4), strict=True)), keys[1:], {}, {})
 
 
 def won(normal: np.ndarray, abnormal: np.ndarray) -> float:

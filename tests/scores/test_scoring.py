@@ -9,8 +9,9 @@ import torch
 from random_maps import APART, SIZE, closely, drawn, maps_of
 from torch import nn
 
-from lib.data.cache import Cache, CachedImages, Preparation
+from lib.data.cache import Cache, CachedImages
 from lib.data.decoding import encode
+from lib.data.preparation import Preparation
 from lib.methods.method import Method
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.unet import UNetAutoencoder
@@ -28,7 +29,7 @@ def scores_of(
     batch_size: int = 64,
 ) -> dict[str, dict[str, np.ndarray]]:
     """The scores of one method's reconstructions."""
-    return score_images(images, {"one": reconstructions}, distances, batch_size)["one"]
+    return score_images(images, {"one": reconstructions}, distances, batch_size)["one"].scores
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def moments_of(maps: np.ndarray) -> Moments:
 
 def test_standardised_is_minus_the_mean_over_the_standard_deviation_with_its_floor(reference):
     new = np.random.default_rng(1).gamma(2, 0.1, (3, 6, 7))
-    found = moments_of(reference).standardise(torch.from_numpy(new)[:, None])
+    found = moments_of(reference).standard()(torch.from_numpy(new)[:, None])
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found[:, 0], standardised(new, reference), rtol=1e-5, atol=1e-6)
 
@@ -90,7 +91,7 @@ def test_standardised_is_minus_the_mean_over_the_standard_deviation_with_its_flo
 def test_where_all_reference_images_agree_a_change_is_divided_by_the_floor(reference):
     new = np.full((1, 6, 7), 0.35)
     floor = 0.1 * np.sqrt(reference.var(axis=0).mean())
-    found = moments_of(reference).standardise(torch.from_numpy(new)[:, None])[0, 0, :2, :2]
+    found = moments_of(reference).standard()(torch.from_numpy(new)[:, None])[0, 0, :2, :2]
     np.testing.assert_allclose(found, 0.1 / floor, rtol=1e-5)
 
 
@@ -99,14 +100,14 @@ def test_a_reference_image_and_its_copy_are_standardised_by_the_other_images(ref
     moments = moments_of(reference)
     for maps in (reference, copies):
         expected = [standardised(maps[i], np.delete(reference, i, axis=0)) for i in range(len(maps))]
-        found = moments.standardise(torch.from_numpy(maps)[:, None], own)
+        found = moments.standard(own)(torch.from_numpy(maps)[:, None])
         np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_where_all_images_agree_everywhere_rounding_does_not_weight_the_pixels():
     agreed = np.random.default_rng(0).random((4, 4)).astype(np.float32)
     moments = moments_of(np.repeat(agreed[None], 99, axis=0))  # so many that the sums are rounded
-    found = moments.standardise(torch.from_numpy(agreed + np.float32(0.125))[None, None])
+    found = moments.standard()(torch.from_numpy(agreed + np.float32(0.125))[None, None])
     np.testing.assert_allclose(found / found.mean(), 1, rtol=1e-3)
 
 
@@ -192,7 +193,7 @@ def test_methods_scored_together_have_the_scores_of_each_alone_and_an_image_is_d
     assert list(both) == ["a", ("b", 3)]
     for key, of in zip(both, (reconstructions, darker), strict=True):
         for side, expected in scores_of(images, of, {"apart": APART}).items():
-            closely(both[key][side], expected, rtol=0)
+            closely(both[key].scores[side], expected, rtol=0)
     count = sum(len(stack) for stack in images.values()) + len(images["reference"])  # it is passed twice
     assert len(seen) == 2 * 3 * count  # before and after CLAHE: once the image, once each reconstruction
 

@@ -1,0 +1,68 @@
+"""Images without labels, as a user names them: files, folders, shards -> the name and the bytes of each."""
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.data.folder import files_below, is_hidden, looks_like_image, shown
+from lib.data.source import Problem, SourceError
+from lib.data.stream import INDEX, StreamSource
+
+
+class Unlabelled(NamedTuple):
+    """Images, and what was found beside them."""
+
+    names: list[str]
+    """Of each image, without repetition: its path from the folder that all files share, or its id in the shards."""
+    contents: Iterator[tuple[str, Callable[[], bytes]]]
+    """Each image's name with a function that reads its file, once, in this order."""
+    problems: list[Problem]
+
+
+def open_unlabelled(places: Sequence[str]) -> Unlabelled:
+    """Open images: each place is a file, a folder of files, a folder or an address of shards, or a .parquet file.
+
+    Below a folder, a file that is no image by its name and its first bytes is not used; a file that is named itself is
+    taken for one. A file that is named twice counts once.
+
+    Raises:
+        SourceError: A place does not exist or cannot be read, it holds no image, or two images have one name.
+
+    """
+    files: dict[str, Path] = {}  # by absolute path
+    streams, problems = [], list[Problem]()
+    for place in places:
+        path = Path(os.path.expanduser(place))
+        if "://" in place or place.endswith(".parquet") or (path / INDEX).is_file():
+            streams.append(StreamSource(place, labelled=False))
+        elif path.is_dir():
+            found, odd = files_below(path)
+            problems += [Problem(shown(name), why, "not followed") for name, why in odd]
+            images = [file for file in found if not is_hidden(file.relative_to(path)) and looks_like_image(file)]
+            plain = map(shown, map(str, sorted({*found} - {*images})))
+            problems += [Problem(name, "not an image by its name and content", "not used") for name in plain]
+            if not images:
+                raise SourceError(f"{place} holds no image among {len(found)} files: give a folder of radiographs")
+            files |= {os.path.abspath(file): file for file in images}
+        elif path.exists():
+            files[os.path.abspath(path)] = path
+        else:
+            raise SourceError(f"{place} does not exist: give files, folders or shards of images")
+    top = os.path.commonpath([posixpath.dirname(file) for file in files]) if files else ""
+    named = {_printable(os.path.relpath(file, top)): path for file, path in files.items()}
+    if len(named) < len(files):
+        raise SourceError(f"{len(files) - len(named)} files below {top} have names that cannot be printed: rename them")
+    names = [*named, *(name for stream in streams for name in stream.records["id"])]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SourceError(f"the image {twice!r} occurs in several of the places: score them one after the other")
+    contents = [iter([(name, path.read_bytes) for name, path in named.items()])]
+    contents += [stream.contents(list(stream.records["id"])) for stream in streams]
+    return Unlabelled(names, chain.from_iterable(contents), problems)
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in shown(name))

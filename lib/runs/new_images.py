@@ -1,0 +1,253 @@
+"""New images, without labels -> their scores by a trained model, what the scores promise, and maps to look at.
+
+One batch of images is in memory at a time, and what is finished is on the disk: an interrupted call goes on there.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib.data.cache import read_image
+from lib.data.metadata import normalise
+from lib.data.preparation import displayed
+from lib.data.source import LEFT_OUT, Problem, problems_table
+from lib.data.unlabelled import Unlabelled, open_unlabelled
+from lib.figures.overlay import overlay, sixteen_bits
+from lib.files import hash_of, locked, no_formula, replacing, without_formulas, write_csv, write_json
+from lib.runs.model import FORM, Model, open_model
+from lib.runs.run import RunError
+from lib.scores.conformal import achieved_rate, p_values
+from lib.scores.features import Backbone
+
+BATCH = 32
+SHOWN = 512  # pixels of the longer side of an image under its map
+SCORES, ABOUT, PROBLEMS = "scores.csv", "about.json", "problems.csv"
+
+
+class Asked(NamedTuple):
+    """What a call asks of a model."""
+
+    false_alarm_rate: float = 0.05
+    primary_only: bool = False
+    maps: bool = True
+    hash_names: bool = False
+
+
+class Found(NamedTuple):
+    """The scores of new images, and what was found on the way."""
+
+    table: pd.DataFrame
+    """One row per image."""
+    problems: pd.DataFrame
+    """One row per problem; an image that cannot be used is `LEFT_OUT` and not in the table."""
+    about: dict[str, Any]
+    """The model, the thresholds, and what the numbers promise, as sentences."""
+
+
+class _New(NamedTuple):
+    """An image that was read, and facts about it; no pixels if it is unusable or scored already."""
+
+    name: str
+    facts: dict[str, Any]
+    pixels: np.ndarray | None = None  # as the model wants it
+    shown: np.ndarray | None = None  # as a reader wants it, (height, width) uint8
+
+
+def score_new(model: Model | str, places: Sequence[str], *, false_alarm_rate: float = 0.05) -> Found:
+    """Return the scores of images: files, folders, shards; `model` may be the folder of a run. Nothing is written."""
+    model = open_model(model) if isinstance(model, str) else model
+    images = open_unlabelled(places)
+    with Scoring(model, Asked(false_alarm_rate, maps=False)) as scoring:
+        batches = list(scoring.batches(images, {}))
+    table = pd.concat([batch.table for batch in batches], ignore_index=True)
+    problems = [*images.problems, *(problem for batch in batches for problem in batch.problems)]
+    return Found(table, problems_table(problems), scoring.about)
+
+
+def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path) -> Found:
+    """Write the scores of images and their maps into a folder; what is there already is not computed again.
+
+    Raises:
+        RunError: The folder holds scores of another model, or asked for otherwise.
+
+    """
+    images = open_unlabelled(places)
+    folder.mkdir(parents=True, exist_ok=True)
+    problems, file = list(images.problems), folder / SCORES
+    with locked(folder / ".lock", f"scores images into {folder}"), Scoring(model, asked) as scoring:
+        for batch in scoring.batches(images, _finished(folder, scoring.about)):
+            for place, content in batch.pictures.items():
+                with replacing(folder / "maps" / place) as out:
+                    out.write(content)
+            with file.open("a", encoding="utf-8", newline="") as rows:
+                without_formulas(batch.table).to_csv(rows, index=False, header=not rows.tell())
+            problems += batch.problems
+        write_csv(folder / PROBLEMS, problems_table(problems), index=False)
+        table = pd.read_csv(file, keep_default_na=False) if file.is_file() else pd.DataFrame(columns=["image"])
+        if table["image"].duplicated().any():  # of an image that has changed, the last row counts
+            table = table.drop_duplicates("image", keep="last", ignore_index=True)
+            write_csv(file, table, index=False)
+    return Found(table, problems_table(problems), scoring.about)
+
+
+def _finished(folder: Path, about: dict[str, Any]) -> dict[str, str]:
+    """Return the digests of the images whose rows are in a folder's scores.csv, by name; start its about.json.
+
+    A row that was cut is removed.
+    """
+    file, facts = folder / SCORES, folder / ABOUT
+    if file.is_file() and (not facts.is_file() or json.loads(facts.read_text(encoding="utf-8")) != about):
+        raise RunError(f"{folder} holds scores of another model, or otherwise asked for: choose another with --to")
+    write_json(facts, about)
+    if not file.is_file():
+        return {}
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(file, len(whole))
+    table = pd.read_csv(file, usecols=["image", "sha256"], dtype=str, keep_default_na=False)
+    return dict(zip(table["image"], table["sha256"], strict=True))
+
+
+class Batch(NamedTuple):
+    """The scores of some images, what was wrong with others, and the files of their maps by place."""
+
+    table: pd.DataFrame
+    problems: list[Problem]
+    pictures: dict[str, bytes]
+
+
+class Scoring:
+    """A model at work on new images: files are read and pictures drawn by all threads while it scores."""
+
+    def __init__(self, model: Model, asked: Asked) -> None:
+        self._model, self._asked = model, asked
+        self._scorers = model.scorers(primary_only=asked.primary_only)
+        self._columns = [
+            f"{name}{suffix}"
+            for name, scorer in self._scorers.items()
+            for form, suffix in FORM.items()
+            if form == "primary" or scorer.complete
+        ]
+        every = model.thresholds(asked.false_alarm_rate)
+        self._thresholds = {column: every[column] for column in self._columns}
+
+    def __enter__(self) -> "Scoring":
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is written beside the scores: the model, what was asked, thresholds, and what the numbers promise."""
+        n = self._model.fitted.likeness.calibration
+        return {
+            "model": self._model.name,
+            "identity": self._model.identity,
+            **self._asked._asdict(),
+            "thresholds": self._thresholds,
+            "promise": promise(n, self._asked.false_alarm_rate),
+            "unlike": self._model.fitted.likeness.rule(self._backbone),
+            "use": "research use only, not for diagnosis",
+        }
+
+    def batches(self, images: Unlabelled, done: Mapping[str, str]) -> Iterator[Batch]:
+        """Yield the images in batches; those whose file's digest is that in `done`, by name, are left out."""
+        waiting: Iterator[_New] | None = None
+        with tqdm(total=len(images.names), desc="score", unit="image", mininterval=1) as progress:
+            for chunk in chain(iter(lambda: list(islice(images.contents, BATCH)), []), [None]):
+                reading = self._pool.map(lambda image: self._read(image, done), chunk) if chunk else None
+                if waiting is not None:  # the next batch is read while this one is scored
+                    batch = list(waiting)
+                    yield self._score(batch)
+                    progress.update(len(batch))
+                waiting = reading
+
+    def _read(self, image: tuple[str, Callable[[], bytes]], done: Mapping[str, str]) -> _New:
+        """Return an image, prepared; without pixels if it is unusable, or if it is done."""
+        name = hash_of(image[0]) if self._asked.hash_names else image[0]
+        decoded, facts = read_image(image[1])
+        if decoded is None or done.get(no_formula(name)) == facts["digest"]:
+            return _New(name, facts)
+        preparation = self._model.preparation
+        stretched = preparation.stretched(decoded.pixels, decoded.padding)
+        shown = displayed(stretched, SHOWN) if self._asked.maps else None
+        return _New(name, facts, preparation.squared(stretched), shown)
+
+    def _score(self, batch: Sequence[_New]) -> Batch:
+        problems = [Problem(new.name, new.facts["problem"], LEFT_OUT) for new in batch if new.facts["problem"]]
+        batch = [new for new in batch if new.pixels is not None]
+        if not batch:
+            return Batch(pd.DataFrame(), problems, {})
+        pixels = np.stack([new.pixels for new in batch if new.pixels is not None])
+        records, unread = _records(batch)
+        columns: dict[str, Any] = {"image": records["id"].tolist()}
+        pictures: dict[str, Future[bytes]] = {}
+        for name, scorer in self._scorers.items():
+            scored = scorer(pixels)
+            for form, values in scored.scores.items():
+                column = f"{name}{FORM[form]}"
+                columns[column] = values
+                columns[f"{column}, p"] = p_values(scorer.fit.calibration[form], values)
+                columns[f"{column}, threshold"] = self._thresholds[column]
+            columns[f"{name}, abnormal"] = np.where(scored.scores["primary"] > self._thresholds[name], "yes", "no")
+            for new, values in zip(batch, scored.residuals, strict=True):
+                if new.shown is not None:
+                    place = f"{name}/{_place(new.name)}"
+                    pictures[f"{place}.map.png"] = self._pool.submit(sixteen_bits, values, 0, 1)
+                    box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
+                    drawn = self._pool.submit(overlay, new.shown, values, scorer.fit.ceiling, box)
+                    pictures[f"{place}.overlay.png"] = drawn
+        columns["unlike"] = self._model.fitted.likeness.unlike(pixels, records, self._backbone)
+        columns["sha256"] = [new.facts["digest"] for new in batch]
+        files = {place: future.result() for place, future in pictures.items()}
+        return Batch(pd.DataFrame(columns), problems + unread, files)
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        return None if self._asked.primary_only else self._model.backbone
+
+
+def promise(calibration: int, rate: float) -> str:
+    """Return what a threshold and a p-value from so many calibration images promise, as sentences."""
+    what = (
+        f"A p-value is the image's rank among {calibration} normal calibration images. For a normal image exchangeable "
+        f"with them, the probability that it is at most a is at most a, for every a"
+    )
+    if rate * (calibration + 1) < 1:
+        return f"{what}. So few cannot promise a false alarm rate of {rate:.0%}: the threshold is their highest score."
+    achieved = achieved_rate(calibration, rate)
+    return (
+        f"{what}. The threshold is exceeded by at most {rate:.0%} of such images on average; for calibration sets of "
+        f"this size the rate lies between {achieved.low:.1%} and {achieved.high:.1%} in 95 % of cases."
+    )
+
+
+def _records(batch: Sequence[_New]) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return what is known of images without labels, and what of it could not be read."""
+    known = [{column: new.facts["header"].get(column, "") for column in ("age", "view")} for new in batch]
+    table = pd.DataFrame(known).assign(**{column: "" for column in ("sex", "patient", "split")})
+    table = table.assign(id=[new.name for new in batch])
+    for side in ("width", "height"):
+        table[side] = [new.facts[side] for new in batch]
+    return normalise(table)
+
+
+def _place(name: str) -> str:
+    """Return the path of an image's pictures: its name, or a hash of one that leads elsewhere or is no file's name."""
+    plain = PurePosixPath(name)
+    sound = not plain.is_absolute() and ".." not in plain.parts and max(map(len, map(str.encode, plain.parts))) < 200
+    return name if sound else hash_of(name)

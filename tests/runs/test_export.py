@@ -1,0 +1,144 @@
+"""A model that was handed on scores as the run does, says what it is, and names no place of this machine."""
+
+import json
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lib.evidence.wording import estimate_text
+from lib.files import digest
+from lib.runs import cli
+from lib.runs.model import CARD, FACTS, WEIGHTS, open_model
+from lib.runs.new_images import score_new
+from lib.runs.run import Run, RunError
+
+
+@pytest.fixture(scope="module")
+def handed_on(small_run, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("handed") / "on"
+    assert cli.export_command([str(small_run), "--to", str(folder)]) == 0
+    return folder
+
+
+def test_it_scores_as_the_run_does_to_the_last_bit(small_run, handed_on, films):
+    found, expected = (score_new(str(place), [str(films)]) for place in (handed_on, small_run))
+    for column in expected.table:
+        np.testing.assert_array_equal(found.table[column], expected.table[column])
+    assert found.about == expected.about
+
+
+def test_it_is_three_files_without_code_or_places_of_this_machine(small_run, handed_on):
+    assert sorted(file.name for file in handed_on.iterdir()) == sorted([WEIGHTS, FACTS, CARD])
+    for file in handed_on.iterdir():
+        content = file.read_bytes()
+        assert str(small_run.parent).encode() not in content and b"pickle" not in content
+    length = int.from_bytes((handed_on / WEIGHTS).read_bytes()[:8], "little")  # the format: a JSON header, then numbers
+    header = json.loads((handed_on / WEIGHTS).read_bytes()[8 : 8 + length])
+    assert any(name.startswith("weights/ra/2/") for name in header)
+
+
+def test_its_card_says_what_the_results_say(small_run, handed_on):
+    results, text = Run.open(small_run).results(), (handed_on / CARD).read_text()
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["tags"][-2:] == ["unet", "ra"]
+    for method in results.evaluation.methods.values():
+        assert estimate_text(method.auroc) in body
+    for claim in [*results.claims.may, *results.claims.may_not]:
+        assert claim.says in body
+    assert "synthetic" in body and "not be used for diagnosis" in body
+
+
+def test_its_facts_hold_thresholds_and_calibration_scores_to_read(small_run, handed_on):
+    facts, table = json.loads((handed_on / FACTS).read_text()), Run.open(small_run).scores()
+    calibration = table[table["side"] == "validation"]
+    np.testing.assert_array_equal(facts["calibration"]["ra"]["chosen"], calibration["ra, chosen"])
+    assert set(facts["thresholds at a false alarm rate of 5%"]) >= {"unet", "ra", "ra, combined"}
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, FACTS])
+def test_a_damaged_folder_is_refused(handed_on, tmp_path, file):
+    folder = shutil.copytree(handed_on, tmp_path / "model")
+    content = bytearray((folder / file).read_bytes())
+    content[-3] ^= 1
+    (folder / file).write_bytes(content[:-1] if file == FACTS else content)
+    with pytest.raises(RunError, match="get the folder again"):
+        open_model(str(folder))
+
+
+def test_another_versions_folder_and_no_model_are_refused(handed_on, tmp_path):
+    folder = shutil.copytree(handed_on, tmp_path / "model")
+    facts = json.loads((folder / FACTS).read_text())
+    (folder / FACTS).write_text(json.dumps(facts | {"version": 99}))
+    with pytest.raises(RunError, match="written by another version"):
+        open_model(str(folder))
+    with pytest.raises(RunError, match="is no model: give the folder of a scored run"):
+        open_model(str(tmp_path))
+
+
+def test_a_folder_with_other_files_is_left_as_it_is(small_run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert cli.export_command([str(small_run), "--to", str(tmp_path)]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+class Hub(SimpleHTTPRequestHandler):
+    """The part of the Hugging Face Hub that a download needs, with one model, owner/chest."""
+
+    commit = "0" * 40
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/owner/chest"):
+            here = [(file.name, file.stat().st_size) for file in Path(self.directory).iterdir()]
+            tree = [{"type": "file", "path": name, "size": size, "oid": self.commit} for name, size in here]
+            whole = {"id": "owner/chest", "sha": self.commit, "siblings": [{"rfilename": name} for name, _ in here]}
+            self.answer(200, tree if "/tree/" in self.path else whole)
+        elif self.path.startswith("/owner/chest/resolve/"):
+            self.path = "/" + self.path.rpartition("/")[2]
+            super().do_GET()
+        else:
+            self.answer(404, {"error": "Repository not found"})
+
+    def do_HEAD(self) -> None:
+        self.path = "/" + self.path.rpartition("/")[2]
+        super().do_HEAD()
+
+    def answer(self, status: int, content: dict) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        super().end_headers()
+        self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        file = Path(self.directory) / self.path.strip("/")
+        if file.is_file():
+            self.send_header("ETag", f'"{digest(file)}"')
+            self.send_header("X-Repo-Commit", self.commit)
+        super().end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_a_model_on_the_hub_is_used_by_its_address(handed_on, films, tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(handed_on)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    download = partial(huggingface_hub.snapshot_download, endpoint=url, cache_dir=tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    try:
+        assert open_model("hf://owner/chest").identity == open_model(str(handed_on)).identity
+        with pytest.raises(RunError, match="hf://owner/nothing cannot be read"):
+            open_model("hf://owner/nothing")
+        with pytest.raises(RunError, match="is no model's address"):
+            open_model("hf://a/b/c")
+    finally:
+        server.shutdown()
+        server.server_close()
