@@ -180,7 +180,7 @@ class Params(BaseModel):
             )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={echo(self.methods)} names a method twice; wanted each at most once")
-        if self.ra_warmup_epochs >= self.epochs:
+        if self.ra_warmup_epochs >= self.epochs and {"ra", "si-vae"} & {*self.methods}:
             raise ValueError(
                 f"ra_warmup_epochs={echo(self.ra_warmup_epochs)} leaves none of the {self.epochs} epochs for the "
                 f"game: RA would be a plain VAE; write at most {self.epochs - 1}"
@@ -189,7 +189,8 @@ class Params(BaseModel):
             raise ValueError(
                 f"image_size={self.image_size} is not a multiple of 16, which {small[0]} wants: write 64 or 128"
             )
-        if "frozen-normalisation" in self.ra_as_published and self.normalisation == "group":
+        variational = {"ra", "si-vae", "vae"} & {*self.methods}
+        if variational and "frozen-normalisation" in self.ra_as_published and self.normalisation == "group":
             raise ValueError(
                 "ra_as_published holds 'frozen-normalisation', but group normalisation keeps no statistics to freeze: "
                 "write normalisation: batch"

@@ -110,6 +110,18 @@ def test_a_warm_up_that_leaves_no_epoch_for_the_game_is_refused():
     assert Params(epochs=5, ra_warmup_epochs=4).epochs == 5
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 3, "ra_warmup_epochs": 5},
+        {"ra_as_published": ["frozen-normalisation"], "normalisation": "group"},
+    ],
+)
+@pytest.mark.parametrize("methods", [["unet"], ["ae-16"], []])
+def test_settings_of_a_method_that_is_not_trained_refuse_no_run(methods, settings):
+    assert Params(methods=methods, **settings).methods == methods
+
+
 def test_whole_numbers_serve_where_a_fraction_is_allowed():
     assert Params(learning_rate=1).learning_rate == 1
 
