@@ -118,6 +118,7 @@ class Params(BaseModel):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: torch's choice, 1: for runs side by side")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
     run_dir: str = Field("", description="folder of results; empty: a name made from the settings, in runs/")
+    compare_with: list[str] = Field([], description="folders of finished runs to compare with, such as runs/unet")
     keep_in: str = Field("", description="folder that outlives this machine, such as /content/drive/MyDrive/x")
     tracking: Literal["off", "wandb"] = Field("off", description="wandb: also log to Weights & Biases, offline")
 
@@ -244,7 +245,7 @@ class Params(BaseModel):
         The images themselves are identified by the split's hash, so `data_dir` is not among them.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
-        free |= {"data_dir", "keep_in", "labels", "on_bad_image", "measure_every", "threads"}
+        free |= {"data_dir", "keep_in", "compare_with", "labels", "on_bad_image", "measure_every", "threads"}
         return self.model_dump(exclude=free)
 
     @property
@@ -265,14 +266,16 @@ class Params(BaseModel):
     @property
     def places(self) -> list[str]:
         """The paths among the settings, as they are written."""
-        return [place for place in (self.data_dir, self.run_dir, self.keep_in) if place]
+        return [place for place in (self.data_dir, self.run_dir, self.keep_in, *self.compare_with) if place]
 
     def with_paths_under(self, base: Path) -> Self:
-        """Return the settings with absolute `data_dir` and `keep_in`: a relative path is under `base`, ~ the home."""
-        texts = {"data_dir": self.data_dir, "keep_in": self.keep_in}
-        paths = {name: path for name, path in texts.items() if path and "://" not in path}
-        absolute = {name: str((base / os.path.expanduser(path)).resolve()) for name, path in paths.items()}
-        return self.model_copy(update=absolute)
+        """Return the settings with absolute paths but for `run_dir`: a relative one is under `base`, ~ the home."""
+
+        def absolute(path: str) -> str:
+            return str((base / os.path.expanduser(path)).resolve()) if path and "://" not in path else path
+
+        paths = {"data_dir": absolute(self.data_dir), "keep_in": absolute(self.keep_in)}
+        return self.model_copy(update=paths | {"compare_with": [*map(absolute, self.compare_with)]})
 
     def folder(self, base: Path) -> Path:
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""

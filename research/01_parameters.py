@@ -77,6 +77,8 @@ device: str = "auto"  # @param ["auto","cpu","cuda"] # device to train on; auto:
 # CPU threads; 0: torch's choice, 1: for runs side by side
 threads: int = 0  # @param {"type":"integer","min":0,"max":1024}
 resamples: int = 2000  # @param {"type":"integer","min":100} # bootstrap resamples behind each interval
+# folders of finished runs to compare with, such as runs/unet (each entry text)
+compare_with: list[str] = []  # @param {"type":"raw"}
 keep_in: str = ""  # @param {"type":"string"} # folder that outlives this machine, such as /content/drive/MyDrive/x
 tracking: str = "off"  # @param ["off","wandb"] # wandb: also log to Weights & Biases, offline
 
@@ -103,8 +105,8 @@ pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
 # `methods` decides what chapters 3 to 5 train. Two runs that train one method each can be compared as well. Give both
-# the same images, image size and number of images seen, and put their folders side by side: chapter 6 of the second
-# run finds the first.
+# the same images, image size and number of images seen, and name the first run in `compare_with` of the second: its
+# chapter 6 compares them.
 #
 # ## Where is the library?
 #

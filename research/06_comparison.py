@@ -1,12 +1,12 @@
 # %% [markdown] id="comparison"
 # # 6 Which one wins, and is the difference real?
 #
-# **Reads** `params`, `source`, `prepared`, `trained`, `scored`, and `run`, with its scores and those of finished runs
-# beside it. **Leaves** `comparison`, `table`, `evaluation`, `all_scores`, `candidates`, `figures`.
+# **Reads** `params`, `source`, `prepared`, `trained`, `scored`, and `run`, with its scores and those of the runs that
+# `compare_with` names. **Leaves** `comparison`, `table`, `evaluation`, `all_scores`, `candidates`, `figures`.
 #
-# If this run trained both methods, they are compared here. If it trained one, the other is looked for in the run
-# folders next to this one. Two runs can be compared if they share the split's hash, the image size and the number of
-# images seen.
+# If this run trained both methods, they are compared here. If it trained one, `compare_with` can name the run that
+# trained the other. Two runs can be compared if they share the split's hash, the image size and the number of images
+# seen.
 
 # %%
 from lib.runs.comparison import comparable
@@ -15,7 +15,7 @@ takes(6)
 comparison = comparable(run)
 table = comparison.table
 if absent := [name for name in ("unet", "ra") if name not in comparison.methods]:
-    print(f"No finished run next to this one has {' or '.join(absent)} on this split with this budget.")
+    print(f"This run has no {' and no '.join(absent)}: train it too, or name a finished run that has, in compare_with.")
 comparison.found.head(10)
 
 # %% [markdown]

@@ -377,7 +377,7 @@ def test_a_tilde_in_a_path_is_the_users_home_as_on_the_command_line(tmp_path, mo
 def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
     free |= {"keep_in", "references", "backbone", "ra_map"}  # where it is kept; what is scored beside, and how
-    free |= {"measure_every", "threads"}  # what is measured on the way; how fast
+    free |= {"measure_every", "threads", "compare_with"}  # what is measured on the way; how fast; what it stands beside
     assert set(Params().training_settings()) == FIELDS - free
     others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()

@@ -19,7 +19,7 @@ fitted        what was fitted on normal images, as a file
 score         images and trained methods -> scores, without a label
 model         a trained model that scores new images: of a run, or handed on
 new_images    new images -> their scores, what these promise, and maps
-comparison    a run's scores with those of the finished runs beside it
+comparison    a run's scores with those of the finished runs that it names
 evaluate      locate, evaluate, audit: scores, maps and labels -> results
 draw          scores and results -> the figures of the comparison
 report        results -> the summary in plain text

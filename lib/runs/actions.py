@@ -55,7 +55,7 @@ def train(params: Params, base: Path) -> int:
 
 
 def evaluate(folder: Path, *, again: bool) -> int:
-    """Score a trained run, compare it with the runs beside it, write results and figures; `again`: every stage."""
+    """Score a trained run, compare it with those it names, write results and figures; `again`: every stage."""
     if again:
         print("--force: every stage runs")
     with Run.open(folder) as run:

@@ -29,7 +29,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """`imgae-evaluate RUN`: score a trained run, compare it with the runs beside it, write results and figures."""
+    """`imgae-evaluate RUN`: score a trained run, compare it with those it names, write results and figures."""
     parser = argparse.ArgumentParser(
         "imgae-evaluate",
         description="Score and evaluate a run that has been trained. A stage whose inputs have not changed is skipped.",
@@ -190,12 +190,15 @@ def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
     if key in ("data_dir", "keep_in", "run_dir") and "://" not in value:
         return key, str(Path(os.path.expanduser(value)).resolve()) if value else ""
     try:
-        return key, json.loads(value)  # numbers as Python reads them: 1e-4 too
+        read = json.loads(value)  # numbers as Python reads them: 1e-4 too
     except (ValueError, RecursionError):
         try:
-            return key, load_yaml(value)
+            read = load_yaml(value)
         except Misread as error:
             parser.error(f"--set {masked(text)[:200]}: {error}")
+    if key == "compare_with" and isinstance(read, list):
+        return key, [str(Path(os.path.expanduser(str(path))).resolve()) for path in read]
+    return key, read
 
 
 train_command = command(train)

@@ -1,5 +1,6 @@
-"""A run's scores with those of the finished runs beside it, if they can be compared."""
+"""A run's scores with those of the finished runs that its settings name, if they can be compared."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,7 +19,7 @@ class Comparison(NamedTuple):
     table: pd.DataFrame
     """One row per image: its record, and all scores."""
     found: pd.DataFrame
-    """One row per run and method: whether it is used, and a remark."""
+    """One row per run and method: whether it is used, and a remark; without a method if the run cannot be used."""
     methods: dict[str, Trained]
     columns: list[str]
     """The scores in `table`."""
@@ -35,10 +36,10 @@ class Comparison(NamedTuple):
 
 
 def comparable(run: Run) -> Comparison:
-    """Return a run's scores with those of the runs beside it that have the same split, image size and images seen.
+    """Return a run's scores with those of the runs in `compare_with` of the same split, image size and images seen.
 
     Only finished runs are used, and none that was trained on after it was scored; a remark names other settings that
-    differ. A method of this run is never replaced by another run's; of several other runs with one method, the newest
+    differ. A method of this run is never replaced by another run's; of several other runs with one method, the first
     is used. Nothing is written.
     """
     own, table = run.results(), run.scores()
@@ -47,18 +48,19 @@ def comparable(run: Run) -> Comparison:
     found = [(name, run.folder.name, True, "") for name in methods]
     settings = run.params.training_settings() | run.params.model_dump(include={"backbone", "ra_map"})
     seen = {trained.budget.images_seen for trained in methods.values()}
-    beside = [file for file in run.folder.parent.glob("*/results.json") if file.parent != run.folder]
-    for folder in [file.parent for file in sorted(beside, key=lambda file: file.stat().st_mtime, reverse=True)]:
+    for folder in map(Path, run.params.compare_with):
         try:
             other = Run.open(folder)
             results, status = other.results(), other.status()
-            if any(getattr(results, term) != getattr(own, term) for term in ("split", "image_size", "score")):
+            unequal = [
+                term for term in ("split", "image_size", "score") if getattr(results, term) != getattr(own, term)
+            ]
+            theirs = {name: trained for name, trained in results.methods.items() if trained.run == folder.name}
+            if seen and {trained.budget.images_seen for trained in theirs.values()} - seen:
+                unequal.append("number of images seen")
+            if unequal:
+                found.append(("", folder.name, False, f"has another {' and another '.join(unequal)}"))
                 continue
-            theirs = {
-                name: trained
-                for name, trained in results.methods.items()
-                if trained.run == folder.name and (not seen or trained.budget.images_seen in seen)
-            }
             used = [name for name in theirs if name not in methods and status == "ok"]
             changed = stale(other) if used else ""
             used = [] if changed else used
@@ -77,11 +79,11 @@ def comparable(run: Run) -> Comparison:
         found += [(name, folder.name, name in used, remark) for name in theirs]
         methods |= {name: theirs[name] for name in used}
         if used:
-            # A run that trains nothing adopts the number of images that the newest other run has seen.
+            # A run that trains nothing adopts the number of images that the first other run has seen.
             seen = seen or {theirs[used[0]].budget.images_seen}
             table = table.merge(scores, on="id", how="left", validate="one_to_one")
             columns = list(dict.fromkeys([*columns, *taken]))
-    # In a fixed order, a difference has the same sign whichever run is newest.
+    # In a fixed order, a difference has the same sign whichever run is this one.
     order = [*Params.model_fields["methods"].default, *methods]
     return Comparison(
         table,

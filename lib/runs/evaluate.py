@@ -48,8 +48,8 @@ def evaluate(run: Run, comparison: Comparison, *, again: bool = True) -> Results
     record = Record(run, "evaluate", comparison.hashes())
     if not comparison.methods:
         raise RunError(
-            f"nothing to evaluate: {run.folder} trains no method (methods is empty), and no finished run in "
-            f"{run.folder.parent} has the same split, image size and budget"
+            f"nothing to evaluate: {run.folder} trains no method (methods is empty), and compare_with names no "
+            "finished run of the same split, image size and budget"
         )
     if not again and record.current():
         return run.results()

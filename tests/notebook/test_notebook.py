@@ -67,7 +67,7 @@ def test_nbmake_passes_and_every_code_cell_was_executed(tmp_path):
 @pytest.mark.long  # two executions; the runner's test holds one, and tests/runs/test_comparison.py the comparison
 def test_papermill_trains_one_method_each_and_the_second_run_compares_the_two(tmp_path):
     for method in ("unet", "ra"):
-        file = typed(tmp_path, method, methods=[method])
+        file = typed(tmp_path, method, methods=[method], compare_with=["runs/unet"] if method == "ra" else [])
         done = terminal("papermill", str(NOTEBOOK), f"{method}.ipynb", "-f", str(file), folder=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"runs/{m}/results.json").read_text()) for m in ("unet", "ra"))
