@@ -207,6 +207,21 @@ def findings() -> Iterator[str]:
     yield f"is {lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}, which seeds as draws"
     yield f"do not support ({interval(lead.drawn)})"
 
+    early, *_, late = curves["pediatric"].points["vae"]
+    before, after = (shown(point.auroc[CRITIC].estimate) for point in (early, late))
+    yield f"from {before} after {early.images_seen:,} images to {after} in the end"
+    by_form = {d.form: d.auroc for d in curves["pediatric"].differences if (d.second, d.terms) == ("vae", "end")}
+    lead = by_form[CRITIC]
+    assert len(lead.seeds) == 2
+    yield f"{lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}"
+    yield f"with seeds as draws {interval(lead.drawn)}. Nor are the residuals told apart"
+    yield f"the VAE's is {shown(late.auroc['mean residual'].estimate)}"
+    health = curves["pediatric"].health
+    vae, ra = (np.mean([of[-1].health.frechet for of in health[name].values()]) for name in ("vae", "ra"))
+    yield f"Fréchet distance {vae:,.0f} against RA's {ra:,.0f}"
+    minutes = [curves["pediatric"].points[name][-1].cpu_seconds / 60 for name in ("vae", "ra")]
+    yield "takes {:.0f} minutes of one thread against {:.0f}".format(*minutes)
+
     five = [s.auroc for s in pediatric.evaluation.scores.values() if len(s.auroc.seeds) == 5]
     differences = [d.auroc for d in pediatric.evaluation.differences if len(d.auroc.seeds) == 5]
     wider, most = (
@@ -375,6 +390,8 @@ def test_chapter_7_says_of_the_critic_what_the_intervals_say(name):
     assert [d.order for d in ends if d.second == "ap-view"] == ([1] if name == "adult" else [])
     awake = [of_seed[-1].health.lacks == [] for of_seed in curves.health["ra"].values()]
     assert all(awake) if name == "pediatric" else not any(awake)
+    plain = [d for d in curves.differences if (d.second, d.terms) == ("vae", "end")]
+    assert [d.order for d in plain if d.form in (CRITIC, "mean residual")] == ([0, 0] if name == "pediatric" else [])
 
 
 def test_the_published_images_are_counted_as_the_pages_count_them():

@@ -66,6 +66,11 @@ def sentences() -> Iterator[str]:
         kl = curves[name].auroc[CRITIC]
         assert len(kl.seeds) == {"children (two seeds)": 2, "adults (one seed)": 1}[people]
         yield f"{kl.estimate.value:.3f} [{kl.estimate.low:.2f}, {kl.estimate.high:.2f}] on {people}"
+    points = study("pediatric-curves").curves.points
+    vae, ra = points["vae"][-1], points["ra"][-1]
+    share = {True: "a third of RA's time"}[0.28 < vae.cpu_seconds / ra.cpu_seconds < 0.38]
+    kl = vae.auroc[CRITIC].estimate
+    yield f"VAE's KL, at {kl.value:.3f} [{kl.low:.2f}, {kl.high:.2f}] on children after {share}"
 
 
 def test_the_numbers_of_the_answer_are_those_of_the_tracked_results():

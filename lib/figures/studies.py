@@ -56,7 +56,7 @@ def difference_table(studies: Mapping[str, Study], pairs: Sequence[tuple[str, st
         for title, one in evaluations(studies).items()
     }
     index = pd.Index([f"{first} − {second}" for first, second in pairs], name="difference of AUROC")
-    return pd.DataFrame(columns, index=index).dropna(how="all").fillna(GAP)
+    return pd.DataFrame(columns, index=index).dropna(how="all").astype(object).fillna(GAP)
 
 
 def verdict(difference: MeanDifference) -> str:
