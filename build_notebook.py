@@ -123,7 +123,7 @@ def contents(root: Path, kept: list[Chapter], number: str) -> NotebookNode:
         address = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
         path = f"{address.removeprefix('https://github.com/')}/blob/main/{NOTEBOOK}"
         lines += ["", f"[Open in Colab](https://colab.research.google.com/github/{path})"]
-    metadata = {"id": "contents", "imgae_dx": {"source": BUILDER}}
+    metadata = {"id": "contents", "tags": ["contents"], "imgae_dx": {"source": BUILDER}}
     return new_markdown_cell("\n".join(["## Contents", "", *lines]), metadata=metadata)
 
 

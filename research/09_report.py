@@ -7,7 +7,7 @@
 # much, and whether something simpler explains it. The sentences below are the answer of this run; they are computed
 # from its results.
 
-# %%
+# %% tags=["answer"]
 from lib.runs.report import answers
 
 takes(9)
@@ -35,7 +35,7 @@ display(Markdown(f"**This run may not say that**\n\n{claimed(results, 'may_not')
 # The published runs are in [chapter 7](07_what_matters.py). In the run folder, `tables/` holds the tables of results,
 # and `figures/` every figure from chapter 1 on.
 
-# %%
+# %% tags=["answer"]
 from lib.figures.ranking import run_ranking
 from lib.runs.tracking import finish
 

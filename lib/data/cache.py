@@ -202,6 +202,7 @@ class Cache:
                 desc=f"prepare {name} images",
                 unit="image",
                 mininterval=1,
+                leave=False,
             ) as progress,
         ):
             start = pixels.seek(0, os.SEEK_END) - len(self._ids) * size * size

@@ -36,13 +36,13 @@ def near_duplicates(images: ImageStack) -> NDArray[np.intp]:
         raise ValueError(f"images are {kind} {(n, *shape)}: expected prepared ones, uint8 (n, s, s), s at least {LOW}")
     size, starts = min(shape[0], SIZE), range(0, n, ROWS)
     small, hashes = np.empty((n, size, size), dtype=np.uint8), np.empty((n, LOW * LOW + 1), dtype=np.float32)
-    for i in tqdm(starts, desc="hash images", unit="block", mininterval=1, delay=1):
+    for i in tqdm(starts, desc="hash images", unit="block", mininterval=1, leave=False, delay=1):
         rows = slice(i, i + ROWS)
         block = torch.from_numpy(images[rows].copy())[:, None]
         small[rows] = transforms.resize(block, [size, size], antialias=True).numpy()[:, 0]
         hashes[rows] = _hash(small[rows])
     found = [np.empty((0, 2), dtype=np.intp)]
-    for i in tqdm(starts, desc="compare images", unit="block", mininterval=1, delay=1):
+    for i in tqdm(starts, desc="compare images", unit="block", mininterval=1, leave=False, delay=1):
         nominated = hashes[i : i + ROWS] @ hashes[i:].T > CORRELATION - 1e-5  # float32's rounding
         first, second = np.divmod(np.flatnonzero(nominated), n - i)
         pairs = i + np.column_stack([first, second])[first < second]

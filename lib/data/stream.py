@@ -153,7 +153,10 @@ def write_shards(source: Source, records: pd.DataFrame, out: str, *, rows_per_sh
     parts = [table.take(order[start : start + rows_per_shard]) for start in range(0, len(table), rows_per_shard)]
     names = [f"{place:05d}-of-{len(parts):05d}.parquet" for place in range(len(parts))]
     facts = {"synthetic": source.synthetic, "about": source.about}
-    with _explained(out), tqdm(total=len(table), desc="write shards", unit="image", mininterval=1) as progress:
+    with (
+        _explained(out),
+        tqdm(total=len(table), desc="write shards", unit="image", mininterval=1, leave=False) as progress,
+    ):
         from datasets import Features
         from datasets import Image as ImageFeature
 

@@ -105,7 +105,9 @@ def masked_checks(
     for change in changes.values():
         change(images[:0])  # a wrong template is refused before any image is scored
     found: dict[str, dict[str, list[np.ndarray]]] = {what: {name: [] for name in score} for what in changes}
-    for rows in tqdm(batches(images), desc="scores of changed images", unit="batch", mininterval=1, delay=5):
+    for rows in tqdm(
+        batches(images), desc="scores of changed images", unit="batch", mininterval=1, leave=False, delay=5
+    ):
         for what, change in changes.items():
             for name, method in score.items():
                 found[what][name].append(np.asarray(method(change(images[rows])), float))

@@ -155,7 +155,7 @@ def localise(
         if len(lesions.region) in (0, lesions.pixels):
             return None
         found, drawn = {}, {}
-        for name in tqdm(maps, desc="localisation", unit="method", mininterval=1, delay=5):
+        for name in tqdm(maps, desc="localisation", unit="method", mininterval=1, leave=False, delay=5):
             found[name] = pixel_metrics(maps[name], lesions)
             if PRIOR in maps:
                 drawn[name] = replicates(maps[name], lesions, patient, weights)

@@ -60,7 +60,7 @@ def image_features(images: ImageStack, mean: np.ndarray) -> dict[str, np.ndarray
         "border brightness": lambda image: image[edge].mean(),
         "distance to the mean training image": lambda image: np.abs(image - mean).mean(),
     }
-    progress = tqdm(batches(images), desc="image features", unit="batch", mininterval=1, delay=5)
+    progress = tqdm(batches(images), desc="image features", unit="batch", mininterval=1, leave=False, delay=5)
     each = (image.astype(float) for rows in progress for image in images[rows])
     values = np.array([[feature(image) for feature in kinds.values()] for image in each])
     return dict(zip(kinds, values.T, strict=True))

@@ -50,7 +50,7 @@ def patient_weights(is_abnormal: Array, patients: Array, resamples: int, seed: i
     random, batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // len(patient))
     fewer = f", not {wanted:,} times" if resamples < wanted else ""
     name = f"resample {len(patient):,} images {resamples:,} times{fewer}"
-    with tqdm(total=resamples, desc=name, unit="resample", mininterval=1, delay=5) as progress:
+    with tqdm(total=resamples, desc=name, unit="resample", mininterval=1, leave=False, delay=5) as progress:
         for start in range(0, resamples, batch):
             columns = min(batch, resamples - start)
             counts = np.zeros((len(has_abnormal), columns))

@@ -124,7 +124,7 @@ def train(
     log(history)
     batches = len(images) // batch_size
     with tqdm(
-        total=epochs * batches, initial=len(history) * batches, desc=name, unit="batch", mininterval=1
+        total=epochs * batches, initial=len(history) * batches, desc=name, unit="batch", mininterval=1, leave=False
     ) as progress:
         for epoch in range(len(history), epochs):
             start, cpu_start = time.perf_counter(), time.process_time()

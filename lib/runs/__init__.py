@@ -23,6 +23,7 @@ comparison    a run's scores with those of the finished runs that it names
 evaluate      locate, evaluate, audit: scores, maps and labels -> results
 draw          scores and results -> the figures of the comparison
 report        results -> the summary in plain text
+template      the report's look
 page          an executed notebook -> one HTML page that opens without network
 command       what every command line has in common: a message in place of a traceback
 archive       what a study reads of a run, checked; the files that are kept of a run for it

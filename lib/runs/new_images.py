@@ -167,7 +167,7 @@ class Scoring:
     def batches(self, images: Unlabelled, done: Mapping[str, str]) -> Iterator[Batch]:
         """Yield the images in batches; those whose file's digest is that in `done`, by name, are left out."""
         waiting: Iterator[_New] | None = None
-        with tqdm(total=len(images.names), desc="score", unit="image", mininterval=1) as progress:
+        with tqdm(total=len(images.names), desc="score", unit="image", mininterval=1, leave=False) as progress:
             for chunk in chain(iter(lambda: list(islice(images.contents, BATCH)), []), [None]):
                 reading = self._pool.map(lambda image: self._read(image, done), chunk) if chunk else None
                 if waiting is not None:  # the next batch is read while this one is scored

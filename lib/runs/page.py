@@ -1,4 +1,8 @@
-"""An executed notebook, as others may see it -> one HTML page: code folded, contents, equations, nothing fetched."""
+"""An executed notebook, as others may see it -> one HTML page: the answer first, code folded, nothing fetched.
+
+Two tags of cells guide it. What cells tagged "answer" put out stands at the top of the page. From a cell tagged
+"published" on, the rest of its chapter is folded.
+"""
 
 import base64
 import re
@@ -16,14 +20,20 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 from lib.files import replacing
 from lib.privacy import public
+from lib.runs.template import STYLE, TEMPLATE
 
 QUALITY = 95  # of WebP, where it is smaller than without loss: pictures of real images, which are full of noise
 CONTENTS = "<!-- contents -->"
+ANSWER, PUBLISHED = "answer", "published"  # tags
+LEFT_OUT = {"library", "contents"}  # tags of cells that the page does without
+THERE = "The answer stands [at the top of this page](#the-answer)."
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """The page's Content-Security-Policy: no script runs, and nothing is fetched or sent."""
 SHOWN = {"text/html", "text/markdown", "text/plain", "image/png", "image/jpeg"}  # kinds of output; others are left out
@@ -41,86 +51,6 @@ SAFE = SanitizeHTML(
 """What may stand in an HTML output, which holds what data say: tables and text. All else is escaped."""
 CELL = re.compile(r"(?<=<td>)[^<]+")  # of a table
 INTERVAL = re.compile(r"\d \[[^\]]*\]")  # with the last digit before it: the two stay on one line
-STYLE = """
-:root { --ink: #1c2024; --soft: #5d6770; --line: #d9dee3; --paper: #fff; --shade: #f6f8fa; --link: #0b5cad; }
-* { box-sizing: border-box; }
-html { scroll-padding-top: 1rem; }
-body { margin: 0; color: var(--ink); background: var(--paper); font: 16px/1.6 system-ui, "DejaVu Sans", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-nav { padding: 1rem 1.5rem; font-size: 0.85rem; line-height: 1.4; }
-nav ul { list-style: none; margin: 0; padding: 0; }
-nav li { margin: 0.3rem 0; }
-nav .h2 { padding-left: 1rem; color: var(--soft); }
-a { color: var(--link); text-decoration: none; }
-a:hover, a:focus { text-decoration: underline; }
-h1, h2, h3 { line-height: 1.25; margin: 2.2rem 0 0.8rem; }
-h1 { border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
-.anchor-link { visibility: hidden; margin-left: 0.4rem; }
-:hover > .anchor-link, .anchor-link:focus { visibility: visible; }
-.output_subarea, .rendered_html { overflow-x: auto; overflow-y: hidden; }
-img, svg { display: block; max-width: 100%; height: auto; margin: 1rem 0; }
-math { font: 1.1em "STIX Two Math", "Latin Modern Math", "Cambria Math", "DejaVu Math TeX Gyre", math; }
-math[display="block"] { margin: 1.2rem 0; }
-table { border: 0; border-collapse: collapse; font-size: 0.85rem; margin: 1rem 0; }
-th, td { border: 0; border-bottom: 1px solid var(--line); padding: 0.25rem 0.7rem; text-align: right; }
-th { font-weight: 600; }
-.text_cell th, .text_cell td, th:first-child, tbody th { text-align: left; }
-tbody th { white-space: nowrap; }
-.text_cell td { vertical-align: top; }
-code, pre { font: 0.85em/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
-pre { margin: 0; padding: 0.7rem; overflow-x: auto; background: var(--shade); border-radius: 4px; }
-.output_text pre, .output_stdout pre { background: none; padding-left: 0; }
-details { margin: 0.5rem 0; }
-summary { color: var(--soft); cursor: pointer; font-size: 0.8rem; }
-@media (min-width: 82rem) {
-  nav { position: fixed; top: 0; bottom: 0; width: 18rem; overflow-y: auto; border-right: 1px solid var(--line); }
-  main { margin-left: 19rem; }
-}
-@media print {
-  @page { margin: 15mm; }
-  body { font-size: 10pt; }
-  main { max-width: none; padding: 0; }
-  h1 { font-size: 16pt; }
-  h2 { font-size: 12pt; }
-  nav { padding: 0; columns: 2; font-size: 8pt; break-after: page; }
-  .anchor-link, details:not([open]) { display: none; }
-  h1, h2, h3 { break-after: avoid; }
-  img, svg, tr, math { break-inside: avoid; }
-  img, svg { max-height: 240mm; object-fit: contain; }
-  table { font-size: 7.5pt; }
-  th, td { padding: 1pt 4pt; }
-  pre { white-space: pre-wrap; }
-  .output_subarea, .rendered_html { overflow: visible; }
-}
-"""
-TEMPLATE = """\
-{%- extends 'basic/index.html.j2' -%}
-{%- block header -%}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ resources.policy }}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ resources.title | escape_html }}</title>
-<style>{{ resources.style }}</style>
-</head>
-<body>
-<nav aria-label="Contents">{{ resources.contents }}</nav>
-<main>
-{% endblock header -%}
-{%- block input_group -%}
-<details><summary>code</summary>{{ super() }}</details>
-{%- endblock input_group -%}
-{%- block stream_stderr -%}
-<details><summary>log</summary>{{ super() }}</details>
-{%- endblock stream_stderr -%}
-{%- block footer -%}
-</main>
-</body>
-</html>
-{%- endblock footer -%}
-"""
 
 
 def publish(notebook: Path, root: Path, places: Iterable[str]) -> None:
@@ -148,33 +78,63 @@ def publish(notebook: Path, root: Path, places: Iterable[str]) -> None:
 
 
 def write_report(notebook: Path, report: Path) -> None:
-    """Write an executed notebook as one HTML page, without the library's cells.
+    """Write an executed notebook as one HTML page, without the library's cells, its answer and the contents first.
 
     A figure that `Run.save_figure` has also written as SVG is shown in that form, unless its PNG is smaller. Markup in
     an output, which data may have brought there, is escaped or sanitised; a chapter's own text is as it is written.
     """
     book = nbformat.read(notebook, as_version=4)
-    book.cells = [cell for cell in book.cells if "library" not in cell.metadata.get("tags", [])]
+    book.cells = [cell for cell in book.cells if not LEFT_OUT & {*cell.metadata.get("tags", [])}]
     for output in [output for cell in book.cells for output in cell.get("outputs", [])]:
         if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # a progress bar's last state
+            output.text = re.sub(r"[^\n]*\r(?=[^\n]|$)", "", output.text)  # a progress bar's last state
         elif "image/png" in output.get("data", {}):
             output.data = {"text/html": _figure(output, notebook.parent / "figures")}
         elif "data" in output:
             output.data = {kind: content for kind, content in output.data.items() if kind in SHOWN}
             if "text/html" in output.data:
                 output.data["text/html"] = SAFE.sanitize_html_tags(output.data["text/html"])
+    for cell in [cell for cell in book.cells if "outputs" in cell]:  # a bar that has vanished leaves nothing
+        cell.outputs = [output for output in cell.outputs if output.output_type != "stream" or output.text.strip()]
     exporter = _Exporter(raw_template=TEMPLATE, template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     title = next((line[2:] for cell in book.cells for line in cell.source.splitlines() if line.startswith("# ")), "")
-    style = HtmlFormatter().get_style_defs(".highlight") + STYLE
-    resources = {"title": title, "style": style, "contents": CONTENTS, "policy": POLICY}
+    book.cells = [*_first(book.cells), *_folded(book.cells)]
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    style = HtmlFormatter().get_style_defs(".highlight")
+    style += f"\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{STYLE}"
+    resources = {"title": title, "style": style, "policy": POLICY}
     page, _ = exporter.from_notebook_node(book, resources)
     with replacing(report) as out:
         page = CELL.sub(
             lambda cell: INTERVAL.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell[0]), page
         )
         out.write(page.replace(CONTENTS, exporter.contents()).encode())
+
+
+def _first(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the beginning of the page: what the cells of the answer put out, moved here, and folded contents."""
+    tagged = [cell for cell in cells if ANSWER in cell.metadata.get("tags", []) and cell.get("outputs")]
+    first = [new_markdown_cell("# The answer")] if tagged else []
+    for cell in tagged:
+        said = [output for output in cell.outputs if output.output_type != "stream"]
+        first.append(new_code_cell(outputs=said, metadata={"transient": {"remove_source": True}}))
+        cell.outputs = [new_output("display_data", data={"text/markdown": THERE})] if cell is tagged[0] else []
+    contents = f'<nav aria-label="Contents">{CONTENTS}</nav>'
+    return [*first, new_markdown_cell(contents, metadata={"opens": "Contents", "closes": True})]
+
+
+def _folded(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the cells; those from a cell tagged as published to the end of its chapter are marked to be folded."""
+    inside = False
+    for before, cell in zip([*cells[:1], *cells], cells, strict=False):
+        if inside and cell.cell_type == "markdown" and cell.source.startswith("# "):
+            before.metadata.closes, inside = True, False
+        if not inside and PUBLISHED in cell.metadata.get("tags", []):
+            cell.metadata.opens, inside = "The published runs", True
+    if inside:
+        cells[-1].metadata.closes = True
+    return cells
 
 
 class _Exporter(HTMLExporter):
@@ -247,7 +207,7 @@ def _letter(found: re.Match[str]) -> str:
         return f"<mi>{unicodedata.lookup(f'MATHEMATICAL {name}')}<"
 
 
-def _figure(output: nbformat.NotebookNode, figures: Path) -> str:
+def _figure(output: NotebookNode, figures: Path) -> str:
     """Return a PNG output as HTML, in its smallest form, with its alternative text."""
     png, about = base64.b64decode(output.data["image/png"]), output.metadata.get("image/png", {})
     alt, vector = escape(about.get("alt", "")), figures / f"{about.get('figure', '')}.svg"

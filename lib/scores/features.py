@@ -154,7 +154,7 @@ def _convolution(channels: int, out: int, kernel: int, stride: int = 1, groups: 
 
 def extract(backbone: Backbone, images: ImageStack, name: str, batch_size: int = 16) -> Iterator[list[Tensor]]:
     """Yield the feature maps of uint8 images, (n, height, width), one batch at a time."""
-    for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
+    for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, leave=False, delay=1):
         with torch.no_grad():
             maps = backbone(to_unit(images[start : start + batch_size], backbone.mean.device))
         yield maps

@@ -140,7 +140,9 @@ class PatchCore:
         points = torch.from_numpy(GaussianRandomProjection(lengths, random_state=seed).fit_transform(patches))
         chosen = [0]  # the order is random, so the first is as good as any
         nearest = torch.full((len(points),), torch.inf)
-        for _ in tqdm(range(1, min(CORESET, len(patches))), desc="patchcore: coreset", unit="patch", mininterval=1):
+        for _ in tqdm(
+            range(1, min(CORESET, len(patches))), desc="patchcore: coreset", unit="patch", mininterval=1, leave=False
+        ):
             # By differences: by products of float32, a far point would keep a distance from itself and be chosen again.
             last = torch.cdist(points, points[chosen[-1:]], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
             nearest = torch.minimum(nearest, last)

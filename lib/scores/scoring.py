@@ -92,7 +92,7 @@ def reconstructed(
     """Yield the batches of `reconstruct`; only one is in memory."""
     method.eval()
     device = next(method.parameters()).device
-    for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, delay=1):
+    for start in tqdm(range(0, len(images), batch_size), desc=name, unit="batch", mininterval=1, leave=False, delay=1):
         with torch.no_grad(), torch.random.fork_rng():  # left before the batch is handed on
             torch.manual_seed(start)
             batch = method.reconstruct(to_unit(images[start : start + batch_size], device))
@@ -177,7 +177,7 @@ def score_images(
     starts = {side: range(0, count, batch_size) for side, count in counts.items()}
     paired = [side for side in ("reference", "lesions") if side in images]
     total = sum(map(len, starts.values())) + len(starts["reference"])
-    with tqdm(total=total, desc="scores", unit="batch", mininterval=1) as progress:
+    with tqdm(total=total, desc="scores", unit="batch", mininterval=1, leave=False) as progress:
         for start in starts["reference"]:
             for key, maps in maps_of("reference", start):
                 for kind, batch in maps.items():

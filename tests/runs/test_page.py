@@ -257,3 +257,35 @@ def test_a_figure_is_described_by_its_titles_its_axes_and_its_legend(tmp_path, r
     [vector], [picture] = report.all("svg"), report.all("img")
     assert vector["aria-label"] == "unet ranks better than ra: found over false alarms: unet 0.71"
     assert picture["alt"] == "2 pictures: input; ra"
+
+
+def test_the_answer_stands_first_and_what_it_was_moved_from_leads_there(tmp_path, run):
+    run.save_figure(figure := chart(), "answer")
+    said = new_output("display_data", data={"text/markdown": "**Which?** ra reached AUROC 0.7"})
+    answer = [code("answers()", said, tags=("answer",)), code("picture()", shown(figure), tags=("answer",))]
+    report = page(tmp_path, new_markdown_cell(PROSE), code("x", new_output("stream", text="early")), *answer)
+    assert report.open.index("ra reached AUROC 0.7") < report.open.rindex("Does it find anything?")
+    assert report.open.count("ra reached AUROC 0.7") == 1 and len(report.all("svg")) == 1
+    links = [attributes["href"] for attributes in report.all("a") if attributes.get("href")]
+    assert links.count("#the-answer") >= 2  # from the contents, and from where it was
+    assert "answers()" in report.folded  # the code stays with its chapter
+
+
+def test_the_contents_are_folded_and_stand_once(tmp_path):
+    report = page(tmp_path, new_markdown_cell(PROSE))
+    assert len(report.all("nav")) == 1 and report.folded.count("Does it find anything?") == 1
+
+
+def test_the_published_runs_are_folded_to_the_end_of_their_chapter(tmp_path):
+    cells = [new_markdown_cell("# One"), new_markdown_cell("## The published runs", metadata={"tags": ["published"]})]
+    table = new_output("stream", text="of others")
+    report = page(
+        tmp_path, *cells, code("x", table), new_markdown_cell("# Two"), code("y", new_output("stream", text="mine"))
+    )
+    assert "of others" in report.folded and "of others" not in report.open
+    assert "mine" in report.open
+
+
+def test_a_bar_that_has_vanished_leaves_no_log(tmp_path):
+    log = new_output("stream", name="stderr", text="ra:  10%\rra: 100%\r        \r")
+    assert "log" not in page(tmp_path, code("x = 1", log)).folded
