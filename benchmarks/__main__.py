@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.measuring import Figure, machine
 from lib.files import replacing
 
-PARTS = ("step", "threads", "files", "phantom", "scoring", "evidence", "start", "growth")
+PARTS = ("step", "threads", "files", "phantom", "scoring", "new_images", "evidence", "start", "growth")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -7,22 +7,25 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-COLOURS = np.round(mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255)
+PALETTE = [round(255 * part) for colour in mpl.colormaps["inferno"](np.arange(256))[:, :3] for part in colour]
 MOST = 0.8  # of the colour; the image stays visible where the map is highest
+QUALITY = 92  # of JPEG, which takes a tenth of the time of PNG
 
 
 def overlay(image: np.ndarray, values: np.ndarray, ceiling: float, box: tuple[float, float, float, float]) -> bytes:
-    """Return a PNG of the image, (height, width) uint8, under colours; a colour's weight grows with the map's value.
+    """Return a JPEG of the image, (height, width) uint8, under colours; a colour's weight grows with the map's value.
 
     The image lies in the `box` of the map `values`: left, top, right, bottom, in pixels of the map. At `ceiling` and
     above, the colour is the brightest.
     """
-    shares = Image.fromarray((values / ceiling).clip(0, 1).astype(np.float32))
-    height, width = image.shape
-    of_pixels = np.asarray(shares.resize((width, height), Image.Resampling.BILINEAR, box=box))
-    weights, colours = MOST * of_pixels[..., None], COLOURS[np.round(of_pixels * 255).astype(int)]
-    mixed = image[..., None] * (1 - weights) + colours * weights
-    return _png(Image.fromarray(np.round(mixed).astype(np.uint8)))
+    levels = Image.fromarray(np.round((values / ceiling).clip(0, 1) * 255).astype(np.uint8))
+    levels = levels.resize(image.shape[::-1], Image.Resampling.BILINEAR, box=box)
+    weights = levels.point([round(MOST * level) for level in range(256)])
+    colours = Image.fromarray(np.asarray(levels), "P")
+    colours.putpalette(PALETTE)
+    mixed = Image.composite(colours.convert("RGB"), Image.fromarray(image).convert("RGB"), weights)
+    mixed.save(file := BytesIO(), "jpeg", quality=QUALITY)
+    return file.getvalue()
 
 
 def sixteen_bits(values: np.ndarray, low: float, high: float) -> bytes:
@@ -36,9 +39,5 @@ def sixteen_bits(values: np.ndarray, low: float, high: float) -> bytes:
     for name, value in (("low", low), ("high", high)):
         text.add_text(name, repr(float(value)))
     grey = np.round((values - low) * (65535 / (high - low))).astype(np.uint16)
-    return _png(Image.fromarray(grey), pnginfo=text)
-
-
-def _png(image: Image.Image, **options: PngInfo) -> bytes:
-    image.save(file := BytesIO(), "png", compress_level=1, **options)
+    Image.fromarray(grey).save(file := BytesIO(), "png", compress_level=1, pnginfo=text)
     return file.getvalue()

@@ -210,7 +210,7 @@ class Scoring:
                     pictures[f"{place}.map.png"] = self._pool.submit(sixteen_bits, values, 0, 1)
                     box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
                     drawn = self._pool.submit(overlay, new.shown, values, scorer.fit.ceiling, box)
-                    pictures[f"{place}.overlay.png"] = drawn
+                    pictures[f"{place}.overlay.jpg"] = drawn
         columns["unlike"] = self._model.fitted.likeness.unlike(pixels, records, self._backbone)
         columns["sha256"] = [new.facts["digest"] for new in batch]
         files = {place: future.result() for place, future in pictures.items()}

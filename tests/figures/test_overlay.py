@@ -27,12 +27,12 @@ def test_a_value_outside_of_the_range_is_refused():
 
 
 def test_without_a_residual_the_image_is_as_it_was_and_colour_lies_where_the_map_is_high():
-    image = np.random.default_rng(0).integers(0, 256, (60, 40), dtype=np.uint8)
+    image = np.linspace(0, 255, 60 * 40).reshape(60, 40).astype(np.uint8)
     values = np.zeros((30, 30), np.float32)
     values[:10, :] = 0.5  # the upper third of the square, of which the image takes the columns 5 to 25
     drawn = opened(overlay(image, values, 0.5, (5, 0, 25, 30))).astype(int)
     assert drawn.shape == (60, 40, 3)
-    np.testing.assert_array_equal(drawn[22:], np.repeat(image[22:, :, None], 3, axis=2))
+    np.testing.assert_allclose(drawn[32:], np.repeat(image[32:, :, None], 3, axis=2), atol=4)  # of JPEG
     assert (np.ptp(drawn[:18], axis=2) > 50).all()
 
 
@@ -40,4 +40,6 @@ def test_the_map_is_cut_where_the_image_ends():
     values = np.zeros((30, 30), np.float32)
     values[:, :5] = 1  # beside the image
     image = np.full((60, 40), 100, np.uint8)
-    assert (opened(overlay(image, values, 1, (5, 0, 25, 30)))[:, 2:] == 100).all()
+    drawn = opened(overlay(image, values, 1, (5, 0, 25, 30))).astype(int)
+    np.testing.assert_allclose(drawn[:, 16:], 100, atol=3)  # JPEG takes blocks of 16 pixels together
+    assert (abs(drawn[:, 2:] - 100) < 40).all()

@@ -53,7 +53,7 @@ def test_a_folder_gets_scores_maps_and_a_promise_and_names_what_it_cannot_use(sm
                 values = np.asarray(file) / 65535
             row = table[table["image"] == name].iloc[0]
             assert values.mean() == pytest.approx(row[method], abs=1e-5)  # the primary score is the map's mean
-            with Image.open(out / "maps" / method / f"{name}.overlay.png") as file:
+            with Image.open(out / "maps" / method / f"{name}.overlay.jpg") as file:
                 assert file.size == (32, 32)
     about = json.loads((out / "about.json").read_text())
     assert set(about["thresholds"]) == {f"{name}{form}" for name in ("unet", "ra") for form in FORMS}
