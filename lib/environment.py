@@ -59,6 +59,12 @@ def needed(extra: str = "") -> list[Package]:
     return [Package(name, least, tested[name], _found(name)) for name, least in pairs if name not in TOOLS]
 
 
+def own_version() -> str:
+    """Return this project's version, by its pyproject.toml."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
+
+
 def prepare() -> None:
     """Install missing packages; print the versions that differ from the tested ones, and the hardware."""
     before = needed()

@@ -13,7 +13,15 @@ QUALITY = 92  # of JPEG, which takes a tenth of the time of PNG
 
 
 def overlay(image: np.ndarray, values: np.ndarray, ceiling: float, box: tuple[float, float, float, float]) -> bytes:
-    """Return a JPEG of the image, (height, width) uint8, under colours; a colour's weight grows with the map's value.
+    """Return the `coloured` image as a JPEG."""
+    coloured(image, values, ceiling, box).save(file := BytesIO(), "jpeg", quality=QUALITY)
+    return file.getvalue()
+
+
+def coloured(
+    image: np.ndarray, values: np.ndarray, ceiling: float, box: tuple[float, float, float, float]
+) -> Image.Image:
+    """Return the image, (height, width) uint8, under colours, whose weight grows with the map's value.
 
     The image lies in the `box` of the map `values`: left, top, right, bottom, in pixels of the map. At `ceiling` and
     above, the colour is the brightest.
@@ -23,9 +31,7 @@ def overlay(image: np.ndarray, values: np.ndarray, ceiling: float, box: tuple[fl
     weights = levels.point([round(MOST * level) for level in range(256)])
     colours = Image.fromarray(np.asarray(levels), "P")
     colours.putpalette(PALETTE)
-    mixed = Image.composite(colours.convert("RGB"), Image.fromarray(image).convert("RGB"), weights)
-    mixed.save(file := BytesIO(), "jpeg", quality=QUALITY)
-    return file.getvalue()
+    return Image.composite(colours.convert("RGB"), Image.fromarray(image).convert("RGB"), weights)
 
 
 def sixteen_bits(values: np.ndarray, low: float, high: float) -> bytes:

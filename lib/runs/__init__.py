@@ -18,6 +18,7 @@ candidates    every score that could have been chosen, as files
 fitted        what was fitted on normal images, as a file
 score         images and trained methods -> scores, without a label
 model         a trained model that scores new images: of a run, or handed on
+dicom_object  a residual map -> a DICOM object for the archive that its radiograph comes from
 new_images    new images -> their scores, what these promise, and maps
 comparison    a run's scores with those of the finished runs that it names
 evaluate      locate, evaluate, audit: scores, maps and labels -> results

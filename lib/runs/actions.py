@@ -73,7 +73,9 @@ def evaluate(folder: Path, *, again: bool) -> int:
     return 0
 
 
-def score_images(place: str, images: Sequence[str], to: Path | None, asked: tuple[float, bool, bool, bool]) -> int:
+def score_images(
+    place: str, images: Sequence[str], to: Path | None, asked: tuple[float, bool, bool, bool, bool]
+) -> int:
     """Score images by the model at a place; write the scores, print the most anomalous, and say what they promise."""
     model = open_model(place)
     folder = to or Path(f"scores-{model.name}")

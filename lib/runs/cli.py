@@ -69,8 +69,8 @@ imgae-score hf://OWNER/NAME chest.dcm              a model that imgae-export has
 
 The folder gets scores.csv (a row an image: each score, its conformal p-value and threshold, and in what the image is
 unlike those that the model knows), maps/ (the residual in 16 bits, and as colours over the image), problems.csv, and
-about.json, which says what the numbers promise. Exit status: 0, or 3 if an image could not be used.
-For research only, not for diagnosis.
+about.json, which says what the numbers promise. --dicom adds to maps/ a Secondary Capture of each DICOM image, which
+names its patient. Exit status: 0, or 3 if an image could not be used. For research only, not for diagnosis.
 """
 
 
@@ -86,12 +86,17 @@ def score(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--primary", action="store_true", help="the primary score alone, which is much faster")
     parser.add_argument("--no-maps", action="store_true", help="write no pictures")
     parser.add_argument("--hash-names", action="store_true", help="write a hash in place of each image's name")
+    parser.add_argument(
+        "--dicom", action="store_true", help="of each DICOM image, also a Secondary Capture for its archive"
+    )
     typed = parser.parse_args(arguments)
     if not 0 < typed.false_alarms < 1:
         parser.error(f"--false-alarms {typed.false_alarms}: expected a rate between 0 and 1, such as 0.05")
+    if typed.dicom and typed.hash_names:
+        parser.error("--dicom with --hash-names: a DICOM object names its patient; leave out one of them")
     from lib.runs import actions
 
-    asked = (typed.false_alarms, typed.primary, not typed.no_maps, typed.hash_names)
+    asked = (typed.false_alarms, typed.primary, not typed.no_maps, typed.hash_names, typed.dicom)
     return actions.score_images(typed.model, typed.images, typed.to, asked)
 
 

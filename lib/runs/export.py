@@ -11,7 +11,7 @@ from lib.params import project_root
 from lib.privacy import public
 from lib.runs.card import card
 from lib.runs.fitted import pack, write_tensors
-from lib.runs.model import CARD, FACTS, VERSION, WEIGHTS, open_model, weights
+from lib.runs.model import CARD, FACTS, USE, VERSION, WEIGHTS, open_model, weights
 from lib.runs.run import Run, RunError
 
 
@@ -36,7 +36,7 @@ def export_model(run: Path, to: Path) -> None:
         "name": model.name,
         "identity": model.identity,
         "sha256": digest(to / WEIGHTS),
-        "use": "research use only, not for diagnosis",
+        "use": USE,
         "split": results.split,
         f"thresholds at a false alarm rate of {FALSE_ALARM_RATE:.0%}": model.thresholds(FALSE_ALARM_RATE),
         "calibration": {

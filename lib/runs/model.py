@@ -30,6 +30,7 @@ VERSION = 1  # of these files
 FORM = {"primary": "", **{form.split()[0]: suffix for form, suffix in FORMS.items() if suffix}}
 """What follows a method's name in the column of a score, by form."""
 HUB = "hf://"
+USE = "research use only, not for diagnosis"
 
 Versions = dict[str, dict[int, Method]]
 """Each method after its last epoch and after the chosen one, by number of epochs."""

@@ -23,7 +23,8 @@ from lib.data.source import LEFT_OUT, Problem, problems_table
 from lib.data.unlabelled import Unlabelled, open_unlabelled
 from lib.figures.overlay import overlay, sixteen_bits
 from lib.files import hash_of, locked, no_formula, replacing, without_formulas, write_csv, write_json
-from lib.runs.model import FORM, Model, open_model
+from lib.runs.dicom_object import LONGEST, Finding, check_installed, overlay_object, read_source
+from lib.runs.model import FORM, USE, Model, open_model
 from lib.runs.run import RunError
 from lib.scores.conformal import achieved_rate, p_values
 from lib.scores.features import Backbone
@@ -31,6 +32,7 @@ from lib.scores.features import Backbone
 BATCH = 32
 SHOWN = 512  # pixels of the longer side of an image under its map
 SCORES, ABOUT, PROBLEMS = "scores.csv", "about.json", "problems.csv"
+NO_OBJECT = "no DICOM object"  # a consequence: the image is scored
 
 
 class Asked(NamedTuple):
@@ -40,6 +42,8 @@ class Asked(NamedTuple):
     primary_only: bool = False
     maps: bool = True
     hash_names: bool = False
+    dicom: bool = False
+    """Whether to write DICOM objects, which name the patient."""
 
 
 class Found(NamedTuple):
@@ -60,6 +64,9 @@ class _New(NamedTuple):
     facts: dict[str, Any]
     pixels: np.ndarray | None = None  # as the model wants it
     shown: np.ndarray | None = None  # as a reader wants it, (height, width) uint8
+    captured: np.ndarray | None = None  # the same for its DICOM object
+    source: Any = None  # the header that the object refers to
+    no_object: str = ""  # why there is none
 
 
 def score_new(model: Model | str, places: Sequence[str], *, false_alarm_rate: float = 0.05) -> Found:
@@ -130,6 +137,8 @@ class Scoring:
     """A model at work on new images: files are read and pictures drawn by all threads while it scores."""
 
     def __init__(self, model: Model, asked: Asked) -> None:
+        if asked.dicom:
+            check_installed()
         self._model, self._asked = model, asked
         self._scorers = model.scorers(primary_only=asked.primary_only)
         self._columns = [
@@ -161,7 +170,7 @@ class Scoring:
             "thresholds": self._thresholds,
             "promise": promise(n, self._asked.false_alarm_rate),
             "unlike": self._model.fitted.likeness.rule(self._backbone),
-            "use": "research use only, not for diagnosis",
+            "use": USE,
         }
 
     def batches(self, images: Unlabelled, done: Mapping[str, str]) -> Iterator[Batch]:
@@ -180,21 +189,25 @@ class Scoring:
         """Return an image, prepared; without pixels if it is unusable, or if it is done."""
         name = hash_of(image[0]) if self._asked.hash_names else image[0]
         decoded, facts = read_image(image[1])
+        source, no_object = read_source(image[1]()) if self._asked.dicom and decoded else (None, "")
         if decoded is None or done.get(no_formula(name)) == facts["digest"]:
-            return _New(name, facts)
+            return _New(name, facts, no_object=no_object)
         preparation = self._model.preparation
         stretched = preparation.stretched(decoded.pixels, decoded.padding)
         shown = displayed(stretched, SHOWN) if self._asked.maps else None
-        return _New(name, facts, preparation.squared(stretched), shown)
+        captured = displayed(stretched, LONGEST) if source else None
+        return _New(name, facts, preparation.squared(stretched), shown, captured, source, no_object)
 
     def _score(self, batch: Sequence[_New]) -> Batch:
         problems = [Problem(new.name, new.facts["problem"], LEFT_OUT) for new in batch if new.facts["problem"]]
+        problems += [Problem(new.name, new.no_object, NO_OBJECT) for new in batch if new.no_object]
         batch = [new for new in batch if new.pixels is not None]
         if not batch:
             return Batch(pd.DataFrame(), problems, {})
         pixels = np.stack([new.pixels for new in batch if new.pixels is not None])
         records, unread = _records(batch)
         columns: dict[str, Any] = {"image": records["id"].tolist()}
+        unlike = self._model.fitted.likeness.unlike(pixels, records, self._backbone)
         pictures: dict[str, Future[bytes]] = {}
         for name, scorer in self._scorers.items():
             scored = scorer(pixels)
@@ -204,14 +217,19 @@ class Scoring:
                 columns[f"{column}, p"] = p_values(scorer.fit.calibration[form], values)
                 columns[f"{column}, threshold"] = self._thresholds[column]
             columns[f"{name}, abnormal"] = np.where(scored.scores["primary"] > self._thresholds[name], "yes", "no")
-            for new, values in zip(batch, scored.residuals, strict=True):
+            for row, (new, values) in enumerate(zip(batch, scored.residuals, strict=True)):
+                place, ceiling = f"{name}/{_place(new.name)}", scorer.fit.ceiling
+                box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
                 if new.shown is not None:
-                    place = f"{name}/{_place(new.name)}"
                     pictures[f"{place}.map.png"] = self._pool.submit(sixteen_bits, values, 0, 1)
-                    box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
-                    drawn = self._pool.submit(overlay, new.shown, values, scorer.fit.ceiling, box)
-                    pictures[f"{place}.overlay.jpg"] = drawn
-        columns["unlike"] = self._model.fitted.likeness.unlike(pixels, records, self._backbone)
+                    pictures[f"{place}.overlay.jpg"] = self._pool.submit(overlay, new.shown, values, ceiling, box)
+                if new.captured is not None:
+                    score, p = (float(columns[column][row]) for column in (name, f"{name}, p"))
+                    limit, rate = self._thresholds[name], self._asked.false_alarm_rate
+                    says = Finding(self._model.identity, name, score, limit, rate, p, unlike[row])
+                    made = self._pool.submit(overlay_object, new.source, says, new.captured, values, ceiling, box)
+                    pictures[f"{place}.overlay.dcm"] = made
+        columns["unlike"] = unlike
         columns["sha256"] = [new.facts["digest"] for new in batch]
         files = {place: future.result() for place, future in pictures.items()}
         return Batch(pd.DataFrame(columns), problems + unread, files)
