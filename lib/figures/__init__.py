@@ -6,6 +6,7 @@ here, and nothing is shown or saved. Open `charts.py` first.
 style         the figure that a notebook shows, the look of a method, panels
 images        images, reconstructions and their residuals -> Figure
 overlay       a map of one image -> pictures
+compact       images, maps and marked lesions in few bytes, for a page of many images
 networks      what networks carry and copy -> Figure
 game          a variational autoencoder, its game and its reversal -> Figure
 progress      how methods rank over their training -> Figure, table

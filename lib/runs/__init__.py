@@ -32,6 +32,8 @@ trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
 card          a model -> what it is, how good, and what it is not for
+shown         an evaluated run, or scored images -> what a gallery shows of each image
+gallery       what is shown -> one HTML page to look through, sort and filter
 export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all
 actions       what the commands do once their words are understood

@@ -25,12 +25,14 @@ from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
 from lib.runs.evaluate import evaluate as evaluate_comparison
 from lib.runs.export import export_model
+from lib.runs.gallery import write_gallery
 from lib.runs.model import CARD, open_model
 from lib.runs.new_images import SCORES, Asked, write_scores
 from lib.runs.prepare import prepare
 from lib.runs.report import summary
 from lib.runs.run import Run
 from lib.runs.score import score
+from lib.runs.shown import open_shown
 from lib.runs.status import RUNNER
 from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
@@ -98,6 +100,18 @@ def export(run: Path, to: Path) -> int:
     export_model(run, to)
     size = sum(file.stat().st_size for file in to.iterdir())
     print(f"{to}: {size / 1e6:.1f} MB; read its {CARD} before you hand it on\nto use it: imgae-score {to} IMAGE")
+    return 0
+
+
+def gallery(place: Path, to: Path | None) -> int:
+    """Write the gallery of an evaluated run, or of scored images, as an HTML page."""
+    file = to or place / "gallery.html"
+    shown = open_shown(place)
+    pictures = write_gallery(shown, file)
+    beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
+    print(
+        f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings, sep="\n"
+    )
     return 0
 
 

@@ -114,6 +114,23 @@ def export(arguments: Sequence[str] | None = None) -> int:
     return actions.export(typed.run, typed.to)
 
 
+def gallery(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-gallery RUN_OR_SCORES`: write a page to look through the images, their scores, redrawings and maps."""
+    parser = argparse.ArgumentParser(
+        "imgae-gallery",
+        description="Write one HTML page to look through a run's test images, or scored images: sorted, filtered, with "
+        "a threshold that moves, each with its reconstructions and maps. For research only, not for diagnosis.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN_OR_SCORES", help="an evaluated run, or imgae-score's folder")
+    parser.add_argument("--to", type=Path, metavar="FILE.html", help="default gallery.html in the folder")
+    typed = parser.parse_args(arguments)
+    if typed.to and typed.to.suffix != ".html":
+        parser.error(f"--to {typed.to}: expected a file whose name ends in .html")
+    from lib.runs import actions
+
+    return actions.gallery(typed.folder, typed.to)
+
+
 def cache(arguments: Sequence[str] | None = None) -> int:
     """`imgae-cache list`, `remove NAME…`, `purge`: the caches of prepared images, and the space that they take."""
     parser = argparse.ArgumentParser("imgae-cache", description="List and remove caches of prepared images not in use.")
@@ -214,3 +231,4 @@ cache_command = command(cache)
 study_command = command(study)
 score_command = command(score)
 export_command = command(export)
+gallery_command = command(gallery)

@@ -21,7 +21,7 @@ from lib.data.metadata import normalise
 from lib.data.preparation import displayed
 from lib.data.source import LEFT_OUT, Problem, problems_table
 from lib.data.unlabelled import Unlabelled, open_unlabelled
-from lib.figures.overlay import overlay, sixteen_bits
+from lib.figures.overlay import eight_bits, overlay, sixteen_bits
 from lib.files import hash_of, locked, no_formula, replacing, without_formulas, write_csv, write_json
 from lib.runs.dicom_object import LONGEST, Finding, check_installed, overlay_object, read_source
 from lib.runs.model import FORM, USE, Model, open_model
@@ -81,7 +81,7 @@ def score_new(model: Model | str, places: Sequence[str], *, false_alarm_rate: fl
 
 
 def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path) -> Found:
-    """Write the scores of images and their maps into a folder; what is there already is not computed again.
+    """Write the scores of images, their maps and pictures into a folder; what is there already is not computed again.
 
     Raises:
         RunError: The folder holds scores of another model, or asked for otherwise.
@@ -93,7 +93,7 @@ def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path
     with locked(folder / ".lock", f"scores images into {folder}"), Scoring(model, asked) as scoring:
         for batch in scoring.batches(images, _finished(folder, scoring.about)):
             for place, content in batch.pictures.items():
-                with replacing(folder / "maps" / place) as out:
+                with replacing(folder / place) as out:
                     out.write(content)
             with file.open("a", encoding="utf-8", newline="") as rows:
                 without_formulas(batch.table).to_csv(rows, index=False, header=not rows.tell())
@@ -126,7 +126,7 @@ def _finished(folder: Path, about: dict[str, Any]) -> dict[str, str]:
 
 
 class Batch(NamedTuple):
-    """The scores of some images, what was wrong with others, and the files of their maps by place."""
+    """The scores of some images, what was wrong with others, and their pictures by place in the folder."""
 
     table: pd.DataFrame
     problems: list[Problem]
@@ -168,6 +168,7 @@ class Scoring:
             "identity": self._model.identity,
             **self._asked._asdict(),
             "thresholds": self._thresholds,
+            "ceilings": {name: scorer.fit.ceiling for name, scorer in self._scorers.items()},
             "promise": promise(n, self._asked.false_alarm_rate),
             "unlike": self._model.fitted.likeness.rule(self._backbone),
             "use": USE,
@@ -218,10 +219,10 @@ class Scoring:
                 columns[f"{column}, threshold"] = self._thresholds[column]
             columns[f"{name}, abnormal"] = np.where(scored.scores["primary"] > self._thresholds[name], "yes", "no")
             for row, (new, values) in enumerate(zip(batch, scored.residuals, strict=True)):
-                place, ceiling = f"{name}/{_place(new.name)}", scorer.fit.ceiling
+                place, ceiling = f"maps/{name}/{_place(new.name)}", scorer.fit.ceiling
                 box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
                 if new.shown is not None:
-                    pictures[f"{place}.map.png"] = self._pool.submit(sixteen_bits, values, 0, 1)
+                    pictures[map_place(name, new.name)] = self._pool.submit(sixteen_bits, values, 0, 1)
                     pictures[f"{place}.overlay.jpg"] = self._pool.submit(overlay, new.shown, values, ceiling, box)
                 if new.captured is not None:
                     score, p = (float(columns[column][row]) for column in (name, f"{name}, p"))
@@ -229,6 +230,9 @@ class Scoring:
                     says = Finding(self._model.identity, name, score, limit, rate, p, unlike[row])
                     made = self._pool.submit(overlay_object, new.source, says, new.captured, values, ceiling, box)
                     pictures[f"{place}.overlay.dcm"] = made
+        for new in batch:
+            if new.shown is not None and new.pixels is not None:
+                pictures[picture_place(new.name)] = self._pool.submit(eight_bits, new.pixels)
         columns["unlike"] = unlike
         columns["sha256"] = [new.facts["digest"] for new in batch]
         files = {place: future.result() for place, future in pictures.items()}
@@ -262,6 +266,16 @@ def _records(batch: Sequence[_New]) -> tuple[pd.DataFrame, list[Problem]]:
     for side in ("width", "height"):
         table[side] = [new.facts[side] for new in batch]
     return normalise(table)
+
+
+def map_place(method: str, name: str) -> str:
+    """Return where in the folder an image's map in 16 bits is."""
+    return f"maps/{method}/{_place(name)}.map.png"
+
+
+def picture_place(name: str) -> str:
+    """Return where in the folder an image is as the model sees it, aligned with its maps."""
+    return f"images/{_place(name)}.png"
 
 
 def _place(name: str) -> str:

@@ -19,9 +19,9 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from browser import chromium, errors, fetched, needs_chromium
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -35,30 +35,17 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks/Anomaly_Detection_Research_Colab.ipynb"
 SMOKE = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
 SCREENSHOTS = ROOT / "runs/browser"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 LAB_SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # or cells out of sight are not in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium with its driver (Debian: apt-get install chromium chromium-driver)"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in ("headless", "disable-gpu", "no-first-run", "disable-background-networking", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.add_argument("--window-size=1300,1600")
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root with it
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with Chrome(options, Service(DRIVER)) as chrome:
+    with chromium(tmp_path / "profile") as chrome:
         yield chrome
 
 
@@ -110,17 +97,6 @@ def screenshot(browser: Chrome, element: WebElement, name: str) -> None:
     browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", element)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     assert browser.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
-
-
-def errors(browser: Chrome) -> list[str]:
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def fetched(browser: Chrome) -> list[str]:
-    """Every address that the browser has asked for, but what is in the page itself."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("data:", "chrome:"))]
 
 
 def run_all(browser: Chrome) -> None:

@@ -604,7 +604,7 @@ HELP = """
 import sys
 from contextlib import suppress
 from lib.runs import cli
-for name in ("train", "evaluate", "run", "shards", "cache", "study"):
+for name in ("train", "evaluate", "run", "shards", "cache", "study", "gallery"):
     for words in (["--help"], ["--no-such-word"]):
         with suppress(SystemExit):
             getattr(cli, name)(words)
@@ -615,6 +615,5 @@ print({"torch", "numpy", "pandas", "pydantic"} & set(sys.modules))
 def test_help_and_mistakes_in_the_words_wait_for_no_library():
     done = subprocess.run([sys.executable, "-c", HELP], cwd=LIB.parent, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
-    assert all(
-        f"usage: imgae-{name}" in done.stdout for name in ("train", "evaluate", "run", "shards", "cache", "study")
-    )
+    names = ("train", "evaluate", "run", "shards", "cache", "study", "gallery")
+    assert all(f"usage: imgae-{name}" in done.stdout for name in names)

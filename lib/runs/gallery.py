@@ -1,0 +1,87 @@
+"""What is shown of images -> one HTML page to look through, sort and filter them, which opens without network."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lib.figures.compact import colour_tables, outline, picture
+from lib.files import replacing
+from lib.runs.shown import Shown
+
+MOST = 400  # images in one file
+LARGEST = 15_000_000  # bytes of one file
+QUALITIES = (90, 75, 50)  # of WebP; a lower one is taken where the page would be larger
+
+Keep = Callable[[str, bytes], str]
+"""Keeps a picture under a name; returns the address by which the page finds it."""
+
+
+def write_gallery(shown: Shown, file: Path) -> Path | None:
+    """Write the page; return the folder beside it that holds its pictures, or None if the page itself does.
+
+    A page of up to 400 images holds its pictures, unless it would then exceed 15 MB.
+    """
+    for quality in QUALITIES if len(shown.records) <= MOST else ():
+        page = _page(shown, quality, lambda _, content: f"data:image/webp;base64,{base64.b64encode(content).decode()}")
+        if len(page) <= LARGEST:
+            _write(file, page)
+            return None
+    folder = file.with_name(f"{file.stem}-pictures")
+
+    def keep(name: str, content: bytes) -> str:
+        _write(folder / name, content)
+        return quote(f"{folder.name}/{name}")
+
+    _write(file, _page(shown, QUALITIES[0], keep))
+    return folder
+
+
+def _write(file: Path, content: bytes) -> None:
+    with replacing(file) as out:
+        out.write(content)
+
+
+def _page(shown: Shown, quality: int, keep: Keep) -> bytes:
+    """Return the page; what data say stands in it as JSON alone, which the script shows as text."""
+    here = Path(__file__)
+    template, style, script = (here.with_suffix(kind).read_text(encoding="utf-8") for kind in (".html", ".css", ".js"))
+    content: dict[str, Any] = {
+        **{name: getattr(shown, name) for name in ("title", "warnings", "sentences", "labelled", "ceilings")},
+        "scores": [score._asdict() for score in shown.scores],
+        "images": list(_images(shown, quality, keep)),
+    }
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        **{f"colours_{channel}": values for channel, values in colour_tables().items()},
+        "title": escape(shown.title),
+        "policy": (
+            f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+            "img-src data: 'self' file:; base-uri 'none'; form-action 'none'"
+        ),
+        "style": style,
+        "script": script,
+        "data": json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template).encode()
+
+
+def _images(shown: Shown, quality: int, keep: Keep) -> Iterator[dict[str, Any]]:
+    """Yield what the page knows of each image: its record, and the addresses of its pictures."""
+    for i, record in enumerate(shown.records):
+        panels = shown.panels(i)
+        yield {
+            **record,
+            "size": panels.image.shape[0],
+            "lesion": outline(panels.lesion) if panels.lesion is not None else "",
+            "image": keep(f"{i:05}.webp", picture(panels.image, quality)),
+            "maps": {n: keep(f"{i:05}.{n}.map.webp", picture(of, quality)) for n, of in panels.maps.items()},
+            "reconstructions": {
+                n: keep(f"{i:05}.{n}.webp", picture(of, quality)) for n, of in panels.reconstructions.items()
+            },
+        }
