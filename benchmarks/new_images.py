@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks.files import jpeg
 from benchmarks.measuring import Figure, compared, in_turns
 from lib.data.phantom import radiograph
+from lib.methods.method import to_device
 from lib.methods.variants import VARIANTS
 from lib.params import Params
 from lib.runs.fitted import Fitted
@@ -35,12 +36,13 @@ def untrained(size: int) -> Model:
     calibration = dict.fromkeys(("primary", "chosen", "combined"), np.linspace(0, 1, 99))
     fit = Fit(1, "residual, mean", ["residual, mean"], np.zeros((2, 1)), {}, calibration, [], 0.2)
     likeness = Likeness(198, 99, {}, [], {"grey levels": 1.0}, np.full(32, 1 / 32), np.empty((0, 0), np.float32), "")
-    return Model("untrained", params, {"unet": {1: VARIANTS["unet"](params)}}, Fitted({"unet": fit}, likeness, {}), "")
+    to_device(method := VARIANTS["unet"](params), torch.device("cpu"))  # as those that are opened
+    return Model("untrained", params, {"unet": {1: method}}, Fitted({"unet": fit}, likeness, {}), "")
 
 
 def figures(quick: bool) -> Iterator[Figure]:
     """Yield the rate at each image size, with and without maps."""
-    images, laps = (64, 1) if quick else (512, 3)
+    images, laps = (64, 1) if quick else (256, 3)
     with tempfile.TemporaryDirectory() as temporary:
         base, runs = Path(temporary), itertools.count()
         files = base / "films"
