@@ -38,6 +38,7 @@ from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
 
+GALLERY = "gallery.html"  # in a run's folder
 MOST = 20  # rows that are printed
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
@@ -105,7 +106,7 @@ def export(run: Path, to: Path) -> int:
 
 def gallery(place: Path, to: Path | None) -> int:
     """Write the gallery of an evaluated run, or of scored images, as an HTML page."""
-    file = to or place / "gallery.html"
+    file = to or place / GALLERY
     shown = open_shown(place)
     pictures = write_gallery(shown, file)
     beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
@@ -160,7 +161,8 @@ def run(params: Params, base: Path) -> int:
             if partial.is_file():
                 publish(partial, base, params.places)
         partial.replace(executed := run.folder / "notebook.ipynb")
-        write_report(executed, report)
+        write_gallery(open_shown(run.folder), run.folder / GALLERY)
+        write_report(executed, report, GALLERY)
         text = summary(run.results())
         run.finish()
     print("", text, f"report: {report}", sep="\n")

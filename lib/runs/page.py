@@ -77,9 +77,10 @@ def publish(notebook: Path, root: Path, places: Iterable[str]) -> None:
         out.write(nbformat.writes(book).encode())
 
 
-def write_report(notebook: Path, report: Path) -> None:
+def write_report(notebook: Path, report: Path, gallery: str = "") -> None:
     """Write an executed notebook as one HTML page, without the library's cells, its answer and the contents first.
 
+    `gallery` is the name of a page beside it that shows every test image, to which it links.
     A figure that `Run.save_figure` has also written as SVG is shown in that form, unless its PNG is smaller. Markup in
     an output, which data may have brought there, is escaped or sanitised; a chapter's own text is as it is written.
     """
@@ -99,7 +100,7 @@ def write_report(notebook: Path, report: Path) -> None:
     exporter = _Exporter(raw_template=TEMPLATE, template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     title = next((line[2:] for cell in book.cells for line in cell.source.splitlines() if line.startswith("# ")), "")
-    book.cells = [*_first(book.cells), *_folded(book.cells)]
+    book.cells = [*_first(book.cells, gallery), *_folded(book.cells)]
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     style = HtmlFormatter().get_style_defs(".highlight")
     style += f"\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{STYLE}"
@@ -112,14 +113,16 @@ def write_report(notebook: Path, report: Path) -> None:
         out.write(page.replace(CONTENTS, exporter.contents()).encode())
 
 
-def _first(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """Return the beginning of the page: what the cells of the answer put out, moved here, and folded contents."""
+def _first(cells: list[NotebookNode], gallery: str) -> list[NotebookNode]:
+    """Return the beginning of the page: what the cells of the answer put out, moved here, links, folded contents."""
     tagged = [cell for cell in cells if ANSWER in cell.metadata.get("tags", []) and cell.get("outputs")]
     first = [new_markdown_cell("# The answer")] if tagged else []
     for cell in tagged:
         said = [output for output in cell.outputs if output.output_type != "stream"]
         first.append(new_code_cell(outputs=said, metadata={"transient": {"remove_source": True}}))
         cell.outputs = [new_output("display_data", data={"text/markdown": THERE})] if cell is tagged[0] else []
+    if gallery:
+        first.append(new_markdown_cell(f"Every test image with its maps: [{gallery}]({gallery})."))
     contents = f'<nav aria-label="Contents">{CONTENTS}</nav>'
     return [*first, new_markdown_cell(contents, metadata={"opens": "Contents", "closes": True})]
 

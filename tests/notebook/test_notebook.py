@@ -104,8 +104,9 @@ def test_the_runner_leaves_the_executed_notebook_the_report_and_the_final_status
     assert json.loads((run / "status.json").read_text())["status"] == "ok"
     assert nbformat.read(run / "notebook.ipynb", as_version=4).metadata.papermill.exception is None
     page = (run / "report.html").read_text()
-    assert "Which one wins" in page
-    for shown in (page, (run / "notebook.ipynb").read_text(encoding="utf-8"), (run / "results.json").read_text()):
+    assert "Which one wins" in page and 'href="gallery.html"' in page
+    others = ((run / name).read_text(encoding="utf-8") for name in ("notebook.ipynb", "results.json", "gallery.html"))
+    for shown in (page, *others):
         assert str(tmp_path) not in shown and str(ROOT) not in shown and str(Path.home()) + "/" not in shown
     text = re.sub(r"<[^>]+>", "", page)
     assert "%%embed lib/" not in text and "%%unpack" not in text and "class ReversedAutoencoder" not in text

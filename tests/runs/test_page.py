@@ -271,6 +271,13 @@ def test_the_answer_stands_first_and_what_it_was_moved_from_leads_there(tmp_path
     assert "answers()" in report.folded  # the code stays with its chapter
 
 
+def test_the_gallery_beside_it_is_linked_before_the_contents(tmp_path):
+    write(new_notebook(cells=[new_markdown_cell(PROSE)]), tmp_path / "notebook.ipynb")
+    write_report(tmp_path / "notebook.ipynb", tmp_path / "report.html", "gallery.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.index('href="gallery.html"') < html.index("<nav")
+
+
 def test_the_contents_are_folded_and_stand_once(tmp_path):
     report = page(tmp_path, new_markdown_cell(PROSE))
     assert len(report.all("nav")) == 1 and report.folded.count("Does it find anything?") == 1
