@@ -16,6 +16,7 @@ from lib.data.source import ImageStack
 from lib.scores.features import Backbone
 from lib.scores.references import NEIGHBOURS, pooled_features
 
+RECORDED = ["width", "height", "age", "view"]  # columns of records that may be missing
 LEVELS = 32  # bins of a histogram of grey levels
 RANGES = {
     "shorter side": lambda records: records[["width", "height"]].min(axis=1),
@@ -82,7 +83,7 @@ def likeness(
     images: Mapping[str, ImageStack], records: Mapping[str, pd.DataFrame], backbone: Backbone | None
 ) -> Likeness:
     """Return what the sides "reference" and "validation" (the calibration half) are like."""
-    both = pd.concat([records[side] for side in ("reference", "validation")])
+    both = pd.concat([records[side] for side in ("reference", "validation")]).reindex(columns=RECORDED)
     known = {name: read(both).dropna() for name, read in RANGES.items()}
     histogram = _histograms(images["reference"]).mean(axis=0)
     features = pooled_features(backbone, images["reference"]) if backbone else np.empty((0, 0), np.float32)
@@ -91,7 +92,7 @@ def likeness(
         images=len(both),
         calibration=len(records["validation"]),
         ranges={name: (float(values.min()), float(values.max())) for name, values in known.items() if len(values)},
-        views=sorted(set(both["view"]) - {""}),
+        views=sorted(set(both["view"].dropna()) - {""}),
         farthest={name: float(values.max()) for name, values in distances.items()},
         histogram=histogram,
         features=features,

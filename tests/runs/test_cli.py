@@ -98,6 +98,7 @@ def test_two_commands_leave_everything_that_a_run_leaves(finished):
             "candidates.parquet",
             "candidates.csv",
             "curve.parquet",
+            "fitted.safetensors",
             "results.json",
             "stages.json",
         ),

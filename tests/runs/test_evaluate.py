@@ -36,7 +36,7 @@ def test_an_unusable_second_label_column_does_not_lose_the_first_ones_result(tmp
 
 
 def test_claims_that_rest_on_other_results_do_not_stay(tmp_path):
-    run = finished(tmp_path, "a", ["ra"])
+    run = finished(tmp_path, "a", ["ra"], compare_with=["b"])
     claims = Claims(may=[], may_not=[])
     run.write_results(evaluate(run, comparable(run)).model_copy(update={"claims": claims}))
     assert evaluate(run, comparable(run)).claims == claims  # the same results: the same claims

@@ -97,7 +97,9 @@ def test_what_a_stage_reads_makes_it_run_and_those_behind_it(run, capsys, change
     assert next(iter(found.values())) == why
 
 
-def test_a_run_that_comes_beside_it_is_evaluated_without_scoring_again(run, evaluated, capsys):
+def test_a_run_that_it_names_is_evaluated_without_scoring_again_once_it_is_there(run, evaluated, capsys):
+    setting(run, compare_with=[str(run.with_name("unet"))])
+    assert stages(run, capsys) == {}
     shutil.copytree(evaluated["unet"], run.with_name("unet"))
     assert set(found := stages(run, capsys)) == {"evaluate", "audit", "draw"}
     assert found["evaluate"] == "changed: scores of unet in unet, budget of unet"
