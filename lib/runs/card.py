@@ -15,7 +15,7 @@ from lib.runs.new_images import promise
 from lib.runs.report import SYNTHETIC, claimed
 from lib.runs.results_page import markdown
 
-USE = (
+INTENDED = (
     "For research on anomaly detection in radiographs like those that it was trained on. Not a medical device: it must "
     "not be used for diagnosis, for triage, or for any decision about a person."
 )
@@ -44,7 +44,7 @@ def _lines(model: Model, results: Results) -> Iterator[str]:
         f"An anomaly score and map for chest radiographs, by {methods} of ImgAE-Dx, trained on normal images only "
         f"({params.image_size} x {params.image_size} pixels, {params.epochs:,} epochs, seed {params.seed}).\n"
     )
-    yield f"    imgae-score FOLDER image.png\n\n{USE}\n"
+    yield f"    imgae-score FOLDER image.png\n\n{INTENDED}\n"
     yield "## The images it was trained on\n"
     yield from (f"- {name}: {text}" for name, text in fitted.about.items())
     yield f"- separation of patients between training and test: {results.patient_separation}\n"

@@ -95,11 +95,13 @@ def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path
             for place, content in batch.pictures.items():
                 with replacing(folder / place) as out:
                     out.write(content)
-            with file.open("a", encoding="utf-8", newline="") as rows:
-                without_formulas(batch.table).to_csv(rows, index=False, header=not rows.tell())
+            if len(batch.table):
+                with file.open("a", encoding="utf-8", newline="") as rows:
+                    without_formulas(batch.table).to_csv(rows, index=False, header=not rows.tell())
             problems += batch.problems
         write_csv(folder / PROBLEMS, problems_table(problems), index=False)
-        table = pd.read_csv(file, keep_default_na=False) if file.is_file() else pd.DataFrame(columns=["image"])
+        written = file.is_file() and file.stat().st_size
+        table = pd.read_csv(file, keep_default_na=False) if written else pd.DataFrame(columns=["image"])
         if table["image"].duplicated().any():  # of an image that has changed, the last row counts
             table = table.drop_duplicates("image", keep="last", ignore_index=True)
             write_csv(file, table, index=False)
@@ -121,6 +123,8 @@ def _finished(folder: Path, about: dict[str, Any]) -> dict[str, str]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(file, len(whole))
+    if not whole:
+        return {}
     table = pd.read_csv(file, usecols=["image", "sha256"], dtype=str, keep_default_na=False)
     return dict(zip(table["image"], table["sha256"], strict=True))
 

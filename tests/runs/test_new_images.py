@@ -85,6 +85,16 @@ def test_an_interrupted_call_goes_on_and_gives_the_same_files(small_run, films, 
     assert pictures[0] == pictures[1]
 
 
+def test_unusable_images_alone_are_named_and_those_that_follow_are_scored(small_run, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(new_images, "BATCH", 1)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    words = ["--to", str(tmp_path / "out"), str(small_run), str(tmp_path / "a.png")]
+    assert cli.score_command(words) == 3
+    (tmp_path / "out" / "scores.csv").write_text("image,un")  # a header that was cut
+    assert cli.score_command([*words, str(shutil.copy(min(films.iterdir()), tmp_path / "b.pgm"))]) == 3
+    assert pd.read_csv(tmp_path / "out" / "scores.csv")["image"].tolist() == ["b.pgm"]
+
+
 def test_an_image_that_has_changed_is_scored_again_and_others_are_not(small_run, films, tmp_path):
     model, asked = open_model(str(small_run)), Asked(maps=False)
     first, second, third = (shutil.copy(file, tmp_path) for file in sorted(films.iterdir())[:3])
