@@ -47,7 +47,7 @@ SETTINGS = [
     Setting(128, [64, 128, 256, 512, 512], 8, 2, "batch", 1),
 ]
 METHODS = ("ra", "vae", "unet")
-EPOCH = Params().epochs - 1  # in which RA plays its game
+EPOCH = Params(preset="standard").epochs - 1  # in which RA plays its game
 
 
 def params_of(setting: Setting) -> Params:

@@ -4,6 +4,7 @@ Every setting is checked by it before anything is trained. The notebook's parame
 (`lib.notebook.parameters`).
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -14,15 +15,22 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lib.contradictions import contradiction
 from lib.privacy import without_secrets
 from lib.refusals import Refusal, echo, explain
 from lib.strict_yaml import Misread, load
 
-MOST = {"epochs": 1_000_000, "resamples": 1_000_000, "batch_size": 65_536, "latent_dim": 65_536, "widths": 65_536}
+LARGEST_SEED = 2**31 - 1
+PRESETS = ("quick", "standard", "full")
 
 
 class ParameterError(Refusal):
     """A setting is unknown, of the wrong type or out of its range."""
+
+
+def by_preset(quick: Any, standard: Any, full: Any, **field: Any) -> Any:
+    """Return a field whose default depends on the setting `preset`."""
+    return Field(quick, json_schema_extra={"presets": [quick, standard, full]}, **field)
 
 
 class Params(BaseModel):
@@ -30,6 +38,10 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    preset: Literal["quick", "standard", "full"] = Field(
+        "quick",
+        description="what settings are that are left open; quick: minutes on a CPU, full: the authors', for a GPU",
+    )
     methods: list[
         Literal[
             "unet",
@@ -69,23 +81,35 @@ class Params(BaseModel):
         [1.0, 99.0], min_length=2, max_length=2, description="percentiles of grey that become black and white"
     )
     square: Literal["pad", "squash"] = Field("pad", description="how an image becomes square")
-    phantom_images: int = Field(1200, ge=40, le=1_000_000, description="number of phantoms, a quarter abnormal")
-    image_size: int = Field(128, ge=16, le=1024, description="side of the square input, pixels")
-    widths: list[int] = Field(
-        [16, 32, 64, 128, 128], min_length=1, description="channels at each resolution, both methods"
+    phantom_images: int = by_preset(
+        800, 1200, 1200, ge=40, le=1_000_000, description="number of phantoms, a quarter abnormal"
+    )
+    phantom_severity: list[float] = Field(
+        [0.7, 1.0], min_length=2, max_length=2, description="least and most extent of the phantoms' lesions, 0 to 1"
+    )
+    phantom_lesions: int = Field(3, ge=1, le=10, description="lesions of an abnormal phantom, all of one finding")
+    image_size: int = by_preset(64, 128, 128, ge=16, le=1024, description="side of the square input, pixels")
+    widths: list[int] = by_preset(
+        [8, 16, 32, 64],
+        [16, 32, 64, 128, 128],
+        [64, 128, 256, 512, 512],
+        min_length=1,
+        description="channels at each resolution, both methods",
     )
     normalisation: Literal["batch", "group"] = Field("batch", description="normalisation layers, both methods")
-    latent_dim: int = Field(128, ge=1, description="RA: length of the latent vector z")
-    batch_size: int = Field(32, ge=2, description="images per update")
-    epochs: int = Field(20, ge=1, description="passes over the normal training images")
-    learning_rate: float = Field(2.0e-4, gt=0, le=1, description="Adam step size, both methods")
+    latent_dim: int = by_preset(64, 128, 128, ge=1, description="RA: length of the latent vector z")
+    batch_size: int = by_preset(16, 32, 8, ge=2, description="images per update")
+    epochs: int = by_preset(10, 20, 100, ge=1, description="passes over the normal training images")
+    learning_rate: float = by_preset(2.0e-4, 2.0e-4, 5.0e-5, gt=0, le=1, description="Adam step size, both methods")
     augmentation: float = Field(
         0.0, ge=0, le=0.5, description="most that a training image is turned, zoomed and shifted by at random; 0: not"
     )
     average_decay: float = Field(
         0.0, ge=0, lt=1, description="decay a batch of the average of weights that is used; 0: the last weights"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="fixes the split, the weights and the batch order")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="fixes the first weights and the batch order")
+    seeds: list[int] = Field([], description="seeds to train in turn and to combine, the first in full; empty: seed")
+    split_seed: int = Field(0, ge=0, le=LARGEST_SEED, description="fixes the split, and the phantoms")
     choose_from: list[int] = Field(
         [], description="epochs whose weights are kept, to choose from and to draw curves; always the last"
     )
@@ -98,16 +122,26 @@ class Params(BaseModel):
     unet_corruption: Literal["none", "noise", "mask"] = Field(
         "none", description="U-Net: how training corrupts its input"
     )
-    ra_beta_rec: float = Field(0.5, ge=0, description="RA: weight of the reconstruction error")
-    ra_beta_kl: float = Field(1.0, ge=0, description="RA: weight of the real images' KL, at 128 px")
-    ra_beta_neg: float = Field(128.0, ge=0, description="RA: weight of the generated images' KL, encoder, at 128 px")
-    ra_gamma_r: float = Field(1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder")
-    ra_lambda_emb: float = Field(0.005, ge=0, description="RA: weight of the reversed embedding loss; 0: SI-VAE")
-    ra_warmup_epochs: int = Field(5, ge=0, description="RA: epochs as a plain VAE before the adversarial game")
-    ra_rejection_start: float = Field(
-        1.0, gt=0, le=1, description="RA: weight of the critic's term when the adversarial game begins"
+    ra_beta_rec: float = by_preset(1.667, 0.5, 0.5, ge=0, description="RA: weight of the reconstruction error")
+    ra_beta_kl: float = by_preset(1.333, 1.0, 1.0, ge=0, description="RA: weight of the real images' KL, at 128 px")
+    ra_beta_neg: float = by_preset(
+        256.0, 128.0, 128.0, ge=0, description="RA: weight of the generated images' KL, encoder, at 128 px"
     )
-    ra_rejection_growth: int = Field(0, ge=0, description="RA: epochs in which that weight grows to 1; 0: it is 1")
+    ra_gamma_r: float = by_preset(
+        0.0, 1.0e-8, 1.0e-8, ge=0, description="RA: weight of the generated images' error, decoder"
+    )
+    ra_lambda_emb: float = by_preset(
+        0.0167, 0.005, 0.005, ge=0, description="RA: weight of the reversed embedding loss; 0: SI-VAE"
+    )
+    ra_warmup_epochs: int = by_preset(
+        4, 5, 5, ge=0, description="RA: epochs as a plain VAE before the adversarial game"
+    )
+    ra_rejection_start: float = by_preset(
+        0.01, 1.0, 1.0, gt=0, le=1, description="RA: weight of the critic's term when the adversarial game begins"
+    )
+    ra_rejection_growth: int = by_preset(
+        6, 0, 0, ge=0, description="RA: epochs in which that weight grows to 1; 0: it is 1"
+    )
     ra_as_published: list[
         Literal["frozen-normalisation", "attached-target", "sampled-latent", "fixed-weights", "repeated-passes"]
     ] = Field([], description="RA: choices of the authors' code to follow; see chapter 4")
@@ -116,7 +150,7 @@ class Params(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device to train on; auto: cuda if there is one")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: torch's choice, 1: for runs side by side")
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+    resamples: int = by_preset(1000, 2000, 2000, ge=100, description="bootstrap resamples behind each interval")
     run_dir: str = Field("", description="folder of results; empty: a name made from the settings, in runs/")
     compare_with: list[str] = Field([], description="folders of finished runs to compare with, such as runs/unet")
     keep_in: str = Field("", description="folder that outlives this machine, such as /content/drive/MyDrive/x")
@@ -127,6 +161,15 @@ class Params(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise ParameterError(explain(error.errors(), self._schemas())) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_open(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what the preset sets, where nothing or None is given, and the seed that stands for several."""
+        defaults = cls.defaults(given.get("preset", "quick"))
+        own = {name: value for name, value in given.items() if value is not None or name not in defaults}
+        first = {"seed": own["seeds"][0]} if isinstance(own.get("seeds"), list) and own["seeds"] else {}
+        return defaults | first | own
 
     @field_validator("tracking", mode="before")
     @classmethod
@@ -148,65 +191,9 @@ class Params(BaseModel):
         return without_secrets(value)
 
     @model_validator(mode="after")
-    def _can_be_allocated(self) -> Self:
-        for name, most in MOST.items():  # whether a combination fits into memory is known before training
-            value = getattr(self, name)
-            if max(value if isinstance(value, list) else [value]) > most:
-                raise ValueError(f"{name}={echo(value)} is beyond what this can compute; write at most {most:,}")
-        if len(self.widths) > 10:
-            raise ValueError(f"widths={echo(self.widths)} halves an image {len(self.widths):,} times; write at most 10")
-        return self
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        step = 2 ** len(self.widths)
-        if self.image_size % step:
-            near = [size for size in (self.image_size // step * step, -(-self.image_size // step) * step) if size >= 16]
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of {step}: each of the {len(self.widths)} widths "
-                f"halves the image once; write {' or '.join(map(str, near))}, or fewer widths"
-            )
-        if self.source == "phantom" and self.image_size < 32:
-            raise ValueError(
-                f"image_size={self.image_size} is too small for a phantom to show a chest; write 32 or more"
-            )
-        if min(self.widths) < 1:
-            raise ValueError(
-                f"widths={echo(self.widths)} holds a number below 1; wanted channels, for example [32, 64, 128]"
-            )
-        if self.choose_from and not 1 <= min(self.choose_from) <= max(self.choose_from) <= self.epochs:
-            raise ValueError(
-                f"choose_from={echo(self.choose_from)} names an epoch that does not exist; wanted numbers from 1 to "
-                f"epochs={self.epochs}"
-            )
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods={echo(self.methods)} names a method twice; wanted each at most once")
-        if self.ra_warmup_epochs >= self.epochs and {"ra", "si-vae"} & {*self.methods}:
-            raise ValueError(
-                f"ra_warmup_epochs={echo(self.ra_warmup_epochs)} leaves none of the {self.epochs} epochs for the "
-                f"game: RA would be a plain VAE; write at most {self.epochs - 1}"
-            )
-        if self.image_size % 16 and (small := [name for name in self.methods if name.startswith("ae-")]):
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of 16, which {small[0]} wants: write 64 or 128"
-            )
-        variational = {"ra", "si-vae", "vae"} & {*self.methods}
-        if variational and "frozen-normalisation" in self.ra_as_published and self.normalisation == "group":
-            raise ValueError(
-                "ra_as_published holds 'frozen-normalisation', but group normalisation keeps no statistics to freeze: "
-                "write normalisation: batch"
-            )
-        folders = {"run_dir": self.run_dir, "keep_in": self.keep_in}
-        if address := next((f"{name}={echo(path)}" for name, path in folders.items() if "://" in path), ""):
-            raise ValueError(f"{address} is an address; wanted a folder, for example one where the bucket is mounted")
-        low, high = self.stretch
-        if not 0 <= low < high <= 100:
-            raise ValueError(
-                f"stretch={echo(self.stretch)} is not a range of percentiles; wanted 0 <= low < high <= 100"
-            )
-        if self.source in ("folder", "stream") and not self.data_dir:
-            what = {"folder": "the folder's path", "stream": "the address of the shards"}[self.source]
-            raise ValueError(f"data_dir='' is empty, but source={self.source!r} reads images from it: give {what}")
+    def _without_contradiction(self) -> Self:
+        if found := contradiction(self):
+            raise ValueError(found)
         return self
 
     @classmethod
@@ -235,6 +222,14 @@ class Params(BaseModel):
         return cls(**{str(name): value for name, value in settings.items()} | overrides)
 
     @classmethod
+    def defaults(cls, preset: str) -> dict[str, Any]:
+        """Return what a preset sets; nothing if there is no such preset."""
+        if preset not in PRESETS:
+            return {}
+        presets = {name: schema["presets"] for name, schema in cls._schemas().items() if "presets" in schema}
+        return {name: copy.copy(values[PRESETS.index(preset)]) for name, values in presets.items()}
+
+    @classmethod
     @cache
     def _schemas(cls) -> dict[str, Any]:
         return cls.model_json_schema()["properties"]
@@ -242,10 +237,11 @@ class Params(BaseModel):
     def training_settings(self) -> dict[str, Any]:
         """Return the settings that a trained method depends on.
 
-        The images themselves are identified by the split's hash, so `data_dir` is not among them.
+        The images are identified by the split's hash, so what says where they are, or draws them, is not among them.
         """
         free = {"methods", "references", "backbone", "ra_map", "epochs", "run_dir", "tracking", "resamples", "device"}
         free |= {"data_dir", "keep_in", "compare_with", "labels", "on_bad_image", "measure_every", "threads"}
+        free |= {"preset", "seeds", "split_seed", "phantom_severity", "phantom_lesions"}
         return self.model_dump(exclude=free)
 
     @property
@@ -281,7 +277,8 @@ class Params(BaseModel):
         """Return the absolute run folder; a relative `run_dir` lies under `base`."""
         if self.run_dir:
             return (base / os.path.expanduser(self.run_dir)).resolve()
-        what = self.training_settings() | self.model_dump(include={"methods", "epochs", "data_dir"})
+        images = {"data_dir", "split_seed", "phantom_severity", "phantom_lesions"}
+        what = self.training_settings() | self.model_dump(include={"methods", "epochs", "seeds", *images})
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
         return (base / "runs" / f"{'+'.join(self.methods) or 'compare'}-{self.source}-{digest}").resolve()
 

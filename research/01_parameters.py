@@ -14,15 +14,19 @@
 # @title Parameters
 
 # @markdown **What most runs change**
+# what settings are that are left open; quick: minutes on a CPU, full: the authors', for a GPU
+preset: str = "quick"  # @param ["quick","standard","full"]
 # methods to train; lib/methods/variants.py describes each (each entry one of 'unet', 'unet-no-skips',
 # 'unet-noisy-skips', 'unet-denoising', 'unet-masked', 'ra', 'si-vae', 'vae', 'ae-16', 'ae-4')
 methods: list[str] = ["unet", "ra"]  # @param {"type":"raw"}
 # phantom: synthetic images; folder, stream: those of data_dir; the others: a data set from Kaggle
 source = "phantom"  # @param ["phantom","folder","stream","rsna","rsna-dicom","kermany","nih","nih-sample","vinbigdata"]
 data_dir: str = ""  # @param {"type":"string"} # folder of images, or address of shards (hf://, s3://, gs://, https://)
-image_size: int = 128  # @param {"type":"integer","min":16,"max":1024} # side of the square input, pixels
-epochs: int = 20  # @param {"type":"integer","min":1} # passes over the normal training images
-seed: int = 0  # @param {"type":"integer","min":0,"max":2147483647} # fixes the split, the weights and the batch order
+# side of the square input, pixels (at least 16, at most 1,024); None: quick 64, standard 128, full 128
+image_size = None  # @param {"type":"raw"}
+# passes over the normal training images (at least 1); None: quick 10, standard 20, full 100
+epochs = None  # @param {"type":"raw"}
+seed: int = 0  # @param {"type":"integer","min":0,"max":2147483647} # fixes the first weights and the batch order
 run_dir: str = ""  # @param {"type":"string"} # folder of results; empty: a name made from the settings, in runs/
 
 # @markdown **Everything else**
@@ -38,17 +42,28 @@ on_bad_image: str = "stop"  # @param ["stop","skip"] # at an unusable image: sto
 # percentiles of grey that become black and white (each entry a number, at least 2 in all)
 stretch: list[float] = [1.0, 99.0]  # @param {"type":"raw"}
 square: str = "pad"  # @param ["pad","squash"] # how an image becomes square
-phantom_images: int = 1200  # @param {"type":"integer","min":40,"max":1000000} # number of phantoms, a quarter abnormal
-# channels at each resolution, both methods (each entry an integer, at least 1 in all)
-widths: list[int] = [16, 32, 64, 128, 128]  # @param {"type":"raw"}
+# number of phantoms, a quarter abnormal (at least 40, at most 1,000,000); None: quick 800, standard 1200, full 1200
+phantom_images = None  # @param {"type":"raw"}
+# least and most extent of the phantoms' lesions, 0 to 1 (each entry a number, at least 2 in all)
+phantom_severity: list[float] = [0.7, 1.0]  # @param {"type":"raw"}
+# lesions of an abnormal phantom, all of one finding
+phantom_lesions: int = 3  # @param {"type":"integer","min":1,"max":10}
+# channels at each resolution, both methods (each entry an integer, at least 1 in all); None: quick [8, 16, 32, 64],
+# standard [16, 32, 64, 128, 128], full [64, 128, 256, 512, 512]
+widths = None  # @param {"type":"raw"}
 normalisation: str = "batch"  # @param ["batch","group"] # normalisation layers, both methods
-latent_dim: int = 128  # @param {"type":"integer","min":1} # RA: length of the latent vector z
-batch_size: int = 32  # @param {"type":"integer","min":2} # images per update
-learning_rate: float = 0.0002  # @param {"type":"number","max":1} # Adam step size, both methods (above 0, at most 1)
+# RA: length of the latent vector z (at least 1); None: quick 64, standard 128, full 128
+latent_dim = None  # @param {"type":"raw"}
+batch_size = None  # @param {"type":"raw"} # images per update (at least 2); None: quick 16, standard 32, full 8
+# Adam step size, both methods (above 0, at most 1); None: quick 0.0002, standard 0.0002, full 5e-05
+learning_rate = None  # @param {"type":"raw"}
 # most that a training image is turned, zoomed and shifted by at random; 0: not
 augmentation: float = 0.0  # @param {"type":"number","min":0,"max":0.5}
 # decay a batch of the average of weights that is used; 0: the last weights (at least 0, below 1)
 average_decay: float = 0.0  # @param {"type":"number","min":0}
+# seeds to train in turn and to combine, the first in full; empty: seed (each entry an integer)
+seeds: list[int] = []  # @param {"type":"raw"}
+split_seed: int = 0  # @param {"type":"integer","min":0,"max":2147483647} # fixes the split, and the phantoms
 # epochs whose weights are kept, to choose from and to draw curves; always the last (each entry an integer)
 choose_from: list[int] = []  # @param {"type":"raw"}
 # measure health every n epochs; 0: after 1, 2, 3, 4, 6, 8, 12, 16 ... epochs
@@ -58,17 +73,23 @@ validation_fraction: float = 0.15  # @param {"type":"number"}
 unet_skips: str = "full"  # @param ["full","none","noise"] # U-Net: what its skip connections carry
 unet_skip_noise: float = 1.0  # @param {"type":"number"} # U-Net: scale of the noise on noisy skips (above 0)
 unet_corruption: str = "none"  # @param ["none","noise","mask"] # U-Net: how training corrupts its input
-ra_beta_rec: float = 0.5  # @param {"type":"number","min":0} # RA: weight of the reconstruction error
-ra_beta_kl: float = 1.0  # @param {"type":"number","min":0} # RA: weight of the real images' KL, at 128 px
-# RA: weight of the generated images' KL, encoder, at 128 px
-ra_beta_neg: float = 128.0  # @param {"type":"number","min":0}
-ra_gamma_r: float = 1e-08  # @param {"type":"number","min":0} # RA: weight of the generated images' error, decoder
-ra_lambda_emb: float = 0.005  # @param {"type":"number","min":0} # RA: weight of the reversed embedding loss; 0: SI-VAE
-ra_warmup_epochs: int = 5  # @param {"type":"integer","min":0} # RA: epochs as a plain VAE before the adversarial game
-# RA: weight of the critic's term when the adversarial game begins (above 0, at most 1)
-ra_rejection_start: float = 1.0  # @param {"type":"number","max":1}
-# RA: epochs in which that weight grows to 1; 0: it is 1
-ra_rejection_growth: int = 0  # @param {"type":"integer","min":0}
+# RA: weight of the reconstruction error (at least 0); None: quick 1.667, standard 0.5, full 0.5
+ra_beta_rec = None  # @param {"type":"raw"}
+# RA: weight of the real images' KL, at 128 px (at least 0); None: quick 1.333, standard 1.0, full 1.0
+ra_beta_kl = None  # @param {"type":"raw"}
+# RA: weight of the generated images' KL, encoder, at 128 px (at least 0); None: quick 256.0, standard 128.0, full 128.0
+ra_beta_neg = None  # @param {"type":"raw"}
+# RA: weight of the generated images' error, decoder (at least 0); None: quick 0.0, standard 1e-08, full 1e-08
+ra_gamma_r = None  # @param {"type":"raw"}
+# RA: weight of the reversed embedding loss; 0: SI-VAE (at least 0); None: quick 0.0167, standard 0.005, full 0.005
+ra_lambda_emb = None  # @param {"type":"raw"}
+# RA: epochs as a plain VAE before the adversarial game (at least 0); None: quick 4, standard 5, full 5
+ra_warmup_epochs = None  # @param {"type":"raw"}
+# RA: weight of the critic's term when the adversarial game begins (above 0, at most 1); None: quick 0.01, standard 1.0,
+# full 1.0
+ra_rejection_start = None  # @param {"type":"raw"}
+# RA: epochs in which that weight grows to 1; 0: it is 1 (at least 0); None: quick 6, standard 0, full 0
+ra_rejection_growth = None  # @param {"type":"raw"}
 # RA: choices of the authors' code to follow; see chapter 4 (each entry one of 'frozen-normalisation',
 # 'attached-target', 'sampled-latent', 'fixed-weights', 'repeated-passes')
 ra_as_published: list[str] = []  # @param {"type":"raw"}
@@ -76,7 +97,8 @@ precision: str = "auto"  # @param ["auto","float32","bfloat16","float16"] # arit
 device: str = "auto"  # @param ["auto","cpu","cuda"] # device to train on; auto: cuda if there is one
 # CPU threads; 0: torch's choice, 1: for runs side by side
 threads: int = 0  # @param {"type":"integer","min":0,"max":1024}
-resamples: int = 2000  # @param {"type":"integer","min":100} # bootstrap resamples behind each interval
+# bootstrap resamples behind each interval (at least 100); None: quick 1000, standard 2000, full 2000
+resamples = None  # @param {"type":"raw"}
 # folders of finished runs to compare with, such as runs/unet (each entry text)
 compare_with: list[str] = []  # @param {"type":"raw"}
 keep_in: str = ""  # @param {"type":"string"} # folder that outlives this machine, such as /content/drive/MyDrive/x

@@ -86,7 +86,7 @@ display(findings.head(10), manifest_table(split))
 from lib.runs.timing import expected_work
 
 work = expected_work(params, prepared)
-chapters = {"score": 5, "evaluate": 6, "audit": 7}
+chapters = {"score": 5, "evaluate": 6, "seeds": 6, "audit": 7}
 chapters |= {f"train {name}": 3 if name.startswith("unet") else 5 for name in params.methods}
 chapters |= {f"train {name}": 4 for name in ("ra", "si-vae", "vae")}
 
@@ -98,23 +98,13 @@ def takes(chapter):
 
 
 if sum(task.seconds for task in work.values()) > 30 * 60:
-    print("All chapters take more than half an hour: choose a GPU, or the settings for a first look below.")
+    print("All chapters take more than half an hour: choose a GPU, or preset: quick for a first look.")
 rows = sorted((chapters[stage], task.what, f"{task.seconds / 60:.1f}") for stage, task in work.items())
 pd.DataFrame(rows, columns=["chapter", "work", "minutes, about"]).set_index(["chapter", "work"]).head(10)
 
 # %% [markdown]
-# If that is too long, choose a GPU (on Colab, *Runtime > Change runtime type*). For a first look, set the parameters
-# as params/demo.yaml does:
-#
-#     phantom_images = 800
-#     image_size = 64
-#     batch_size = 16
-#     widths = [8, 16, 32, 64]
-#     latent_dim = 64
-#     epochs = 10
-#     ra_beta_neg = 512.0
-#     ra_warmup_epochs = 4
-#     resamples = 1000
+# If that is too long, choose a GPU (on Colab, *Runtime > Change runtime type*). For a first look, `preset: quick` asks for
+# little, and `params/demo.yaml` shows a run of a few minutes.
 #
 # ## From file to tensor
 #

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from lib.params import ParameterError, Params, project_root
+from lib.params import PRESETS, ParameterError, Params, project_root
 from lib.strict_yaml import NUMBER, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -378,6 +377,8 @@ def test_training_settings_are_all_but_where_and_how_long_it_runs():
     free = {"methods", "epochs", "data_dir", "run_dir", "tracking", "resamples", "labels", "on_bad_image", "device"}
     free |= {"keep_in", "references", "backbone", "ra_map"}  # where it is kept; what is scored beside, and how
     free |= {"measure_every", "threads", "compare_with"}  # what is measured on the way; how fast; what it stands beside
+    free |= {"split_seed", "phantom_severity", "phantom_lesions"}  # the split's hash says which images
+    free |= {"preset", "seeds"}  # what others are left at; which runs there are besides
     assert set(Params().training_settings()) == FIELDS - free
     others = Params(methods=["ra"], epochs=8, data_dir="x", run_dir="y", tracking="wandb", resamples=100, device="cpu")
     assert others.training_settings() == Params().training_settings()
@@ -409,8 +410,37 @@ def test_settings_name_the_optional_dependencies_that_they_want(settings, extras
     assert Params(**settings).extras == extras
 
 
-def test_the_advice_for_a_slow_machine_is_what_the_demo_runs():
-    advice = (ROOT / "research/02_images.py").read_text().partition("as params/demo.yaml does:")[2].partition("# %%")[0]
-    advised = {name: yaml.safe_load(value) for name, value in re.findall(r"(\w+) = (\[.*?\]|[\d.]*\d)", advice)}
-    demo = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
-    assert advised == {name: value for name, value in demo.items() if name not in ("methods", "run_dir")}
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_sets_what_is_left_open_and_nothing_that_is_given(preset):
+    sets = Params.defaults(preset)
+    assert Params(preset=preset).model_dump(include={*sets}) == sets
+    assert Params(preset=preset, **dict.fromkeys(sets)) == Params(preset=preset)
+    given = Params(preset=preset, image_size=96, epochs=7, widths=[4, 8])
+    assert (given.image_size, given.epochs, given.widths) == (96, 7, [4, 8])
+    assert given.model_dump(exclude={"image_size", "epochs", "widths"}) == Params(preset=preset).model_dump(
+        exclude={"image_size", "epochs", "widths"}
+    )
+
+
+def test_presets_decide_the_same_settings_and_do_not_share_their_lists():
+    assert len({frozenset(Params.defaults(preset)) for preset in PRESETS}) == 1
+    Params(preset="full").widths.append(7)
+    assert 7 not in Params(preset="full").widths
+
+
+def test_an_unknown_preset_and_none_where_no_preset_decides_are_refused():
+    assert "preset='ful' is str; preset wants one of 'quick', 'standard', 'full'; did you mean full?" in refusal(
+        preset="ful"
+    )
+    assert "seed=None is NoneType; seed wants an integer" in refusal(seed=None)
+
+
+def test_the_first_of_several_seeds_is_the_runs_own():
+    assert Params(seeds=[3, 4]).seed == 3 and Params(seeds=[3, 4], seed=3).seeds == [3, 4]
+    assert "seed=0 is not the first of seeds=[3, 4]: write seed: 3" in refusal(seeds=[3, 4], seed=0)
+    assert "a seed counts once" in refusal(seeds=[1, 1]) and "a seed counts once" in refusal(seeds=[1, -1])
+
+
+@pytest.mark.parametrize("severity", [[0.8, 0.2], [0.0, 0.0], [-0.1, 1.0], [0.5, 1.1]])
+def test_severities_that_are_no_range_are_refused(severity):
+    assert "is not a range of severities; wanted 0 <= least <= most <= 1" in refusal(phantom_severity=severity)

@@ -199,7 +199,10 @@ class Data:
     def split(self, params: Params) -> Split:
         """Divide the records as the settings say; see `split_records`."""
         split = split_records(
-            self.records, validation_fraction=params.validation_fraction, seed=params.seed, labels=params.label_column
+            self.records,
+            validation_fraction=params.validation_fraction,
+            seed=params.split_seed,
+            labels=params.label_column,
         )
         return replace(split, problems=self.problems)
 

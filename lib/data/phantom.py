@@ -11,6 +11,7 @@ unsharpness acts on L instead of exp(-L); the two differ in second order.
 """
 
 import math
+from functools import reduce
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -55,20 +56,28 @@ class Radiograph(NamedTuple):
 
 
 def radiograph(
-    patient: int, exposure: int = 0, *, finding: str = "", severity: float | None = None, size: int = 128, seed: int = 0
+    patient: int,
+    exposure: int = 0,
+    *,
+    finding: str = "",
+    severity: float | None = None,
+    lesions: int = 1,
+    size: int = 128,
+    seed: int = 0,
 ) -> Radiograph:
     """Return the image of a patient, normal or with one finding; the same arguments give the same bytes.
 
     Anatomy, sex and age depend on (seed, patient); view, positioning and noise also on `exposure`; the lesion's place
-    on all three and `finding`. `severity` in (0, 1] sets extent and density; None draws it.
+    on all three and `finding`. `severity` in (0, 1] sets extent and density; None draws it. There are so many `lesions`
+    of the finding, in places of their own, which may overlap; a heart is one.
 
     The images of one exposure with and without a finding are counterfactuals, equal bit for bit outside the mask:
     scatter, display range and the noise's standard field are those of the normal image. The mask holds the pixels
     inside the beam whose noise-free L, unsharpness included, differs by more than `TOLERANCE`.
 
     Raises:
-        ValueError: The finding is unknown, the severity out of range or without a finding, the size below 32, or a
-            number negative.
+        ValueError: The finding is unknown, the severity out of range or without a finding, the size below 32, a
+            number negative, or none of the lesions.
 
     """
     if finding not in ("", *FINDINGS):
@@ -79,6 +88,8 @@ def radiograph(
         raise ValueError(f"severity={severity} is not in (0, 1]: choose one that is, or None to draw it")
     if size < 32:
         raise ValueError(f"size={size} pixels is too small to show a chest: use 32 or more")
+    if lesions < 1:
+        raise ValueError(f"lesions={lesions}: use 1 or more; a normal image has no finding")
     if min(seed, patient, exposure) < 0:
         raise ValueError(f"{seed=}, {patient=}, {exposure=}: one is negative, use 0 or more")
 
@@ -98,7 +109,8 @@ def radiograph(
             larger = line_integral(chest, x, y, vessels, 1.12 + 0.38 * severity)[0]
             change = _detected(larger - normal, size)
         else:
-            change = _detected(_lesion(finding, severity, chest, lesion, x, y, aerated, blood), size)
+            gains = [_lesion(finding, severity, chest, lesion, x, y, aerated, blood) for _ in range(lesions)]
+            change = _detected(reduce(_stronger, gains), size)
     mask = (np.abs(change) > TOLERANCE) & open_beam
 
     primary = np.exp(-length)
@@ -168,6 +180,11 @@ def _lesion(
         pleura = np.minimum(2 * (outer - inner), aerated)
         gain = (DEFICIT * pleura - gas * (MU_LUNG * aerated + MU_SOFT * blood)) * here
     return chest.build * gain
+
+
+def _stronger(gain: Array, other: Array) -> Array:
+    """Return, ray by ray, the gain that changes more: where two lesions overlap, no lung is filled twice."""
+    return np.where(np.abs(gain) >= np.abs(other), gain, other)
 
 
 def _detected(length: Array, size: int) -> Array:

@@ -27,21 +27,29 @@ from lib.privacy import VARIABLE, with_secrets
 
 
 class PhantomSource:
-    """Synthetic radiographs: a quarter are abnormal, all findings equally often. A smoke test, not evidence."""
+    """Synthetic radiographs: a quarter are abnormal, all findings equally often. A smoke test, not evidence.
+
+    An abnormal image has so many `lesions` of its finding, all of one severity, drawn evenly from the range.
+    """
 
     synthetic = True
 
-    def __init__(self, count: int, size: int, seed: int = 0) -> None:
+    def __init__(
+        self, count: int, size: int, seed: int = 0, severity: tuple[float, float] = (0, 1), lesions: int = 1
+    ) -> None:
         # Every file that draws is part of the name, so that other formulas never read a cache of these images.
         formulas = b"".join(Path(str(module.__file__)).read_bytes() for module in (anatomy, phantom))
-        self.name = f"phantom-{hash_of(formulas)[:8]}-{count}-{size}-{seed}"
+        low, high = severity
+        self.name = f"phantom-{hash_of(formulas)[:8]}-{count}-{size}-{seed}-{low:g}-{high:g}-{lesions}"
         self.about = {
             "from": f"drawn by formulas (lib/data/phantom.py), seed {seed}",
+            "lesions": f"{lesions} an abnormal image, of severity {low:g} to {high:g}",
             "licence": "that of this project",
             "labels": "exact: the finding is drawn, or it is not",
         }
         self.problems: list[Problem] = []
-        self._size, self._seed = size, seed
+        self._size, self._seed, self._lesions = size, seed, lesions
+        severities = high - (high - low) * np.random.default_rng([seed, count]).random(count)
         abnormal = np.arange(count) % 4 == 3
         findings = [FINDINGS[i // 4 % len(FINDINGS)] if odd else "" for i, odd in enumerate(abnormal)]
         patients = [i // 4 * 2 + (i % 4 == 2) if i % 4 < 3 else count + i for i in range(count)]  # two images, then one
@@ -56,12 +64,14 @@ class PhantomSource:
                 **{key: [person[key] for person in subjects] for key in ("age", "sex", "view")},
             }
         )
-        self._arguments = dict(zip(self.records["id"], zip(patients, range(count), findings, strict=True), strict=True))
+        arguments = zip(patients, range(count), findings, severities.tolist(), strict=True)
+        self._arguments = dict(zip(self.records["id"], arguments, strict=True))
 
     def image(self, image_id: str) -> Radiograph:
         """Draw one image at the run's image size."""
-        patient, exposure, finding = self._arguments[image_id]
-        return radiograph(patient, exposure, finding=finding, size=self._size, seed=self._seed)
+        patient, exposure, finding, severity = self._arguments[image_id]
+        drawn = {"severity": severity, "lesions": self._lesions} if finding else {}
+        return radiograph(patient, exposure, finding=finding, **drawn, size=self._size, seed=self._seed)
 
     def contents(self, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each image's id with a function that draws it as an 8-bit PGM file."""
@@ -87,7 +97,13 @@ def open_source(params: Params, base: Path) -> Source:
     """
     params = params.with_paths_under(base)
     if params.source == "phantom":
-        source: Source = PhantomSource(params.phantom_images, params.image_size, params.seed)
+        source: Source = PhantomSource(
+            params.phantom_images,
+            params.image_size,
+            params.split_seed,
+            (params.phantom_severity[0], params.phantom_severity[1]),
+            params.phantom_lesions,
+        )
     elif params.source == "stream":
         if not (address := with_secrets(params.data_dir, secret(VARIABLE))):
             raise SourceError(

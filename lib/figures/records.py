@@ -13,17 +13,18 @@ from lib.privacy import public
 
 
 def settings_table(params: Params, main: Iterable[str], machine: Mapping[str, object], root: Path) -> pd.DataFrame:
-    """Return what is known of the machine, the `main` settings, and those that differ from their defaults.
+    """Return what is known of the machine, the `main` settings, what the preset set, and what else is no default.
 
     Paths are those that others may see, below the project folder `root`.
     """
-    defaults, main = Params(), set(main)
-    settings = {
-        name: value for name, value in params.model_dump().items() if name in main or value != getattr(defaults, name)
-    }
-    return pd.DataFrame(
-        {"value": public({name: str(value) for name, value in {**machine, **settings}.items()}, root, params.places)}
-    )
+    main, defaults, preset = set(main), Params(preset=params.preset).model_dump(), Params.defaults(params.preset)
+    rows = {name: (str(value), "the machine") for name, value in machine.items()}
+    for name, value in params.model_dump().items():
+        by = f"preset {params.preset}" if name in preset else "default"
+        if name in main | preset.keys() or value != defaults[name]:
+            rows[name] = (str(value), by if value == defaults[name] else "given")
+    values = public({name: value for name, (value, _) in rows.items()}, root, params.places)
+    return pd.DataFrame({"value": values, "set by": {name: by for name, (_, by) in rows.items()}})
 
 
 def split_table(split: Split) -> pd.DataFrame:

@@ -10,13 +10,22 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lib.params import ParameterError, Params
+from lib.params import PRESETS, ParameterError, Params
 from lib.refusals import allowed
 from lib.strict_yaml import NUMBER
 
 TITLE = "# @title Parameters"
 INJECTED_TITLE = "# Parameters"  # papermill's first line in the cell that it injects
-FIRST = ("methods", "source", "data_dir", "image_size", "epochs", "seed", "run_dir")  # what most runs change, in order
+FIRST = (
+    "preset",
+    "methods",
+    "source",
+    "data_dir",
+    "image_size",
+    "epochs",
+    "seed",
+    "run_dir",
+)  # what most runs change, in order
 WIDTH = 120  # characters of a line
 KINDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}  # JSON's name of a type -> Python's
 
@@ -38,7 +47,8 @@ def parameters_cell(model: type[BaseModel] = Params) -> str:
 def field_lines(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> list[str]:
     """Return the line that sets a parameter, its help at the end, or above where the line would be too wide.
 
-    The form field states the allowed values if Colab has a word for them; otherwise the help does.
+    The form field states the allowed values if Colab has a word for them; otherwise the help does. What the preset sets
+    is None, to be left open.
     """
     try:
         kind = KINDS.get(schema.get("type", "")) or f"list[{KINDS[schema['items']['type']]}]"
@@ -49,11 +59,16 @@ def field_lines(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> list[
     form: dict[str, Any] | list[str] = schema.get("enum") or {"type": schema["type"].replace("array", "raw")}
     if isinstance(form, dict):
         form |= {limit[:3]: schema[limit] for limit in ("minimum", "maximum") if limit in schema}
-    value = field.default if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
+    value = str(field.default) if isinstance(field.default, bool) else json.dumps(field.default, ensure_ascii=False)
+    if presets := schema.get("presets"):
+        value, form = "None", {"type": "raw"}
     shape = f"= {value}  # @param {json.dumps(form, ensure_ascii=False, separators=(',', ':'))}"
-    line = f"{name}: {kind} {shape}" if len(f"{name}: {kind} {shape}") <= WIDTH else f"{name} {shape}"
-    unsaid = schema["type"] == "array" or any(limit.startswith("exclusive") for limit in schema)
+    typed = f"{name}: {kind} {shape}"
+    line = f"{name} {shape}" if presets or len(typed) > WIDTH else typed  # papermill reads no type with | None
+    unsaid = presets or schema["type"] == "array" or any(limit.startswith("exclusive") for limit in schema)
     about = f"{field.description} ({allowed(schema).partition(', ')[2]})" if unsaid else field.description or ""
+    if presets:
+        about += f"; None: {', '.join(f'{name} {value}' for name, value in zip(PRESETS, presets, strict=True))}"
     if len(f"{line} # {about}") <= WIDTH:
         return [f"{line} # {about}"]
     return [*(f"# {part}" for part in textwrap.wrap(about, WIDTH - 2, break_on_hyphens=False)), line]

@@ -73,8 +73,9 @@ class Run:
         if not file.is_file():
             raise RunError(f"{folder} is not a run folder: it has no params.json")
         settings = _content(file, "start the run again with its settings, which writes it anew")
+        earlier = {"preset": "standard", "split_seed": settings.get("seed", 0)}  # before there were such settings
         try:
-            return cls(Params(**settings), folder.resolve())
+            return cls(Params(**earlier | settings), folder.resolve())
         except ParameterError as error:
             raise RunError(f"{file} was written by another version or is damaged ({error})") from None
 

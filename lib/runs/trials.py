@@ -28,7 +28,7 @@ ELSEWHERE = {
 
 def settings_text(params: Params) -> str:
     """Return the settings that differ from their defaults and shape the training, as "name=value; ..."."""
-    defaults, relevant = Params(), params.training_settings().keys() - ELSEWHERE
+    defaults, relevant = Params(preset="standard"), params.training_settings().keys() - ELSEWHERE
     values = {name: getattr(params, name) for name in Params.model_fields if name in relevant}
     return "; ".join(f"{name}={value}" for name, value in values.items() if value != getattr(defaults, name))
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from lib.data import anatomy, phantom
 from lib.data.anatomy import half_chord
@@ -102,6 +102,24 @@ def test_a_larger_severity_changes_more_pixels_and_more_light(finding):
         changes = [float(np.abs(one.image - image(patient).image).sum()) for one in graded]
         assert areas == sorted(areas) and areas[0] < areas[-1], (patient, areas)
         assert changes == sorted(changes), (patient, changes)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_more_lesions_keep_the_first_one_and_never_show_less(finding):
+    for patient in PATIENTS:
+        one, three = (radiograph(patient, finding=finding, severity=0.7, lesions=count, size=64) for count in (1, 3))
+        assert not (one.mask & ~three.mask).any(), patient
+        stronger = np.abs(three.image - image(patient).image) >= np.abs(one.image - image(patient).image) - 1e-6
+        assert stronger.all(), patient
+
+
+def test_several_nodules_lie_apart_and_one_heart_is_one():
+    grown = [radiograph(0, finding="cardiomegaly", severity=0.7, lesions=count, size=64) for count in (1, 3)]
+    assert grown[0].image.tobytes() == grown[1].image.tobytes()
+    counts = [
+        label(radiograph(patient, finding="nodule", severity=0.3, lesions=3, size=128).mask)[1] for patient in PATIENTS
+    ]
+    assert max(counts) == 3
 
 
 @pytest.mark.parametrize("finding", FINDINGS)

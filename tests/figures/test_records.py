@@ -42,11 +42,12 @@ def test_a_side_has_its_images_and_the_ages_that_are_known():
     assert split.hash in manifest_table(split).loc["hash", "value"]
 
 
-def test_settings_that_are_not_the_defaults_are_shown_beside_the_main_ones():
-    table = settings_table(Params(seed=3, batch_size=8), ["epochs"], {"run folder": "runs/x"}, Path("/project"))
-    assert table["value"].to_dict() == {
-        "run folder": "runs/x",
-        "batch_size": "8",
-        "epochs": str(Params().epochs),
-        "seed": "3",
-    }
+def test_settings_that_are_given_and_those_of_the_preset_are_shown_beside_the_main_ones_with_who_set_them():
+    params = Params(preset="standard", seed=3, batch_size=8)
+    table = settings_table(params, ["methods"], {"run folder": "runs/x"}, Path("/project"))
+    preset = {name: str(value) for name, value in Params.defaults("standard").items()}
+    by = dict.fromkeys(preset, "preset standard") | {"seed": "given", "batch_size": "given", "preset": "given"}
+    expected = preset | {"run folder": "runs/x", "seed": "3", "batch_size": "8", "methods": "['unet', 'ra']"}
+    assert table["value"].drop("preset", errors="ignore").to_dict() == expected
+    by |= {"run folder": "the machine", "methods": "default"}
+    assert table["set by"].to_dict() == {name: by[name] for name in table.index}

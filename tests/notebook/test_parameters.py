@@ -12,17 +12,22 @@ from pydantic import Field
 
 from build_notebook import ROOT, build
 from lib.notebook.parameters import FIRST, TITLE, parameters_cell, read_parameters
-from lib.params import ParameterError, Params
+from lib.params import PRESETS, ParameterError, Params
 
 
 def lines(model: type[Params] = Params) -> dict[str, tuple[str, str]]:
     """Of each parameter, in the cell's order, the line that sets it and the help above that line."""
     found, above = {}, []
     for line in parameters_cell(model).splitlines():
-        if setting := re.match(r"(\w+)(: \S+)? = ", line):
+        if setting := re.match(r"(\w+)(: [^=]+)? = ", line):
             found[setting[1]] = line, " ".join(above)
         above = [*above, line.removeprefix("# ")] if line.startswith("# ") and "@" not in line else []
     return found
+
+
+def defaults() -> dict:
+    """The default of each parameter as the cell has it: None where the preset decides."""
+    return Params().model_dump() | dict.fromkeys(Params.defaults("quick"))
 
 
 def test_the_cell_holds_one_literal_a_field_and_they_are_the_defaults():
@@ -30,7 +35,15 @@ def test_the_cell_holds_one_literal_a_field_and_they_are_the_defaults():
     for node in ast.parse(parameters_cell()).body:
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         found[target.id] = ast.literal_eval(node.value)
-    assert found == Params().model_dump() and list(found) == list(lines())
+    assert found == defaults() and Params(**found) == Params()
+    assert list(found) == list(lines())
+
+
+def test_the_help_of_what_a_preset_decides_says_what_each_of_them_sets():
+    for preset in PRESETS:
+        for name, value in Params.defaults(preset).items():
+            line, above = lines()[name]
+            assert re.search(rf"None: .*{preset} {re.escape(str(value))}(,|$)", above or line), name
 
 
 def test_every_parameter_has_its_help_in_its_line_or_above_and_no_line_is_wider_than_a_screen():
@@ -44,7 +57,7 @@ def test_what_most_runs_change_comes_first_and_everything_else_in_the_order_of_t
     assert list(lines())[: len(FIRST)] == list(FIRST)
     assert list(lines())[len(FIRST) :] == [name for name in Params.model_fields if name not in FIRST]
     common, rest = re.findall(r"^# @markdown .*$", cell, re.M)
-    assert cell.index(common) < cell.index("\nmethods:") < cell.index("\nrun_dir:") < cell.index(rest)
+    assert cell.index(common) < cell.index("\npreset:") < cell.index("\nrun_dir:") < cell.index(rest)
 
 
 def test_the_cell_states_what_is_allowed_in_the_form_field_or_in_words():
@@ -56,7 +69,8 @@ def test_the_cell_states_what_is_allowed_in_the_form_field_or_in_words():
         limits = {kind: getattr(bound, kind) for bound in bounds for kind in words if hasattr(bound, kind)}
         for kind, limit in limits.items():
             in_form, in_words = words[kind]
-            assert (form[in_form] == limit) if in_form else f"{in_words} {limit:,}" in help_text, name
+            stated = form.get(in_form) == limit if isinstance(form, dict) else False
+            assert stated or f"{in_words} {limit:,}" in help_text, name
         hint = str(Params.model_fields[name].annotation)
         entries = re.findall(r"'([\w-]+)'", hint) if "list" in hint else []
         assert all(f"'{entry}'" in help_text for entry in entries), name
@@ -88,7 +102,7 @@ def test_papermill_sees_every_name_of_the_cell_with_its_default(tmp_path):
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "notebook.ipynb")
     seen = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
-    assert {name: ast.literal_eval(entry["default"]) for name, entry in seen.items()} == Params().model_dump()
+    assert {name: ast.literal_eval(entry["default"]) for name, entry in seen.items()} == defaults()
     for name, (line, above) in lines().items():
         assert above or Params.model_fields[name].description in seen[name]["help"]
         assert line.partition("  # ")[2] == seen[name]["help"]
@@ -109,7 +123,7 @@ def test_a_chapter_that_has_used_a_parameters_name_since_does_no_harm():
 
 def test_a_computed_value_in_the_cell_is_refused():
     with pytest.raises(ParameterError, match=r"10 \* 2 is computed; the parameters cell takes plain values only"):
-        read_parameters(notebook(parameters_cell().replace("epochs: int = 20", "epochs: int = 10 * 2")))
+        read_parameters(notebook(parameters_cell().replace("\nepochs = None", "\nepochs: int = 10 * 2")))
 
 
 def test_the_untouched_cell_gives_the_defaults():
@@ -121,7 +135,7 @@ def test_what_papermill_injects_wins_over_the_cell():
     assert (params.methods, params.learning_rate, params.epochs) == (["ra"], 1e-3, Params().epochs)
 
 
-@pytest.mark.parametrize("written", ["epoch = 3", "epoch: int = 3", "epoch, seed = 3, 4"])
+@pytest.mark.parametrize("written", ["epoch = 3", "\nepoch = 3", "epoch, seed = 3, 4"])
 def test_a_misspelt_name_in_the_injected_cell_is_found(written):
     with pytest.raises(ParameterError, match=r"epoch=3: there is no such parameter; did you mean epochs\?"):
         read_parameters(notebook(parameters_cell(), f"# Parameters\n{written}\n"))
@@ -129,7 +143,7 @@ def test_a_misspelt_name_in_the_injected_cell_is_found(written):
 
 def test_a_misspelt_name_in_the_parameters_cell_is_found():
     with pytest.raises(ParameterError, match=r"did you mean epochs\?"):
-        read_parameters(notebook(parameters_cell().replace("epochs:", "epoch:")))
+        read_parameters(notebook(parameters_cell().replace("\nepochs =", "\nepoch =")))
 
 
 def test_names_of_other_cells_are_nobodys_settings():
@@ -137,19 +151,19 @@ def test_names_of_other_cells_are_nobodys_settings():
 
 
 def test_a_cell_that_is_corrected_and_run_again_is_read_in_its_last_form():
-    wrong, right = parameters_cell().replace("epochs: int = 20", "epoch: int = 3"), parameters_cell()
-    params = read_parameters(notebook(wrong, right.replace("epochs: int = 20", "epochs: int = 8")))
+    wrong, right = parameters_cell().replace("\nepochs = None", "\nepoch = 3"), parameters_cell()
+    params = read_parameters(notebook(wrong, right.replace("\nepochs = None", "\nepochs = 8")))
     assert params == Params(epochs=8)
 
 
 @pytest.mark.parametrize("title", ["# mine\n# @title Parameters", "# @title Parameters of mine", "", "\n# 1"])
 def test_a_cell_that_lost_its_title_is_still_the_parameters_cell(title):
-    retitled = parameters_cell().replace("# @title Parameters", title).replace("epochs: int = 20", "epochs: int = 55")
+    retitled = parameters_cell().replace("# @title Parameters", title).replace("\nepochs = None", "\nepochs = 55")
     assert read_parameters(notebook(parameters_cell(), retitled)).epochs == 55
 
 
 def test_a_cell_below_a_magic_is_read_too():
-    timed = parameters_cell().replace("epochs: int = 20", "epochs: int = 55")
+    timed = parameters_cell().replace("\nepochs = None", "\nepochs = 55")
     ran = TransformerManager().transform_cell(f"%%time\n{timed}")
     assert read_parameters({"In": ["", parameters_cell(), ran]}).epochs == 55
 
@@ -161,11 +175,11 @@ def test_other_cells_are_not_taken_for_the_parameters_cell_however_they_look_and
 
 
 def test_the_parameters_cell_run_again_wins_over_what_was_injected_before():
-    again = parameters_cell().replace("epochs: int = 20", "epochs: int = 33")
+    again = parameters_cell().replace("\nepochs = None", "\nepochs = 33")
     assert read_parameters(notebook(parameters_cell(), "# Parameters\nepochs = 11", again)).epochs == 33
 
 
-@pytest.mark.parametrize("line", ["epochs += 5", "if True:\n    epochs = 7", "import os"])
+@pytest.mark.parametrize("line", ["seed += 5", "if True:\n    epochs = 7", "import os"])
 def test_a_line_that_sets_no_parameter_is_refused(line):
     with pytest.raises(ParameterError, match=re.escape(f"`{line.splitlines()[0]}` does not set a parameter")):
         read_parameters(notebook(f"{parameters_cell()}\n{line}"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.data.sources import PhantomSource
+from lib.data.sources import open_source
 from lib.params import Params
 from lib.runs import cli
 from lib.runs.run import Run
@@ -36,7 +36,7 @@ def small_run(tmp_path_factory) -> Path:
 def films(small_run, tmp_path_factory) -> Path:
     """The small run's test images as files."""
     folder, settings = tmp_path_factory.mktemp("films"), Params(**SETTINGS)
-    source = PhantomSource(settings.phantom_images, settings.image_size, settings.seed)
+    source = open_source(settings, folder)
     tested = Run.open(small_run).scores().query("side == 'test'")["id"]
     for name, read in source.contents(list(tested)):
         (folder / f"{name}.pgm").write_bytes(read())
