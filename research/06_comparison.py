@@ -2,7 +2,8 @@
 # # 6 Which one wins, and is the difference real?
 #
 # **Reads** `params`, `source`, `prepared`, `trained`, `scored`, and `run`, with its scores and those of the runs that
-# `compare_with` names. **Leaves** `comparison`, `table`, `evaluation`, `all_scores`, `candidates`, `figures`.
+# `compare_with` names. **Leaves** `comparison`, `table`, `evaluation`, `over_seeds`, `all_scores`, `candidates`,
+# `figures`.
 #
 # If this run trained both methods, they are compared here. If it trained one, `compare_with` can name the run that
 # trained the other. Two runs can be compared if they share the split's hash, the image size and the number of images
@@ -81,12 +82,26 @@ display(figures["roc"], figures["precision-recall"], figures["scores"])
 #
 # Both methods score the same images. So the question is not whether their intervals overlap, but whether the interval
 # of their *difference*, on the same resamples, contains zero.
+#
+# That holds for one training. With `seeds`, the methods are trained again, with other first weights and another order
+# of the batches, on the same images. The table then gives each score's mean over the seeds and each seed's own value.
+# The first interval is for these seeds and other patients; *seeds as draws* holds for other seeds too. Two or three
+# seeds say so little about others that it is often uninformative. Each seed's own run is in the run folder, in
+# `seeds/`, and all of them together are `seeds.json`.
 
 # %%
+from itertools import combinations
+
 from lib.evidence.wording import difference_text
+from lib.figures.studies import seeds_table
+from lib.runs.seeds import evaluate_seeds, train_seeds
 
 for difference in evaluation.differences[:10]:
     display(Markdown(f"**{difference_text(difference)}**"))
+train_seeds(run, prepared)
+if over_seeds := evaluate_seeds(run, prepared):
+    names = list(over_seeds.budgets)
+    display(seeds_table(over_seeds.evaluation, names, list(combinations(names, 2))).head(10))
 
 # %% [markdown]
 # ## Results by finding
@@ -237,5 +252,5 @@ if source.synthetic and trained:
 
 # %% [markdown]
 # **So, which one?** The sentence under *The difference* answers it for these images. An interval that excludes zero
-# is evidence that the order would be the same on other patients of this kind. It says nothing about another training,
-# for this run has one seed, and nothing about *why*: that is the question of the next chapter.
+# is evidence that the order would be the same on other patients of this kind. It says nothing about another training
+# unless `seeds` names several, and nothing about *why*: that is the question of the next chapter.

@@ -11,7 +11,7 @@
 from lib.runs.report import answers
 
 takes(9)
-display(Markdown(answers(results)))
+display(Markdown(answers(results, over_seeds)))
 
 # %% [markdown]
 # ## What this run may say, and what it may not

@@ -74,7 +74,7 @@ def seeds_table(evaluation: MeanEvaluation, names: Sequence[str], pairs: Sequenc
     rows = {
         name: {
             "mean [interval, these seeds]": estimate_text(mean.estimate, signed=bool(sign)),
-            "lowest and highest seed": spread(mean.seeds.values(), f"{{:{sign}.2f}}"),
+            "each seed": " ".join(f"{value:{sign}.2f}" for value in mean.seeds.values()),
             "interval, seeds as draws": "[{:{s}.2f}, {:{s}.2f}]".format(*mean.drawn, s=sign) if mean.drawn else GAP,
             "SD from patients": f"{mean.sample_sd:.3f}",
             "SD from seeds": GAP if mean.seed_sd is None else f"{mean.seed_sd:.3f}",

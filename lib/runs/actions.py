@@ -29,11 +29,13 @@ from lib.runs.gallery import write_gallery
 from lib.runs.model import CARD, open_model
 from lib.runs.new_images import SCORES, Asked, write_scores
 from lib.runs.prepare import prepare
-from lib.runs.report import summary
+from lib.runs.report import over_seeds, summary
 from lib.runs.run import Run
 from lib.runs.score import score
+from lib.runs.seeds import STUDY, evaluate_seeds, train_seeds
 from lib.runs.shown import open_shown
 from lib.runs.status import RUNNER
+from lib.runs.study import read_study
 from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
@@ -52,6 +54,7 @@ def train(params: Params, base: Path) -> int:
         for name in params.methods:
             trained = train_method(run, name, prepared, tracker)
             run.save_figure(loss_curves(trained.history), f"{name}-losses")
+        train_seeds(run, prepared)
         finish(run, tracker)
     print(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
     return 0
@@ -71,8 +74,10 @@ def evaluate(folder: Path, *, again: bool) -> int:
         evaluate_comparison(run, comparison, again=again)
         results = audit(run, prepared, comparison, trained, again=again)
         draw(run, prepared, scored, comparison, again=again)
+        study = evaluate_seeds(run, prepared, again=again)
         finish(run, tracker, results)
-    print(comparison.found.to_string(index=False), summary(results), run.folder / "results.json", sep="\n\n")
+    parts = [comparison.found.to_string(index=False), summary(results), *([over_seeds(study)] if study else [])]
+    print(*parts, run.folder / "results.json", sep="\n\n")
     return 0
 
 
@@ -164,6 +169,8 @@ def run(params: Params, base: Path) -> int:
         write_gallery(open_shown(run.folder), run.folder / GALLERY)
         write_report(executed, report, GALLERY)
         text = summary(run.results())
+        if (study := run.folder / STUDY).is_file() and params.seeds:
+            text += f"\n\n{over_seeds(read_study(study))}"
         run.finish()
     print("", text, f"report: {report}", sep="\n")
     return 0

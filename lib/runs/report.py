@@ -1,11 +1,14 @@
 """Results -> text for people: the answers and claims of a run as Markdown, and a summary in plain text."""
 
+from itertools import combinations
 from typing import Literal
 
 from lib.evidence.evaluation import why_no_auroc
 from lib.evidence.results import Evaluation, Results, required
+from lib.evidence.study import Study
 from lib.evidence.uncertainty import affordable
 from lib.evidence.wording import difference_text, estimate_text
+from lib.figures.studies import seeds_table, verdict
 from lib.figures.tables import results_table
 
 SYNTHETIC = "synthetic images: a smoke test, not evidence"
@@ -17,11 +20,11 @@ def claimed(results: Results, kind: Literal["may", "may_not"]) -> str:
     return "\n".join(f"- … {claim.says}." for claim in {"may": claims.may, "may_not": claims.may_not}[kind])
 
 
-def answers(results: Results) -> str:
+def answers(results: Results, study: Study | None = None) -> str:
     """Return which method points more reliably, by how much, and whether something simpler explains it, as Markdown.
 
-    If something simpler does explain it, that comes first. Raises ValueError for a run that has not been evaluated and
-    audited.
+    If something simpler does explain it, that comes first. A run of several seeds also gives the answer of all, from
+    its study. Raises ValueError for a run that has not been evaluated and audited.
     """
     evaluation = required(results.evaluation, "evaluation")
     verdicts = required(results.audit, "audit").verdicts.values()
@@ -32,6 +35,12 @@ def answers(results: Results) -> str:
         f"**Which?** On {images} (labels: {evaluation.labels}) {'; '.join(ranked)}.",
         f"**By how much?** {' '.join(differences) or 'The run has only one method.'}",
     ]
+    if study:
+        means = {name: estimate_text(study.evaluation.scores[name].auroc.estimate) for name in study.budgets}
+        ordered = [verdict(difference) for difference in study.evaluation.among(list(combinations(means, 2)))]
+        reached = "; ".join(f"{name} reached AUROC {text}" for name, text in means.items())
+        seeds = f"In the mean of {len(study.seeds)} trainings on the same images {reached}."
+        paragraphs.append(f"**With other seeds too?** {' '.join([seeds, *ordered])}")
     if few_resamples := fewer_resamples(evaluation):
         paragraphs.append(few_resamples)
     simpler = f"**Could something simpler explain it?** {' '.join(verdict.sentence for verdict in verdicts)}"
@@ -49,6 +58,13 @@ def fewer_resamples(evaluation: Evaluation) -> str:
             f"Because the test images are many, {images:,}, intervals are from {evaluation.resamples:,} resamples only."
         )
     return ""
+
+
+def over_seeds(study: Study) -> str:
+    """Return what the seeds say together as plain text: each method's primary score, and the differences."""
+    pairs = list(combinations(study.budgets, 2))
+    table = seeds_table(study.evaluation, list(study.budgets), pairs)
+    return f"Over seeds {', '.join(map(str, study.seeds))}, on the same images\n{table.to_string()}"
 
 
 def summary(results: Results) -> str:

@@ -13,7 +13,7 @@ from the kept scores, without images and without training.
 
 LOOP = """\
     for seed in {seeds}; do
-        imgae-train params/{file}.yaml --set data_dir=PATH seed=$seed run_dir=runs/{file}-$seed
+        imgae-train params/{file}.yaml --set data_dir=PATH seed=$seed{split} run_dir=runs/{file}-$seed
         imgae-evaluate runs/{file}-$seed
         imgae-study research/results/published runs/{file}-$seed
     done"""
@@ -42,12 +42,13 @@ def commands(studies: Mapping[str, Study]) -> Iterator[str]:
     yield COMMANDS
     trained: set[str] = set()
     for name, study in studies.items():
+        split = " split_seed=$seed" if any("split_seed" in differing for differing in study.runs.values()) else ""
         yield f"### Commands, {name}\n"
         kept = []
         for file, seeds in runs(study).items():
             which = seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}"
             kept.append(f"research/results/published/{file}-{which}")
             if file not in trained:
-                yield LOOP.format(seeds=" ".join(seeds), file=file)
+                yield LOOP.format(seeds=" ".join(seeds), file=file, split=split)
             trained.add(file)
         yield f"    imgae-study research/results/{name}.json {' '.join(kept)}\n"

@@ -6,7 +6,7 @@ without images and without training. Runs of one seed count as one: each method 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
@@ -73,7 +73,7 @@ def settings_behind(run: Run, name: str) -> dict[str, Any]:
     if name not in params.methods:
         return shared
     own = params.training_settings() | params.model_dump(include={"epochs", "ra_map"})
-    return {key: value for key, value in (shared | own).items() if key != "seed"}
+    return {key: value for key, value in (shared | own).items() if key not in ("seed", "split_seed")}
 
 
 def together(runs: Sequence[RunScores]) -> tuple[Results, SeedScores]:
@@ -197,10 +197,16 @@ def combine(folders: Sequence[Path]) -> Study:
 
 def compared(methods: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of scores whose difference is reported: methods against RA and against nearest neighbours."""
-    pairs = [("unet", "unet-denoising")]
+    pairs = [("unet", "unet-denoising"), *([] if "ra" in methods else combinations(methods, 2))]
     pairs += [(f"{method}{form}", f"ra{form}") for form in FORMS.values() for method in methods]
     pairs += [(f"{method}{form}", "knn") for form in FORMS.values() for method in methods]
     return [(first, second) for first, second in pairs if first != second]
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Write a study's file."""
+    with replacing(path) as file:
+        file.write(f"{laid_out(study.model_dump(mode='json'))}\n".encode())
 
 
 def read_study(path: Path) -> Study:
@@ -257,11 +263,9 @@ def make(target: Path, sources: Sequence[Path]) -> None:
     if target.suffix == ".csv":
         write_trials(target, opened(sources))
         return
-    if target.name.endswith(SCHEMA):
-        text = f"{json.dumps(schema(), indent=1)}\n"
-    elif target.suffix == ".json":
-        text = f"{laid_out(combine(sources).model_dump(mode='json'))}\n"
-    else:
-        text = page_of(sources)
+    if target.suffix == ".json" and not target.name.endswith(SCHEMA):
+        write_study(combine(sources), target)
+        return
+    text = page_of(sources) if target.suffix == ".md" else f"{json.dumps(schema(), indent=1)}\n"
     with replacing(target) as file:
         file.write(text.encode())

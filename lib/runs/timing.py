@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
-    """Estimate the long work of a run, by stage: "train NAME" for each method, then score, evaluate, audit.
+    """Estimate the long work of a run, by stage: "train NAME" for each method, then score, evaluate, seeds, audit.
 
     To time it, a copy of each method trains on a few batches of noise, 16 images are scored, 100 resamples are drawn.
     Raises TrainingError if training one of the methods takes more memory than is free.
@@ -60,6 +60,9 @@ def expected_work(params: Params, prepared: Prepared) -> dict[str, Work]:
     resampled = quickest(lambda: bootstrap(tested[None] % 7, tested % 2 == 0, tested, 100)) * resamples / 100
     scores, checks = 5 * len(params.methods) + len(params.references), 40 * len(params.methods)
     work["evaluate"] = Work(f"{resamples:,} resamples of every score", resampled * scores)
+    each = sum(task.seconds for task in work.values())
+    if others := len(params.seeds[1:]):
+        work["seeds"] = Work(f"the same with {others} other seed{'s' if others > 1 else ''}", others * each)
     work["audit"] = Work(f"{resamples:,} resamples of every check", resampled * checks)
     return work
 
