@@ -107,7 +107,7 @@ if over_seeds := evaluate_seeds(run, prepared):
 # ## Results by finding
 #
 # Each finding is compared with the same normal images. Where there are too few patients, the table gives their number
-# and no AUROC. Here and below, a table shows its first ten rows. Chapter 7 writes all rows to `tables/` in the run
+# and no AUROC. Where lesions are marked, *area* is the median share of the image that they cover. Here and below, a table shows its first ten rows. Chapter 7 writes all rows to `tables/` in the run
 # folder; the figures show all of them.
 #
 # ## Results by subgroup
@@ -126,9 +126,11 @@ if over_seeds := evaluate_seeds(run, prepared):
 # is called normal. How far the numbers move says how much the labels alone can do.
 
 # %%
+from lib.data.lesions import areas_by_finding
 from lib.figures.tables import findings_table, strata_table
 
-display(findings_table(evaluation).sort_values("images", ascending=False).head(10), figures["findings"])
+sizes = areas_by_finding(prepared.lesions, table)
+display(findings_table(evaluation, sizes).sort_values("images", ascending=False).head(10), figures["findings"])
 display(strata_table(evaluation).head(10), figures["strata"])
 for other in results.other_labels:
     show(other)

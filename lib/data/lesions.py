@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from lib.data.preparation import Preparation
 from lib.data.source import Source
@@ -23,6 +24,12 @@ class LesionMasks(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._packed)
+
+
+def areas_by_finding(lesions: Mapping[str, np.ndarray], records: pd.DataFrame) -> dict[str, float]:
+    """Return the median share of an image that the marked lesions of each finding cover, in (0, 1]."""
+    share = records["id"].map({name: float(mask.mean()) for name, mask in lesions.items()})
+    return share[share > 0].groupby(records["finding"]).median().to_dict()
 
 
 def load_masks(source: Source, ids: Sequence[str], preparation: Preparation) -> LesionMasks:

@@ -207,10 +207,12 @@ class Promise(Record):
 
 
 class TestImages(Record):
-    """The sources of the test images, and the lowest and highest known age in years."""
+    """The sources of the test images, the lowest and highest known age in years, and how large lesions are."""
 
     sources: list[str]
     ages: tuple[float, float] | None
+    lesions: tuple[float, float, float] | None = None
+    """What share of an image its marked lesions cover: the 5th, 50th and 95th percentile of the images with any."""
 
 
 class Claim(Record):

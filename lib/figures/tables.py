@@ -28,15 +28,21 @@ def results_table(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
-def findings_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Return one row for each finding: its images, and each method's AUROC against the same normals."""
+def findings_table(evaluation: Evaluation, areas: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return one row for each finding: its images, and each method's AUROC against the same normals.
+
+    With `areas`, the share of an image that the lesions of a finding cover, these are shown too.
+    """
     methods = {name: method.findings for name, method in evaluation.methods.items()}
     images = {name: finding.n for name, finding in next(iter(methods.values())).items()}
     aurocs = {
         method: {name: estimate_text(finding.auroc) for name, finding in findings.items()}
         for method, findings in methods.items()
     }
-    return pd.DataFrame({"images": images, **aurocs}).rename_axis("finding")
+    columns: dict[str, Mapping[str, object]] = {"images": images}
+    if areas:
+        columns["area"] = {name: percent(areas[name]) if name in areas else GAP for name in images}
+    return pd.DataFrame({**columns, **aurocs}).rename_axis("finding")
 
 
 def strata_table(evaluation: Evaluation) -> pd.DataFrame:

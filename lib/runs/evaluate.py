@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from lib.evidence import audit as evidence
@@ -105,7 +106,9 @@ def audit(
         resamples=params.resamples,
         seed=params.seed,
     )
-    results = results.model_copy(update={"audit": audited, "test_images": describe(test, params.label_column)})
+    results = results.model_copy(
+        update={"audit": audited, "test_images": describe(test, params.label_column, prepared.lesions)}
+    )
     results = results.model_copy(update={"claims": claims(results)})
     files = tables(results)
     for name, table in files.items():
@@ -118,11 +121,13 @@ def primary_score(method: Method) -> evidence.Score:
     return lambda images: residuals(images, reconstruct(method, images)).mean(axis=(1, 2), dtype=float)
 
 
-def describe(test: pd.DataFrame, labels: str) -> TestImages:
-    """Return the sources and the range of known ages of the test images that are normal or abnormal."""
+def describe(test: pd.DataFrame, labels: str, lesions: Mapping[str, np.ndarray]) -> TestImages:
+    """Return the sources, ages and sizes of `lesions`, masks by id, of the test images that are normal or abnormal."""
     used = test[test[labels].isin(["normal", "abnormal"])]
     ages = pd.to_numeric(used["age"], errors="coerce").dropna() if "age" in used else pd.Series(dtype=float)
+    shares = [float(mask.mean()) for name in used["id"] if (mask := lesions.get(name)) is not None and mask.any()]
     return TestImages(
         sources=sorted(set(used["source"].dropna()) - {""}) if "source" in used else [],
         ages=(float(ages.min()), float(ages.max())) if len(ages) else None,
+        lesions=tuple(np.quantile(shares, [0.05, 0.5, 0.95]).round(4)) if shares else None,
     )

@@ -7,7 +7,7 @@ from lib.evidence.evaluation import why_no_auroc
 from lib.evidence.results import Evaluation, Results, required
 from lib.evidence.study import Study
 from lib.evidence.uncertainty import affordable
-from lib.evidence.wording import difference_text, estimate_text
+from lib.evidence.wording import difference_text, estimate_text, percent
 from lib.figures.studies import seeds_table, verdict
 from lib.figures.tables import results_table
 
@@ -87,6 +87,10 @@ def summary(results: Results) -> str:
     if results.claims:
         parts.append(["This run may say that", claimed(results, "may")])
         parts.append(["This run may not say that", claimed(results, "may_not")])
+    if results.test_images and (shares := results.test_images.lesions):
+        low, middle, high = map(percent, shares)
+        spread = f"median; 5th to 95th percentile: {low} to {high}"
+        parts.insert(3, [f"Marked lesions cover {middle} of an abnormal image ({spread})"])
     if results.synthetic:
         parts.append([SYNTHETIC])
     return "\n\n".join("\n".join(part) for part in parts if part)

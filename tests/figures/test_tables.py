@@ -47,6 +47,8 @@ def test_a_score_without_a_threshold_has_dashes(run):
 def test_findings_and_strata_give_their_images_and_a_dash_or_the_auroc_of_each_method(run):
     findings, strata = findings_table(run.evaluation), strata_table(run.evaluation)
     assert findings.loc["hernia"].to_dict() == {"images": 5, "unet": "–", "ra": "–"}
+    assert findings_table(run.evaluation, {"hernia": 0.034}).loc["hernia", "area"] == "3 %"
+    assert findings_table(run.evaluation, {"mass": 0.034}).loc["hernia", "area"] == "–"
     assert strata.loc[("view", "AP")].to_list() == [90, 300, "0.600 [0.56, 0.64]", "0.800 [0.76, 0.84]", ""]
     assert strata.loc[("sex", "unknown")].to_list() == [9, 9, "–", "–", "sex not known"]
     assert strata_table(changed(run, "evaluation.strata", []).evaluation).empty

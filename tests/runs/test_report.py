@@ -54,6 +54,12 @@ def test_a_run_that_is_not_audited_has_a_summary_all_the_same(run):
     assert summary(changed(run, "audit", None)) == summary(run)
 
 
+def test_the_summary_says_how_large_marked_lesions_are(run):
+    assert "Marked lesions" not in summary(run)
+    text = summary(changed(run, "test_images.lesions", (0.02, 0.12, 0.3)))
+    assert "Marked lesions cover 12 % of an abnormal image (median; 5th to 95th percentile: 2 % to 30 %)" in text
+
+
 def test_the_summary_says_what_may_be_claimed_and_what_may_not(run):
     claims = Claims(may=[Claim(rule="a", says="it works")], may_not=[Claim(rule="b", says="it cures")])
     run = run.model_copy(update={"claims": claims})
