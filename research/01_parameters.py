@@ -138,9 +138,9 @@ pd.set_option("display.max_colwidth", None)
 # begins with `%%embed` and the name of a file. It writes that file to a private folder, from which the chapters
 # import it.
 #
-# The rest of the library travels in one packed cell, which unpacks it into the same folder as real files. The list of
-# these files, with their lines and SHA-256, is printed above it. To read or change one of them, run this line in a
-# new cell:
+# The rest of the library travels in one packed cell, which unpacks it into the same folder as real files. Each line of
+# that cell begins with a file's name, its number of lines and its SHA-256. To read or change one of the files, run this
+# line in a new cell:
 #
 #     %embed lib/evidence/audit.py
 #

@@ -34,3 +34,22 @@ for name in trained:
 # * **The phantoms are drawn by formulas.** What works on them has been shown to work on formulas.
 #
 # This is a research notebook. It is not a medical device.
+#
+# ## Your own image
+#
+# The next cell scores images without labels by the methods of this run. Name files or folders in `my_images` (JPEG,
+# PNG, TIFF, DICOM), or tick `upload` in Colab to choose some, and run the cell. It shows the most anomalous first, each
+# under the residual maps. A p-value is the image's rank among the normal calibration images. It means something only
+# for images like those, so the column *unlike* says in what an image differs from them. All of it is kept in the run
+# folder, in `own-images/`.
+
+# %%
+from lib.figures.images import overlays
+from lib.runs.own_images import own_images
+
+my_images: list[str] = []  # @param {"type":"raw"} # files or folders, such as ["/content/drive/MyDrive/chest.dcm"]
+upload = False  # @param {"type":"boolean"} # on Colab: choose files
+shown, pictures = own_images(run, my_images, upload=upload)
+display(*shown)
+if pictures:
+    display(overlays(pictures))

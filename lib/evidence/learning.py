@@ -121,11 +121,22 @@ def learning_curves(
             for method, of_method in places.items()
         },
         health={
-            method: {seed: list(curve.points[method]) for seed, curve in seeds.items() if method in curve.points}
+            method: {
+                seed: [_shortened(point) for point in curve.points[method]]
+                for seed, curve in seeds.items()
+                if method in curve.points
+            }
             for method in places
         },
         differences=list(_differences(first, places, bootstraps, names)),
     )
+
+
+def _shortened(point: Point) -> Point:
+    """Return a point whose measures have five digits; a study holds hundreds."""
+    measures = point.health.model_dump(exclude_none=True, exclude={"lacks"})
+    short = {name: float(f"{value:.5g}") for name, value in measures.items()}
+    return point.model_copy(update={"health": point.health.model_copy(update=short)})
 
 
 def _methods(seeds: Mapping[int, SeedCurve]) -> Iterator[str]:

@@ -110,6 +110,22 @@ def reconstructions(
     return figure
 
 
+def overlays(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Draw a row for each image, by its name: pictures (H, W, 3) uint8, of any sizes, each under its title."""
+    columns = max(map(len, pictures.values()))
+    cell = WIDTH / max(columns, 4)
+    figure = Drawing(figsize=(cell * columns, (cell + 0.25) * len(pictures)), layout="constrained")
+    for row, (name, of_image) in zip(
+        figure.subplots(len(pictures), columns, squeeze=False), pictures.items(), strict=True
+    ):
+        row[0].set_ylabel(fill(name, int(cell * 12)), fontsize=8)
+        for ax, (title, picture) in zip(row, of_image.items(), strict=True):
+            ax.imshow(picture)
+            ax.set_title(title, fontsize=9)
+            ax.set(xticks=[], yticks=[])
+    return figure
+
+
 def cases(
     images: ImageStack,
     reconstructed: Mapping[str, np.ndarray],

@@ -223,17 +223,17 @@ class Scoring:
                 columns[f"{column}, threshold"] = self._thresholds[column]
             columns[f"{name}, abnormal"] = np.where(scored.scores["primary"] > self._thresholds[name], "yes", "no")
             for row, (new, values) in enumerate(zip(batch, scored.residuals, strict=True)):
-                place, ceiling = f"maps/{name}/{_place(new.name)}", scorer.fit.ceiling
+                place, ceiling = overlay_place(name, new.name), scorer.fit.ceiling
                 box = self._model.preparation.extent(new.facts["height"], new.facts["width"])
                 if new.shown is not None:
                     pictures[map_place(name, new.name)] = self._pool.submit(sixteen_bits, values, 0, 1)
-                    pictures[f"{place}.overlay.jpg"] = self._pool.submit(overlay, new.shown, values, ceiling, box)
+                    pictures[place] = self._pool.submit(overlay, new.shown, values, ceiling, box)
                 if new.captured is not None:
                     score, p = (float(columns[column][row]) for column in (name, f"{name}, p"))
                     limit, rate = self._thresholds[name], self._asked.false_alarm_rate
                     says = Finding(self._model.identity, name, score, limit, rate, p, unlike[row])
                     made = self._pool.submit(overlay_object, new.source, says, new.captured, values, ceiling, box)
-                    pictures[f"{place}.overlay.dcm"] = made
+                    pictures[f"{place.removesuffix('jpg')}dcm"] = made
         for new in batch:
             if new.shown is not None and new.pixels is not None:
                 pictures[picture_place(new.name)] = self._pool.submit(eight_bits, new.pixels)
@@ -275,6 +275,11 @@ def _records(batch: Sequence[_New]) -> tuple[pd.DataFrame, list[Problem]]:
 def map_place(method: str, name: str) -> str:
     """Return where in the folder an image's map in 16 bits is."""
     return f"maps/{method}/{_place(name)}.map.png"
+
+
+def overlay_place(method: str, name: str) -> str:
+    """Return where in the folder the image under a method's map is."""
+    return f"maps/{method}/{_place(name)}.overlay.jpg"
 
 
 def picture_place(name: str) -> str:
