@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lib.data import anatomy, phantom
+from lib.data.dataset import load_data
 from lib.data.decoding import decode
 from lib.data.phantom import FINDINGS
 from lib.data.source import LEFT_OUT, Problem, SourceError
@@ -634,6 +635,30 @@ def test_a_phantom_has_a_mask_if_and_only_if_it_is_abnormal(phantoms):
         if mask is not None:
             assert (mask.dtype, mask.shape) == (bool, image.shape)
             assert 0 < mask.mean() < 0.5
+
+
+def test_phantoms_have_the_severities_and_the_number_of_lesions_that_are_asked_for(phantoms):
+    mild, severe = (PhantomSource(48, 32, seed=3, severity=(low, low + 0.1)) for low in (0.1, 0.9))
+    ill = phantoms.records.query("label == 'abnormal'")["id"]
+    assert all(0.1 < mild.image(name).severity <= 0.2 and 0.9 < severe.image(name).severity <= 1 for name in ill)
+    several = PhantomSource(48, 32, seed=3, severity=(0.9, 1.0), lesions=4)
+    areas = [sum(source.image(name).mask.sum() for name in ill) for source in (mild, severe, several)]
+    assert areas == sorted(areas) and len({mild.name, severe.name, several.name}) == 3
+    for source in (mild, several):  # the normal images are those of any other lesions
+        normal = phantoms.records.query("label == 'normal'")["id"].iloc[0]
+        assert np.array_equal(read(source, normal), read(phantoms, normal))
+
+
+@pytest.mark.parametrize("source", ["phantom", "folder"])
+def test_seeds_share_their_split_and_split_seeds_do_not(tmp_path, source):
+    class_folders(tmp_path, *[f"{kind}/{i}.png" for kind in ("normal", "ill") for i in range(20)])
+    settings = {"source": source, "data_dir": str(tmp_path), "phantom_images": 40, "image_size": 32, "widths": [4]}
+
+    def split_of(**seeds) -> str:
+        params = Params(**settings | seeds)
+        return load_data(open_source(params, tmp_path), params, tmp_path / "cache").split(params).hash
+
+    assert split_of(seed=0) == split_of(seed=1) != split_of(split_seed=1)
 
 
 def test_equal_names_of_phantoms_mean_equal_images(phantoms):
