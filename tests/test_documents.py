@@ -222,6 +222,36 @@ def findings() -> Iterator[str]:
     minutes = [curves["pediatric"].points[name][-1].cpu_seconds / 60 for name in ("vae", "ra")]
     yield "takes {:.0f} minutes of one thread against {:.0f}".format(*minutes)
 
+    early, at, *_, late = (curves["pediatric"].points["unet-denoising"][place] for place in (1, 3, -1))
+    residual = {point.images_seen: point.auroc["mean residual"] for point in (early, at, late)}
+    assert len(residual[early.images_seen].seeds) == 2
+    yield f"{shown(residual[early.images_seen].estimate)} after {early.images_seen:,}"
+    yield f"images, {early.cpu_seconds / 60:.1f} minutes of one thread. Neither"
+    beside = [d for d in curves["pediatric"].differences if d.second == "unet-denoising"]
+    assert not [d for d in beside if d.order > 0]
+    by_residual = {d.images_seen: d for d in beside if (d.form, d.terms) == ("mean residual", "images")}
+    assert all(d.order < 0 for images, d in by_residual.items() if images <= at.images_seen)
+    for images in (at.images_seen, late.images_seen):
+        lead = by_residual[images].auroc
+        yield f"{lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}, with seeds as draws"
+        yield interval(lead.drawn)
+    assert by_residual[late.images_seen].order == 0
+    yield f"for the first {at.images_seen:,} images, by"
+    yield f"{shown(residual[late.images_seen].estimate)} in the end"
+    for measure, form in (("residual", ".3f"), ("copied", ".2f")):
+        means = [
+            np.mean([getattr(of[-1].health, measure) for of in health["unet-denoising"].values()]),
+            np.mean(
+                [
+                    getattr(point.health, measure)
+                    for of in health["unet-denoising"].values()
+                    for point in of
+                    if point.images_seen == early.images_seen
+                ]
+            ),
+        ]
+        yield f"from {means[1]:{form}} to {means[0]:{form}}"
+
     five = [s.auroc for s in pediatric.evaluation.scores.values() if len(s.auroc.seeds) == 5]
     differences = [d.auroc for d in pediatric.evaluation.differences if len(d.auroc.seeds) == 5]
     wider, most = (
