@@ -20,6 +20,7 @@ from lib.scores.maps import POOLS, Distance, anomaly_maps, describe, residual_ma
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/IMG_AE_DX_ARCHITECTURE.md").read_text(encoding="utf-8")
+STANDARD = Params(preset="standard")  # which the page describes
 METHODS = {"## 2 ": UNetAutoencoder, "### 3.1 ": ReversedAutoencoder}
 
 
@@ -51,7 +52,7 @@ def layers(method: Method) -> list[tuple[str, ...]]:
         if re.fullmatch(r"\w+\.((down|up)\.\d|bottom|head|from_latent|to_\w+)", name):
             module.register_forward_hook(hook(name.split(".", 1)[1]))
     with torch.no_grad():
-        method.eval().reconstruct(torch.zeros(1, 1, Params().image_size, Params().image_size))
+        method.eval().reconstruct(torch.zeros(1, 1, STANDARD.image_size, STANDARD.image_size))
     return seen
 
 
@@ -61,7 +62,7 @@ def number(text: str) -> int:
 
 @pytest.mark.parametrize("heading", METHODS)
 def test_each_row_of_a_layers_table_is_that_layer_and_together_they_are_all_weights(heading):
-    method = METHODS[heading].from_params(Params())
+    method = METHODS[heading].from_params(STANDARD)
     found, totals = layers(method), {}
     for _, module, *shapes, weights in table(passage(heading)):
         if module.startswith("**"):
@@ -80,7 +81,7 @@ def test_each_row_of_a_layers_table_is_that_layer_and_together_they_are_all_weig
 
 
 def test_the_figures_are_those_of_the_code():
-    params, widths = Params(), [64, 128, 256, 512, 512]
+    params, widths = STANDARD, [64, 128, 256, 512, 512]
     with torch.device("meta"):
         ra, unet = ReversedAutoencoder(128, widths, 128), UNetAutoencoder(widths)
     assert f"**{count(ra):,}** weights" in PAGE

@@ -198,12 +198,8 @@ class Data:
 
     def split(self, params: Params) -> Split:
         """Divide the records as the settings say; see `split_records`."""
-        split = split_records(
-            self.records,
-            validation_fraction=params.validation_fraction,
-            seed=params.split_seed,
-            labels=params.label_column,
-        )
+        fraction, seed = params.validation_fraction, params.split_seed
+        split = split_records(self.records, validation_fraction=fraction, seed=seed, labels=params.label_column)
         return replace(split, problems=self.problems)
 
     def sides(self, split: Split) -> Sides:

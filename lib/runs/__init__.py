@@ -36,6 +36,8 @@ shown         an evaluated run, or scored images -> what a gallery shows of each
 gallery       what is shown -> one HTML page to look through, sort and filter
 export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all
+seeds         a run of several seeds: those besides the first, and their study
+own_images    a reader's own images in the notebook
 actions       what the commands do once their words are understood
 cli           the words of `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-score`, `imgae-shards`, `imgae-cache` …
 """

@@ -361,7 +361,8 @@ def test_each_setting_sets_its_own_weight():
     method = ReversedAutoencoder.from_params(params)
     assert method.weights == Weights(0.1, 0.2, 0.3, 0.4, 0.5, warmup=6, rejection=0.7, growth=8)
     assert method.encoder(torch.rand(2, 1, 32, 32)).mean.shape == (2, 7)
-    assert ReversedAutoencoder.from_params(Params()).weights == Weights(warmup=Params().ra_warmup_epochs)
+    standard = Params(preset="standard")
+    assert ReversedAutoencoder.from_params(standard).weights == Weights(warmup=standard.ra_warmup_epochs)
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])

@@ -12,7 +12,7 @@ from lib.methods.unet import UNetAutoencoder, coarse_noise, masked
 from lib.methods.variants import VARIANTS
 from lib.params import Params
 
-SMALL = {"image_size": 32, "widths": [4, 6], "latent_dim": 5, "epochs": 7, "ra_warmup_epochs": 2}
+SMALL = {"preset": "standard", "image_size": 32, "widths": [4, 6], "latent_dim": 5, "epochs": 7, "ra_warmup_epochs": 2}
 
 
 @pytest.fixture(autouse=True)
