@@ -5,6 +5,7 @@ All have the same images on the same sides. Together they are a study, in `seeds
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 from lib.evidence.study import Study
 from lib.methods.method import Method
@@ -55,6 +56,6 @@ def evaluate_seeds(run: Run, prepared: Prepared, *, again: bool = True) -> Study
         folders.append(other.folder)
     if not folders[1:]:
         return None
-    study = combine(folders)
+    study = combine(folders, combinations(run.params.methods, 2))
     write_study(study, run.folder / STUDY)
     return study

@@ -6,7 +6,7 @@ without images and without training. Runs of one seed count as one: each method 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, combinations
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
@@ -140,8 +140,8 @@ def by_name(by_seed: Mapping[int, Mapping[str, T]]) -> dict[str, dict[int, T]]:
     return {name: {seed: of[name] for seed, of in by_seed.items() if name in of} for name in names}
 
 
-def combine(folders: Sequence[Path]) -> Study:
-    """Evaluate the scores of all these runs together, and describe the runs.
+def combine(folders: Sequence[Path], pairs: Iterable[tuple[str, str]] = ()) -> Study:
+    """Evaluate the scores of all these runs together, also the difference of these pairs, and describe the runs.
 
     StudyError or RunError if a run cannot be read, or if their scores cannot stand together.
     """
@@ -181,7 +181,7 @@ def combine(folders: Sequence[Path]) -> Study:
         budgets={name: min(budgets[name].values(), key=lambda budget: budget.seconds) for name in methods},
         left_out=first.left_out,
         evaluations=[
-            evaluate_seeds(scores, labels, compared(methods), RESAMPLES)
+            evaluate_seeds(scores, labels, list(dict.fromkeys([*compared(methods), *pairs])), RESAMPLES)
             for labels in dict.fromkeys((label_column, "strict_label", "label"))
             if labels in test and {"normal", "abnormal"} <= set(test[labels])
         ],
@@ -197,7 +197,7 @@ def combine(folders: Sequence[Path]) -> Study:
 
 def compared(methods: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of scores whose difference is reported: methods against RA and against nearest neighbours."""
-    pairs = [("unet", "unet-denoising"), *([] if "ra" in methods else combinations(methods, 2))]
+    pairs = [("unet", "unet-denoising")]
     pairs += [(f"{method}{form}", f"ra{form}") for form in FORMS.values() for method in methods]
     pairs += [(f"{method}{form}", "knn") for form in FORMS.values() for method in methods]
     return [(first, second) for first, second in pairs if first != second]

@@ -25,7 +25,7 @@ def test_what_training_takes_at_least_is_set_against_what_is_free(monkeypatch):
     monkeypatch.setattr(capacity, "free_memory", lambda device: 1_200 * MILLION - 1)
     wanted = (
         r"unet takes at least 1\.2 GB to train, and cpu has 1\.2 GB free: 0\.4 GB for weights, gradients and Adam's "
-        r"means \(widths=\[4\], latent_dim=128\), 0\.8 GB for a batch \(batch_size=8, image_size=16\): write smaller"
+        r"means \(widths=\[4\], latent_dim=64\), 0\.8 GB for a batch \(batch_size=8, image_size=16\): write smaller"
     )
     with pytest.raises(TrainingError, match=wanted):
         check_memory(params())

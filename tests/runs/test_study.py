@@ -147,7 +147,7 @@ def test_it_says_what_the_runs_were_and_in_what_they_differ_from_the_first(study
     assert study.seeds == [0, 1] and list(study.runs) == [folder.name for folder in folders]
     assert study.runs["small-0"] == study.runs["small-1"] == {}
     assert study.runs["ablations-0"] == {"methods": ["vae"], "references": []}
-    assert len(set(study.splits.values())) == 2 and study.settings.widths == [4, 8]
+    assert len(set(study.splits.values())) == 1 and study.settings.widths == [4, 8]
     assert set(study.budgets) == {"unet", "ra", "vae"}
     assert len({budget.images_seen for budget in study.budgets.values()}) == 1
     seconds = [json.loads((folder / "results.json").read_text())["methods"]["unet"]["budget"] for folder in folders[:2]]
