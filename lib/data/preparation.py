@@ -55,6 +55,20 @@ class Preparation(NamedTuple):
         scale = self.size / longest
         return left * scale, top * scale, (left + width) * scale, (top + height) * scale
 
+    def rule(self) -> str:
+        """Return how an image becomes what a method sees, as a sentence."""
+        low, high = self.stretch
+        square = (
+            "black is added on both sides of the shorter side until it is as long as the other"
+            if self.square == "pad"
+            else "width and height are scaled apart"
+        )
+        return (
+            f"of an image's grey levels, dense tissue bright, percentile {low:g} becomes 0 and percentile {high:g} "
+            f"becomes 1, and what lies beyond is clipped; {square}; bilinear resizing with antialiasing to {self.size} "
+            f"x {self.size} pixels; rounding to multiples of 1/255"
+        )
+
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the lesion, (height, width) bool, as (size, size) bool, aligned with `image`."""
         return self._to_square(mask.astype(np.float32)) > 0.5

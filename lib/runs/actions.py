@@ -101,9 +101,9 @@ def score_images(
     return 3 if len(lost) else 0
 
 
-def export(run: Path, to: Path) -> int:
+def export(run: Path, to: Path, *, primary: bool, half: bool, onnx: bool) -> int:
     """Write a run's model into a folder that can be handed on."""
-    export_model(run, to)
+    export_model(run, to, primary=primary, half=half, onnx=onnx)
     size = sum(file.stat().st_size for file in to.iterdir())
     print(f"{to}: {size / 1e6:.1f} MB; read its {CARD} before you hand it on\nto use it: imgae-score {to} IMAGE")
     return 0

@@ -4,6 +4,7 @@ Every sentence follows from the run's settings and results. The head is the YAML
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import yaml
 
@@ -12,6 +13,7 @@ from lib.evidence.results import Results, required
 from lib.figures.tables import results_table
 from lib.runs.model import Model
 from lib.runs.new_images import promise
+from lib.runs.onnx_file import onnx_place, said
 from lib.runs.report import SYNTHETIC, claimed
 from lib.runs.results_page import markdown
 
@@ -21,12 +23,22 @@ INTENDED = (
 )
 
 
-def card(model: Model, results: Results) -> str:
+class Rounding(NamedTuple):
+    """How far weights of 16 bits move the primary scores of some drawn images."""
+
+    images: int
+    share: float
+    """The largest change, in standard deviations of the calibration scores."""
+    ranks: int
+    """By how many ranks a p-value moves at most with such a change."""
+
+
+def card(model: Model, results: Results, rounding: Rounding | None, *, onnx: bool) -> str:
     """Return the card as Markdown; ValueError for a run that has not been evaluated."""
-    return "\n".join(_lines(model, results))
+    return "\n".join(_lines(model, results, rounding, onnx))
 
 
-def _lines(model: Model, results: Results) -> Iterator[str]:
+def _lines(model: Model, results: Results, rounding: Rounding | None, onnx: bool) -> Iterator[str]:
     params, fitted = model.params, model.fitted
     evaluation = required(results.evaluation, "evaluation")
     methods = ", ".join(fitted.fits)
@@ -45,6 +57,10 @@ def _lines(model: Model, results: Results) -> Iterator[str]:
         f"({params.image_size} x {params.image_size} pixels, {params.epochs:,} epochs, seed {params.seed}).\n"
     )
     yield f"    imgae-score FOLDER image.png\n\n{INTENDED}\n"
+    if model.primary_only:
+        yield f"It holds the primary score alone, the {results.score}; the run's other scores were left out.\n"
+    if onnx:
+        yield from _onnx(model)
     yield "## The images it was trained on\n"
     yield from (f"- {name}: {text}" for name, text in fitted.about.items())
     yield f"- separation of patients between training and test: {results.patient_separation}\n"
@@ -59,3 +75,18 @@ def _lines(model: Model, results: Results) -> Iterator[str]:
     yield f"{claimed(results, 'may_not')}\n"
     yield "## What its numbers promise\n"
     yield f"{promise(fitted.likeness.calibration, FALSE_ALARM_RATE)}\n\n{fitted.likeness.rule(model.backbone)}"
+    if rounding:
+        yield (
+            f"\nThe weights were rounded to 16 bits after calibration. Over {rounding.images} drawn radiographs this "
+            f"changes a primary score by at most {rounding.share:.2g} standard deviations of the calibration scores. "
+            f"Such a change moves an image by at most {rounding.ranks} of {fitted.likeness.calibration + 1} ranks."
+        )
+
+
+def _onnx(model: Model) -> Iterator[str]:
+    yield "## The ONNX files\n"
+    yield "They redraw prepared images without this project. The same is in the metadata of each file.\n"
+    for name in model.versions:
+        yield f"`{onnx_place(name)}`\n"
+        yield from (f"- {topic}: {text}" for topic, text in said(model, name).items() if topic not in ("model", "use"))
+        yield ""

@@ -104,14 +104,18 @@ def export(arguments: Sequence[str] | None = None) -> int:
     """`imgae-export RUN --to FOLDER`: write a run's model as a folder that can be handed on."""
     parser = argparse.ArgumentParser(
         "imgae-export",
-        description="Write the model of an evaluated run: weights, settings, what its scores need, and a model card.",
+        description="Write the model of an evaluated run: weights, settings, what its scores need, and a model card. "
+        "It scores as the run does, to the last bit unless --half is given.",
     )
     parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new or an empty folder")
+    parser.add_argument("--primary", action="store_true", help="only what the primary score needs, which stays exact")
+    parser.add_argument("--half", action="store_true", help="the same in 16 bits: smallest, scores nearly the same")
+    parser.add_argument("--onnx", action="store_true", help="also each method's reconstruction as an ONNX file")
     typed = parser.parse_args(arguments)
     from lib.runs import actions
 
-    return actions.export(typed.run, typed.to)
+    return actions.export(typed.run, typed.to, primary=typed.primary, half=typed.half, onnx=typed.onnx)
 
 
 def gallery(arguments: Sequence[str] | None = None) -> int:

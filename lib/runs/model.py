@@ -1,15 +1,19 @@
 """A trained model that scores new images: that of a run, or one that was handed on as a folder (`lib.runs.export`)."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from lib.data.preparation import Preparation
 from lib.evidence.evaluation import threshold_at
 from lib.evidence.seeds import FORMS
-from lib.files import digest
+from lib.files import digest, hash_of
 from lib.methods.checkpoint import kept, load_checkpoint
 from lib.methods.method import Method, to_device
 from lib.methods.training import choose_device
@@ -52,6 +56,30 @@ class Model:
         """How an image becomes one like those that the methods have seen."""
         return Preparation.from_params(self.params)
 
+    @property
+    def primary_only(self) -> bool:
+        """Whether it has the primary scores alone."""
+        return not any(fit.combined for fit in self.fitted.fits.values())
+
+    def primary_alone(self) -> "Model":
+        """Return the model without what the primary scores do not need, which are the same."""
+        versions = {name: {max(of): of[max(of)]} for name, of in self.versions.items()}
+        fits = {name: fit.primary_alone(max(versions[name])) for name, fit in self.fitted.fits.items()}
+        fitted = self.fitted._replace(fits=fits, likeness=self.fitted.likeness.without_features())
+        return replace(self, versions=versions, fitted=fitted)
+
+    def rounded(self) -> "Model":
+        """Return the model with its kernels and matrices, nearly all of its weights, rounded to float16.
+
+        Vectors are not: they are few, and a variance may be too small for float16.
+        """
+        versions = copy.deepcopy(self.versions)
+        for method in [method for by_epochs in versions.values() for method in by_epochs.values()]:
+            for value in method.state_dict().values():
+                if value.ndim > 1:
+                    value.copy_(value.half())
+        return replace(self, versions=versions, identity=hash_of(f"{self.identity}, rounded to float16"))
+
     @cached_property
     def _features(self) -> tuple[Backbone | FeaturesError, Mapping[str, Distance]]:
         last = {name: versions[max(versions)] for name, versions in self.versions.items()}
@@ -59,13 +87,15 @@ class Model:
 
     @property
     def backbone(self) -> Backbone | None:
-        """The frozen network that the model was fitted with; None if it is not available."""
+        """The frozen network that the model was fitted with; None if there is none, or it is not available."""
+        if not self.fitted.likeness.network:
+            return None
         network, _ = self._features
         return network if isinstance(network, Backbone) and network.name == self.fitted.likeness.network else None
 
     def scorers(self, *, primary_only: bool = False) -> dict[str, Scorer]:
         """Return each method's scorer; a score whose features are not available is left out, which is printed."""
-        scorers = {}
+        scorers, primary_only = {}, primary_only or self.primary_only
         for name, fit in self.fitted.fits.items():
             available = {} if primary_only else self._features[1]
             missing = sorted({*fit.distances} - {*available})
@@ -142,13 +172,18 @@ def weights_place(name: str, epochs: int) -> str:
 
 
 def weights(versions: Versions) -> Tensors:
-    """Return all weights by their names in a file of tensors."""
+    """Return all weights by their names in a file of tensors; in float16 where that holds the same numbers."""
     return {
-        f"{weights_place(name, epochs)}{key}": value.detach().cpu().contiguous().clone()
+        f"{weights_place(name, epochs)}{key}": _shortest(value.detach().cpu().contiguous().clone())
         for name, by_epochs in versions.items()
         for epochs, method in by_epochs.items()
         for key, value in method.state_dict().items()
     }
+
+
+def _shortest(values: Tensor) -> Tensor:
+    half = values.half()
+    return half if values.is_floating_point() and torch.equal(half.to(values.dtype), values) else values
 
 
 def _from_hub(address: str) -> Path:

@@ -58,6 +58,15 @@ def p_values(reference: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return ((1 + n - below) / (n + 1)).reshape(scores.shape)
 
 
+def ranks_within(reference: np.ndarray, shift: float) -> int:
+    """Return by how many ranks among the reference scores, (n,), a score can move at most if it changes by `shift`.
+
+    A p-value then changes by at most that over n + 1.
+    """
+    known = np.sort(reference)
+    return int((np.searchsorted(known, known + shift, "right") - np.arange(len(known))).max(initial=0))
+
+
 def combine(p: np.ndarray, how: str = "fisher") -> np.ndarray:
     """Return one number per image, (k,), from its p-values, (k, m) in (0, 1]; higher is more anomalous.
 

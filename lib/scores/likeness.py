@@ -59,6 +59,11 @@ class Likeness(NamedTuple):
             "For an image that is unlike them no false alarm rate is promised."
         )
 
+    def without_features(self) -> "Likeness":
+        """Return the same without what needs the frozen network."""
+        farthest = {name: value for name, value in self.farthest.items() if name != "features"}
+        return self._replace(farthest=farthest, features=np.empty((0, 0), np.float32), network="")
+
     def _compared(self, backbone: Backbone | None) -> list[str]:
         return [name for name in self.farthest if backbone or name != "features"]
 

@@ -54,6 +54,18 @@ class Fit(NamedTuple):
             ceiling=float(torch.quantile(mean + 3 * deviation, 0.99)),
         )
 
+    def primary_alone(self, epoch: int) -> "Fit":
+        """Return what the primary score needs, after the last `epoch`."""
+        return self._replace(
+            epoch=epoch,
+            score=PRIMARY,
+            combined=[],
+            members=np.empty((0, 0)),
+            standards={},
+            calibration={"primary": self.calibration["primary"]},
+            distances=[],
+        )
+
 
 class Scored(NamedTuple):
     """The scores of a batch by form, (n,) float64, and what was redrawn, (n, size, size) float32 in [0, 1]."""

@@ -112,3 +112,9 @@ def test_an_image_for_the_eye_keeps_its_shape_and_grows_no_larger():
     stretched = np.linspace(0, 1, 60 * 90, dtype=np.float32).reshape(60, 90)
     assert displayed(stretched, 30).shape == (20, 30)
     np.testing.assert_array_equal(displayed(stretched, 1000), np.round(stretched * 255))
+
+
+@pytest.mark.parametrize(("square", "says"), [("pad", "black is added"), ("squash", "scaled apart")])
+def test_the_rule_in_words_names_what_the_settings_decide(square, says):
+    rule = Preparation(48, (2, 97.5), square).rule()
+    assert all(text in rule for text in ("percentile 2 ", "percentile 97.5 ", "48 x 48", says))

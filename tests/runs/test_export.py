@@ -13,9 +13,10 @@ import yaml
 
 from lib.evidence.wording import estimate_text
 from lib.files import digest
-from lib.runs import cli
+from lib.runs import cli, export
 from lib.runs.model import CARD, FACTS, WEIGHTS, open_model
 from lib.runs.new_images import score_new
+from lib.runs.onnx_file import onnx_place
 from lib.runs.run import Run, RunError
 
 
@@ -59,6 +60,88 @@ def test_its_facts_hold_thresholds_and_calibration_scores_to_read(small_run, han
     calibration = table[table["side"] == "validation"]
     np.testing.assert_array_equal(facts["calibration"]["ra"]["chosen"], calibration["ra, chosen"])
     assert set(facts["thresholds at a false alarm rate of 5%"]) >= {"unet", "ra", "ra, combined"}
+
+
+def tensors(folder: Path) -> dict[str, dict]:
+    """What a folder's safetensors file holds, read by the definition of the format."""
+    content = (folder / WEIGHTS).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return {name: about for name, about in header.items() if name != "__metadata__"}
+
+
+def test_the_primary_score_alone_needs_less_and_is_the_same_to_the_last_bit(small_run, handed_on, films, tmp_path):
+    folder = tmp_path / "primary"
+    assert cli.export_command([str(small_run), "--to", str(folder), "--primary"]) == 0
+    found, expected = (score_new(str(place), [str(films)]).table for place in (folder, handed_on))
+    assert [column for column in expected if column not in found] == [
+        f"{name}, {form}{what}"
+        for name in ("unet", "ra")
+        for form in ("chosen", "combined")
+        for what in ("", ", p", ", threshold")
+    ]
+    for column in found:
+        np.testing.assert_array_equal(found[column], expected[column])
+    assert open_model(str(folder)).identity == open_model(str(handed_on)).identity  # the same scores
+    assert {name.rpartition("/")[0] for name in tensors(folder)} < {
+        name.rpartition("/")[0] for name in tensors(handed_on)
+    }
+    assert not [name for name in tensors(folder) if "/1/" in name or "standards" in name]
+    assert "the primary score alone" in (folder / CARD).read_text()
+
+
+def test_weights_of_16_bits_score_nearly_as_the_run_does_and_the_card_says_how_nearly(
+    small_run, handed_on, films, tmp_path
+):
+    folder = tmp_path / "half"
+    assert cli.export_command([str(small_run), "--to", str(folder), "--half"]) == 0
+    kernels = {name for name, of in tensors(folder).items() if name.startswith("weights/") and len(of["shape"]) > 1}
+    assert {tensors(folder)[name]["dtype"] for name in kernels} == {"F16"}
+    for name, of in tensors(folder).items():
+        if name not in kernels and "running_var" in name:
+            assert of["dtype"] == "F32"
+    found, expected = (score_new(str(place), [str(films)]).table for place in (folder, handed_on))
+    assert open_model(str(folder)).primary_only
+    for name in ("unet", "ra"):
+        spread = np.std(json.loads((folder / FACTS).read_text())["calibration"][name]["primary"])
+        difference = np.abs(found[name] - expected[name]).max()
+        assert 0 < difference <= export.MOST * spread
+    assert open_model(str(folder)).identity != open_model(str(handed_on)).identity  # other scores
+    assert "weights were rounded to 16 bits" in (folder / CARD).read_text()
+
+
+def test_rounding_that_changes_scores_is_refused_with_the_figure_and_nothing_is_written(
+    small_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(export, "MOST", 1e-9)
+    assert cli.export_command([str(small_run), "--to", str(tmp_path / "half"), "--half"]) == 2
+    assert "standard deviations of its calibration scores; at most 1e-09 is allowed" in capsys.readouterr().err
+    assert not (tmp_path / "half").exists()
+
+
+def test_an_onnx_file_gives_the_primary_score_by_what_its_metadata_say(small_run, films, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is missing: pip install '.[onnx]'")
+    folder = tmp_path / "model"
+    assert cli.export_command([str(small_run), "--to", str(folder), "--onnx", "--primary"]) == 0
+    expected, images = score_new(str(folder), [str(films)]).table, []
+    for name in expected["image"]:  # the percentiles, as the metadata say; the films are squares of the right size
+        grey = np.frombuffer((films / name).read_bytes()[-32 * 32 :], np.uint8).reshape(32, 32)
+        low, high = np.percentile(grey, [1, 99])
+        images.append(np.round(np.clip((grey - low) / (high - low), 0, 1) * 255) / 255)
+    stack = np.array(images, np.float32)[:, None]
+    facts, text = json.loads((folder / FACTS).read_text()), (folder / CARD).read_text()
+    for method in ("unet", "ra"):
+        session = onnxruntime.InferenceSession(folder / onnx_place(method), providers=["CPUExecutionProvider"])
+        [redrawn] = session.run(None, {"images": stack})
+        np.testing.assert_allclose(np.abs(stack - redrawn).mean(axis=(1, 2, 3)), expected[method], atol=1e-5)
+        says = session.get_modelmeta().custom_metadata_map
+        assert repr(facts["thresholds at a false alarm rate of 5%"][method]) in says["threshold"]
+        assert "percentile 1 becomes 0 and percentile 99 becomes 1" in says["preparation"]
+        assert "not for diagnosis" in says["use"] and facts["identity"] in says["model"]
+        for topic in ("input", "preparation", "output", "score", "threshold"):
+            assert says[topic] in text
+        assert str(small_run.parent).encode() not in (folder / onnx_place(method)).read_bytes()
+    assert cli.export_command([str(small_run), "--to", str(folder)]) == 0
+    assert not list(folder.glob("*.onnx"))  # those of the older export are gone
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, FACTS])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib.scores.conformal import COMBINATIONS, achieved_rate, combine, p_values
+from lib.scores.conformal import COMBINATIONS, achieved_rate, combine, p_values, ranks_within
 
 M = 3  # scores per image
 
@@ -56,6 +56,19 @@ def test_p_values_equal_their_definition_for_one_score_and_for_several():
     np.testing.assert_array_equal(p_values(reference, scores), expected)
     np.testing.assert_array_equal(p_values(reference[:, 0], scores[:, 0]), expected[:, 0])
     assert p_values(reference, scores[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.3, 5.0])
+def test_no_score_that_changes_by_a_shift_moves_by_more_ranks_than_stated(shift):
+    rng = np.random.default_rng(0)
+    reference = np.round(rng.normal(size=40), 2)  # with ties
+    scores = np.concatenate([reference, rng.normal(size=4000)])
+    moved = [
+        np.abs(p_values(reference, scores + by) - p_values(reference, scores)).max() * 41 for by in (shift, -shift)
+    ]
+    assert round(max(moved)) <= ranks_within(reference, shift)
+    if shift >= 0.3:  # a bound that many scores all but reach
+        assert round(max(moved)) >= ranks_within(reference, shift) - 2
 
 
 def test_a_constant_score_calls_no_image_abnormal_and_three_images_give_no_p_value_below_a_quarter():

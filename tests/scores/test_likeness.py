@@ -90,3 +90,10 @@ def test_the_rule_names_what_is_compared_and_how_often_a_normal_image_is_unlike(
     assert "its features" not in known.rule(None)
     assert f"at most {2 * 3 / 41 + 1 / 21:.0%}" in known.rule(None)
     assert "its view" not in known._replace(views=[]).rule(network)
+
+
+def test_without_features_everything_else_is_compared_as_before(known, network):
+    plain, record = known.without_features(), records(20)
+    assert not plain.features.size and "features" not in plain.rule(network)
+    for images in (drawn(20, 2), drawn(20, 5) // 8):
+        assert plain.unlike(images, record, network) == known.unlike(images, record, None)
