@@ -1,4 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer with venv, git and make: .venv sets itself up.
+# With CPU=1 it gets torch without CUDA, from an index that pip has to know: docs/USAGE.md, "Set up".
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -40,5 +41,6 @@ clean:
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is wanted, found: $$($(PYTHON) --version). Write: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	sed -E 's/^(torch|torchvision)==.*/&$(if $(CPU),+cpu)/' constraints.txt > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint .venv/constraints.txt --editable '.[test]' || { test -z '$(CPU)' || echo 'CPU=1: are there CPU wheels in PIP_EXTRA_INDEX_URL? docs/USAGE.md, "Set up", says which index has them'; exit 1; }
 	touch $@

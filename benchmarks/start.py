@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -55,7 +56,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         calls |= {f"every module of {room}": ["-c", EVERY.format(room=room)] for room in ROOMS}
         calls |= {
             f"{name} --help": [str(bin_folder / name), "--help"]
-            for name in ("imgae-train", "imgae-evaluate", "imgae-run", "imgae-shards", "imgae-cache", "imgae-study")
+            for name in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
         }
         calls["the first loss on a warm cache"] = train
         calls["build the notebook"] = ["build_notebook.py", "--check"]

@@ -1,9 +1,10 @@
-"""The library behind the chapters in `research/`: eight files and seven rooms, each importing only from those above it.
+"""The library behind the chapters in `research/`: nine files and seven rooms, each importing only from those above it.
 
 strict_yaml     YAML as a person reads it; what it would misread is refused by line
 privacy         what others may see: addresses without secrets, paths without names
 refusals        the sentences in which a wrong setting is refused
 contradictions  settings that cannot stand together, and what to write instead
+choices         settings whose words are the keys of a dictionary further down
 params          the settings of a run: one typed, frozen model that refuses wrong ones by name
 files           files written as a whole or not at all, by one process at a time
 network         addresses, and what went wrong on the network, in words that say what to do

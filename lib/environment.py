@@ -7,24 +7,44 @@ has the lowest versions, `constraints.txt` the newest tested ones; the notebook 
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lib.network import refused_certificate
+from lib.refusals import Refusal
 
+NAME = "imgae-dx"  # this project's, as pip knows it
 KEPT = ("torch", "numpy", "pandas")  # never installed: the other packages of a machine were built for these
-# needed to build, run or show the notebook, but not imported by it
-TOOLS = {"ipykernel", "ipywidgets", "jupytext", "latex2mathml", "nbconvert", "papermill"}
 
 
 class EnvironmentProblem(RuntimeError):
     """A package that the notebook needs is missing and cannot be installed."""
+
+
+class MissingExtra(Refusal):
+    """A package of an extra of pyproject.toml is not installed; the message names both."""
+
+
+@contextmanager
+def needing(extra: str, what: str, refusal: type[Refusal] = MissingExtra) -> Iterator[None]:
+    """Refuse in one sentence if a package that is imported in this context is missing: `what` needs this extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        names = " ".join(re.split(r"[^\w-]", text)[0] for text in _texts(extra))
+        raise refusal(
+            f"{what} needs {package}, which the extra {extra} brings: run `pip install '.[{extra}]'` in a checkout of "
+            f"the project, or `pip install {names}`"
+        ) from error
 
 
 class Package(NamedTuple):
@@ -50,19 +70,25 @@ class Package(NamedTuple):
 
 def needed(extra: str = "") -> list[Package]:
     """Return the packages that the notebook needs, or those of an `extra` of pyproject.toml, such as "dicom"."""
-    folder = Path(__file__).parents[1]
-    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (folder / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8").splitlines()
     tested = dict(line.split("==") for line in lines if "==" in line)
-    texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    pairs = [text.split(">=") for text in texts]
-    return [Package(name, least, tested[name], _found(name)) for name, least in pairs if name not in TOOLS]
+    pairs = [text.split(">=") for text in _texts(extra)]
+    return [Package(name, least, tested[name], _found(name)) for name, least in pairs]
 
 
 def own_version() -> str:
-    """Return this project's version, by its pyproject.toml."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["version"])
+    """Return this project's version: by its pyproject.toml, or, installed without a checkout, by its metadata."""
+    project = _project()
+    return str(project["version"]) if project else version(NAME)
+
+
+def revision() -> str:
+    """Return the commit of the checkout that this runs from, with -dirty if files of it have changed; "" elsewhere."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return ""
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def prepare() -> None:
@@ -158,6 +184,19 @@ def secret(name: str) -> str:
         return userdata.get(name) or ""
     except Exception:  # there is none, access was refused, or the request timed out
         return ""
+
+
+def _project() -> dict[str, Any]:
+    """Return what pyproject.toml says of the project; nothing where the package is installed without its checkout."""
+    file = Path(__file__).parents[1] / "pyproject.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
+
+
+def _texts(extra: str = "") -> list[str]:
+    """Return the dependencies with their ranges, or those of an extra."""
+    if project := _project():
+        return project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return [text for text in requires(NAME) or [] if ("extra ==" in text) == bool(extra) and extra in text]
 
 
 def _found(name: str) -> str:

@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import re
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lib.choices import KeyOf
 from lib.contradictions import contradiction
 from lib.privacy import without_secrets
 from lib.refusals import Refusal, echo, explain
@@ -42,23 +42,10 @@ class Params(BaseModel):
         "quick",
         description="what settings are that are left open; quick: minutes on a CPU, full: the authors', for a GPU",
     )
-    methods: list[
-        Literal[
-            "unet",
-            "unet-no-skips",
-            "unet-noisy-skips",
-            "unet-denoising",
-            "unet-masked",
-            "ra",
-            "si-vae",
-            "vae",
-            "ae-16",
-            "ae-4",
-        ]
-    ] = Field(["unet", "ra"], description="methods to train; lib/methods/variants.py describes each")
-    references: list[
-        Literal["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view", "file-size"]
-    ] = Field(
+    methods: list[Annotated[str, KeyOf("methods/variants.py", "VARIANTS")]] = Field(
+        ["unet", "ra"], description="methods to train; lib/methods/variants.py describes each"
+    )
+    references: list[Annotated[str, KeyOf("scores/references.py", "REFERENCES")]] = Field(
         ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"],
         description="baselines without a training loop; knn, mahalanobis and patchcore need a backbone",
     )
@@ -226,11 +213,11 @@ class Params(BaseModel):
         """Return what a preset sets; nothing if there is no such preset."""
         if preset not in PRESETS:
             return {}
-        presets = {name: schema["presets"] for name, schema in cls._schemas().items() if "presets" in schema}
+        extra: dict[str, Any] = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        presets = {name: found["presets"] for name, found in extra.items() if isinstance(found, dict)}
         return {name: copy.copy(values[PRESETS.index(preset)]) for name, values in presets.items()}
 
     @classmethod
-    @cache
     def _schemas(cls) -> dict[str, Any]:
         return cls.model_json_schema()["properties"]
 
@@ -250,7 +237,9 @@ class Params(BaseModel):
         wanted = {
             "dicom": self.source == "rsna-dicom",
             "features": self.backbone == "efficientnet-lite0" or self.ra_map == "lpips",
+            "kaggle": self.source not in ("phantom", "folder", "stream") and not self.data_dir,
             "stream": self.source == "stream",
+            "tracking": self.tracking == "wandb",
         }
         return [name for name, named in wanted.items() if named]
 

@@ -1,5 +1,5 @@
 # %% [markdown] id="parameters-chapter"
-# # 1 What exactly is run?
+# # What exactly is run?
 #
 # **Reads** nothing. **Leaves** `params`, `run`, `tracker`, `base`.
 #
@@ -31,7 +31,7 @@ run_dir: str = ""  # @param {"type":"string"} # folder of results; empty: a name
 
 # @markdown **Everything else**
 # baselines without a training loop; knn, mahalanobis and patchcore need a backbone (each entry one of 'mean-grey',
-# 'mean-image', 'pca', 'knn', 'mahalanobis', 'patchcore', 'view', 'file-size')
+# 'mean-image', 'pca', 'view', 'file-size', 'knn', 'mahalanobis', 'patchcore')
 references = ["mean-grey", "mean-image", "pca", "knn", "mahalanobis", "patchcore", "view"]  # @param {"type":"raw"}
 # frozen network behind perceptual scores; auto: the first available, or none
 backbone: str = "auto"  # @param ["auto","efficientnet-lite0","resnet18","none"]

@@ -1,5 +1,5 @@
 # %% [markdown] id="images"
-# # 2 What do the networks see, and what is kept from them?
+# # What do the networks see, and what is kept from them?
 #
 # **Reads** `params`, `run`, `base`. **Leaves** `prepared`, with its `source`, `data`, `split` and `images`; `abnormal`,
 # `origin`, `takes`; `trained` and `histories`, still empty.
@@ -80,7 +80,7 @@ display(findings.head(10), manifest_table(split))
 #
 # The next cell times each kind of work on this machine and extrapolates. A copy of each method trains on a few
 # batches of noise, 16 images are scored, and a hundred resamples are drawn. What is already trained is not trained
-# again. Chapters 3 to 9 each begin with their own estimate; work that is not listed takes seconds.
+# again. Chapters 3 to 8 each begin with their own estimate; work that is not listed takes seconds.
 
 # %%
 from lib.runs.timing import expected_work

@@ -1,5 +1,5 @@
 # %% [markdown] id="unet" shows=["methods/method.py", "methods/blocks.py", "methods/unet.py", "methods/training.py", "methods/checkpoint.py"]
-# # 3 Does a network with skip connections learn what is normal?
+# # Does a network with skip connections learn what is normal?
 #
 # **Reads** `params`, `prepared`, `images`, `run`, `tracker`. **Leaves** the U-Nets that `methods` names in `trained`
 # and `histories`; `copying`.

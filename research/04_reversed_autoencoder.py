@@ -1,5 +1,5 @@
 # %% [markdown] id="reversed-autoencoder" shows=["methods/ra.py", "methods/autoencoder.py", "methods/variants.py"]
-# # 4 Does a network that has to imagine the chest do better?
+# # Does a network that has to imagine the chest do better?
 #
 # **Reads** `params`, `prepared`, `images`, `run`, `tracker`, `copying`. **Leaves** the RA and its relatives
 # that `methods` names in `trained` and `histories`.

@@ -1,5 +1,5 @@
 # %% [markdown] id="scores" shows=["scores/maps.py"]
-# # 5 How does a reconstruction become one number?
+# # How does a reconstruction become one number?
 #
 # **Reads** `params`, `prepared`, `trained`, `split`, `images`, `abnormal`, `run`, `tracker`. **Leaves** `scored`: a
 # table with one row per image, the reconstructions, the results; and scores on disk that other runs can compare with.

@@ -1,5 +1,5 @@
 # %% [markdown] id="comparison"
-# # 6 Which one wins, and is the difference real?
+# # Which one wins, and is the difference real?
 #
 # **Reads** `params`, `source`, `prepared`, `trained`, `scored`, and `run`, with its scores and those of the runs that
 # `compare_with` names. **Leaves** `comparison`, `table`, `evaluation`, `over_seeds`, `all_scores`, `candidates`,
@@ -147,8 +147,8 @@ for other in results.other_labels:
 # * the view, where it is known.
 #
 # The table shows ten scores, the primary ones first, then those with the highest AUROC; below it are ten differences,
-# those between the methods first. `tables/all-scores.csv` and `tables/differences.csv` hold the rest, and chapter 9
-# draws all scores.
+# those between the methods first. `tables/all-scores.csv` and `tables/differences.csv` hold the rest, and the last
+# chapter draws all scores.
 
 # %%
 all_scores = required(results.all_scores, "evaluation of all scores")

@@ -1,5 +1,5 @@
 # %% [markdown] id="what-matters"
-# # 7 What matters?
+# # What matters?
 #
 # **Reads** `run`, `prepared`, `comparison`, `trained`, `candidates`. **Leaves** `audited`, `results`.
 #

@@ -1,5 +1,5 @@
 # %% [markdown] id="limits"
-# # 8 Where does it fail?
+# # Where does it fail?
 #
 # **Reads** `run`, `trained`, `figures`. **Leaves** nothing.
 #

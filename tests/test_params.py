@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from lib.methods.variants import VARIANTS
 from lib.params import PRESETS, ParameterError, Params, project_root
+from lib.scores.references import REFERENCES
 from lib.strict_yaml import NUMBER, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS_FILES = sorted((ROOT / "params").glob("*.yaml"))
-VARIANTS = "'unet', 'unet-no-skips', 'unet-noisy-skips', 'unet-denoising', 'unet-masked', 'ra', 'si-vae', 'vae'"
-VARIANTS += ", 'ae-16', 'ae-4'"
+NAMES = ", ".join(map(repr, VARIANTS))
 FIELDS = set(Params.model_fields)
 
 
@@ -66,10 +67,13 @@ def test_no_advice_is_given_that_would_be_refused_again(settings):
         ({"learning_rate": float("nan")}, "learning_rate=nan is float; learning_rate wants a number, above 0"),
         ({"ra_beta_kl": float("inf")}, "ra_beta_kl=inf is float; ra_beta_kl wants a number, at least 0"),
         ({"validation_fraction": 0.5}, "validation_fraction=0.5 is float; validation_fraction wants a number, above 0"),
-        ({"methods": "unet"}, f"methods='unet' is str; methods wants a list, each entry one of {VARIANTS}"),
+        ({"methods": "unet"}, f"methods='unet' is str; methods wants a list, each entry one of {NAMES}"),
         ({"methods": "unet"}, "(write [unet])"),
-        ({"methods": ["unte"]}, f"methods[0]='unte' is str; methods wants a list, each entry one of {VARIANTS}"),
+        ({"methods": ["unte"]}, f"methods[0]='unte' is str; methods wants a list, each entry one of {NAMES}"),
         ({"methods": ["unte"]}, "did you mean unet?"),
+        ({"methods": ["ra", 3]}, f"methods[1]=3 is int; methods wants a list, each entry one of {NAMES}"),
+        ({"references": ["kn"]}, f"references wants a list, each entry one of {', '.join(map(repr, REFERENCES))}"),
+        ({"references": ["kn"]}, "did you mean knn?"),
         ({"methods": ["ra", "ra"]}, "names a method twice"),
         (
             {"source": "foldr"},
@@ -400,7 +404,10 @@ def test_a_small_autoencoder_wants_a_size_that_it_halves_four_times():
     ("settings", "extras"),
     [
         ({}, []),
-        ({"source": "rsna-dicom"}, ["dicom"]),
+        ({"source": "rsna-dicom"}, ["dicom", "kaggle"]),
+        ({"source": "rsna"}, ["kaggle"]),
+        ({"source": "rsna", "data_dir": "x"}, []),
+        ({"tracking": "wandb"}, ["tracking"]),
         ({"source": "stream", "data_dir": "hf://x"}, ["stream"]),
         ({"backbone": "efficientnet-lite0"}, ["features"]),
         ({"ra_map": "lpips"}, ["features"]),

@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from lib.data.picture import LUMINANCE, Decoded, ImageError, check_inflated, check_size
 from lib.data.source import SourceError
+from lib.environment import needing
 
 HEADER = {"patient": "PatientID", "age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}
 SPACES = {*("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR"), *("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")}
@@ -29,10 +30,8 @@ def is_dicom(content: bytes) -> bool:
 
 def read(content: bytes) -> Decoded:
     """Return the one image of a DICOM file; ImageError if it has none, SourceError if pydicom is missing."""
-    try:
+    with needing("dicom", "DICOM", SourceError):
         import pydicom.pixels
-    except ImportError as error:
-        raise SourceError("DICOM needs pydicom: pip install pydicom python-gdcm, or pip install '.[dicom]'") from error
     if DEFLATED.search(content[: 2**16]):  # pydicom inflates all that follows the file's meta information
         length = re.search(rb"\x02\0\0\0UL\x04\0(.{4})", content[: 2**16], re.DOTALL)
         if length is None:

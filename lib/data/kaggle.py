@@ -15,7 +15,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import kagglehub
 import requests
+from kagglehub.config import get_cache_folder
+from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3.exceptions import MaxRetryError
 
@@ -38,9 +41,6 @@ def fetch(handle: str) -> Path:
         SourceError: It is not available, or files are missing or changed; the message says what to do.
 
     """
-    import kagglehub
-    from kagglehub.config import get_cache_folder
-
     ours = cache_folder() / "kaggle"
     with suppress(OSError):  # a cache that cannot be written has neither locks nor lists of files
         ours.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,6 @@ def _may_pass(error: BaseException) -> bool:
 
 def _advice(handle: str, kind: str, place: Path, error: Exception) -> str:
     """Return what was found and what to do, or "" for an unknown error."""
-    from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
-
     page = f"https://www.kaggle.com/{kind}s/{handle.partition('/versions/')[0]}"
     answer = error.response if isinstance(error, requests.HTTPError) else None
     status = answer.status_code if answer is not None else None

@@ -15,12 +15,11 @@ import pandas as pd
 
 from lib.data import anatomy, phantom
 from lib.data.folder import FileSource, FolderSource
-from lib.data.kaggle import fetch
 from lib.data.phantom import FINDINGS, Radiograph, radiograph, subject
 from lib.data.registry import REGISTRY
 from lib.data.source import Problem, Source, SourceError
 from lib.data.stream import StreamSource
-from lib.environment import secret
+from lib.environment import needing, secret
 from lib.files import hash_of
 from lib.params import Params
 from lib.privacy import VARIABLE, with_secrets
@@ -88,6 +87,12 @@ class PhantomSource:
         return self.image(image_id).mask if self._arguments[image_id][2] else None
 
 
+def _fetch(source: str, handle: str) -> Path:
+    with needing("kaggle", f"source: {source} without data_dir", SourceError):
+        from lib.data.kaggle import fetch  # here: kagglehub is an extra
+    return fetch(handle)
+
+
 def open_source(params: Params, base: Path) -> Source:
     """Open the source that the settings name; a relative `data_dir` lies under `base`.
 
@@ -115,7 +120,7 @@ def open_source(params: Params, base: Path) -> Source:
         source = FolderSource(Path(params.data_dir))
     else:
         entry = REGISTRY[params.source]
-        root = Path(params.data_dir) if params.data_dir else fetch(entry.handle)
+        root = Path(params.data_dir) if params.data_dir else _fetch(params.source, entry.handle)
         records = entry.records(root)
         counts = records["label"].value_counts()
         wrong_counts = [

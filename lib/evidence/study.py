@@ -133,8 +133,10 @@ class SeedScores(NamedTuple):
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a run's `results.json` and of a study's file."""
+    """Return the JSON schema of a run's `results.json` and of a study's file; other versions know other methods."""
     _, definitions = models_json_schema([(Results, "validation"), (Study, "validation")])
+    for setting in ("methods", "references"):
+        del definitions["$defs"]["Params"]["properties"][setting]["items"]["enum"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A run's results.json, or a study of research/results",

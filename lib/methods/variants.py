@@ -1,4 +1,4 @@
-"""The methods that a run can name: the one place where a name becomes a method.
+"""The methods that a run can name: the one place where a name becomes a method, and where `Params` finds the names.
 
 "unet" and "ra" follow the settings. A variant is the same class with the settings that its name stands for fixed, so
 that a name always means the same.

@@ -16,6 +16,7 @@ from lib.notebook.sources import BuildError, check_code, content_id, parse, text
 
 HEADER = re.compile(r"^# %%(?: .*)?$", re.M)
 NAME = re.compile(r"research/\d\d_\w+\.py", re.A)
+NUMBER = re.compile(r"\d\d?\b ?")  # at the start of a title
 RESERVED = {"library", "injected-parameters"}  # tags of the builder and of papermill
 TEMPLATE = "research/template.py"
 IMAGE = re.compile(r"!\[[^\]]*\]\(")
@@ -72,11 +73,14 @@ def read_all(root: Path) -> list[Chapter]:
         raise BuildError(f"{misnamed[0]} holds cells, so it is a chapter; wanted a name such as research/10_mine.py")
     chapters = [read(name, sources[name]) for name in meant]
     for before, chapter in itertools.combinations(chapters, 2):
-        if before.number == chapter.number or before.heading == chapter.heading:
+        if before.number == chapter.number or NUMBER.sub("", before.heading) == NUMBER.sub("", chapter.heading):
             raise BuildError(f"{before.name} and {chapter.name} have the same number or title; change one")
     for chapter in chapters:
-        if (number := re.match(r"\d\d?\b", chapter.heading)) and int(number[0]) != int(chapter.number):
-            raise BuildError(f"{chapter.name}: `{chapter.heading}` has another number than its file; change one")
+        if (number := NUMBER.match(chapter.heading)) and int(number[0]) != int(chapter.number):
+            raise BuildError(
+                f"{chapter.name}: `{chapter.heading}` has another number than its file; leave it out, for a chapter is "
+                "numbered by its file"
+            )
     shown: dict[str, str] = {}
     for chapter in chapters:
         for file in chapter.shows:
@@ -88,7 +92,10 @@ def read_all(root: Path) -> list[Chapter]:
 
 
 def read(name: str, source: str) -> Chapter:
-    """Return the chapter; BuildError names the line of what a reader of the notebook would miss in it."""
+    """Return the chapter, numbered by its file; BuildError names the line of what a reader would miss in it.
+
+    The first chapter, 00, opens the notebook: its question has no number.
+    """
     tree = parse(name, source)
     cells, starts = cut(name, source)
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
@@ -133,6 +140,8 @@ def read(name: str, source: str) -> Chapter:
             "question, by `run.save_figure(...)`, one of chapter 6's `figures`, or a function imported from "
             "`lib.figures`, or let an image stand below"
         )
+    if int(chapter.number) and not NUMBER.match(chapter.heading):
+        chapter.title.source = f"# {int(chapter.number)} {chapter.title.source.removeprefix('# ')}"
     return chapter
 
 

@@ -7,19 +7,19 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-from traitlets.config import Config
 
 from lib.data.caches import caches, remove
 from lib.data.dataset import load_data
 from lib.data.source import LEFT_OUT, cache_folder, problem_counts
 from lib.data.sources import open_source
 from lib.data.stream import write_shards
-from lib.environment import secret
+from lib.environment import NAME, needing, secret
 from lib.figures.charts import loss_curves
 from lib.figures.tables import scored_images
 from lib.methods.method import Method
 from lib.params import Params
 from lib.privacy import VARIABLE, with_secrets
+from lib.runs.command import result
 from lib.runs.comparison import comparable
 from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
@@ -30,7 +30,7 @@ from lib.runs.model import CARD, open_model
 from lib.runs.new_images import SCORES, Asked, write_scores
 from lib.runs.prepare import prepare
 from lib.runs.report import over_seeds, summary
-from lib.runs.run import Run
+from lib.runs.run import Run, RunError
 from lib.runs.score import score
 from lib.runs.seeds import STUDY, evaluate_seeds, train_seeds
 from lib.runs.shown import open_shown
@@ -56,7 +56,7 @@ def train(params: Params, base: Path) -> int:
             run.save_figure(loss_curves(trained.history), f"{name}-losses")
         train_seeds(run, prepared)
         finish(run, tracker)
-    print(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
+    result(f"trained {' and '.join(params.methods)}: {run.folder}\nnext: imgae-evaluate {run.folder}")
     return 0
 
 
@@ -76,8 +76,8 @@ def evaluate(folder: Path, *, again: bool) -> int:
         draw(run, prepared, scored, comparison, again=again)
         study = evaluate_seeds(run, prepared, again=again)
         finish(run, tracker, results)
-    parts = [comparison.found.to_string(index=False), summary(results), *([over_seeds(study)] if study else [])]
-    print(*parts, run.folder / "results.json", sep="\n\n")
+    texts = [comparison.found.to_string(index=False), summary(results), *([over_seeds(study)] if study else [])]
+    result("\n\n".join(texts), "", run.folder / "results.json")
     return 0
 
 
@@ -94,10 +94,10 @@ def score_images(
     if len(found.table):
         first, *_ = model.fitted.fits
         ranked = found.table.sort_values(f"{first}, p", kind="stable")
-        print("", scored_images(ranked.head(MOST), list(model.fitted.fits)).to_string(index=False), sep="\n")
+        result("", scored_images(ranked.head(MOST), list(model.fitted.fits)).to_string(index=False))
         if len(ranked) > MOST:
-            print(f"... and {len(ranked) - MOST:,} images that are less anomalous by {first}")
-    print("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}", sep="\n")
+            result(f"... and {len(ranked) - MOST:,} images that are less anomalous by {first}")
+    result("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}")
     return 3 if len(lost) else 0
 
 
@@ -105,7 +105,7 @@ def export(run: Path, to: Path, *, primary: bool, half: bool, onnx: bool) -> int
     """Write a run's model into a folder that can be handed on."""
     export_model(run, to, primary=primary, half=half, onnx=onnx)
     size = sum(file.stat().st_size for file in to.iterdir())
-    print(f"{to}: {size / 1e6:.1f} MB; read its {CARD} before you hand it on\nto use it: imgae-score {to} IMAGE")
+    result(f"{to}: {size / 1e6:.1f} MB; read its {CARD} before you hand it on\nto use it: imgae-score {to} IMAGE")
     return 0
 
 
@@ -115,26 +115,19 @@ def gallery(place: Path, to: Path | None) -> int:
     shown = open_shown(place)
     pictures = write_gallery(shown, file)
     beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
-    print(
-        f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings, sep="\n"
-    )
+    result(f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings)
     return 0
 
 
 def run(params: Params, base: Path) -> int:
     """Execute the notebook; leave it, its report and the final status in the run folder."""
-    import papermill  # here: the other commands do without a notebook
+    notebook = find_notebook(base)
+    with needing("notebook", "imgae-run", RunError):  # here: the other commands do without a notebook
+        import ipykernel  # noqa: F401
+        import papermill
+        from traitlets.config import Config
 
-    from lib.runs.page import publish, write_report
-
-    places = [base / NOTEBOOK, Path(__file__).parents[2] / NOTEBOOK]  # a user's own file may lie outside the checkout
-    notebook = next((place for place in places if place.is_file()), None)
-    if notebook is None:
-        found = f"{places[-1]} is not there"
-        print(
-            f"{found}: work in a checkout of the repository, and run `python build_notebook.py` there", file=sys.stderr
-        )
-        return 2
+        from lib.runs.page import publish, write_report
     wandb_mode(params)  # refused now, and not by a cell
     with Run.start(params, base) as run:
         partial, report = run.folder / "partial.ipynb", run.folder / "report.html"
@@ -172,8 +165,22 @@ def run(params: Params, base: Path) -> int:
         if (study := run.folder / STUDY).is_file() and params.seeds:
             text += f"\n\n{over_seeds(read_study(study))}"
         run.finish()
-    print("", text, f"report: {report}", sep="\n")
+    result("", text, f"report: {report}")
     return 0
+
+
+def find_notebook(base: Path) -> Path:
+    """Return the notebook of the project folder or of the checkout around this file; RunError says how to get it."""
+    checkout = Path(__file__).parents[2]
+    for place in (base / NOTEBOOK, checkout / NOTEBOOK):  # a user's own params file may lie outside the checkout
+        if place.is_file():
+            return place
+    if (checkout / "build_notebook.py").is_file():
+        raise RunError(f"{checkout / NOTEBOOK} is not there: run `python build_notebook.py` in {checkout}")
+    raise RunError(
+        f"imgae-run executes the project's notebook, which is not installed with {NAME}: clone the repository and run "
+        "`make` or `pip install --editable '.[notebook]'` in it; imgae-train and imgae-evaluate do without a notebook"
+    )
 
 
 def own_kernel() -> type:
@@ -197,7 +204,7 @@ def shards(params: Params, base: Path, address: str) -> int:
     _print_problems(data.problems)
     address = address if "://" in address else str(Path(os.path.expanduser(address)).resolve())
     write_shards(source, data.records, address)
-    print(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
+    result(f"{len(data.records):,} images: {address}\nto use them: source: stream, data_dir: {address}")
     return 0
 
 
@@ -228,4 +235,4 @@ def remove_caches(names: Sequence[str] | None, days: int) -> int:
 
 def _print_problems(problems: pd.DataFrame) -> None:
     for problem, count in problem_counts(problems).items():
-        print(f"{count:,} images: {problem}")
+        print(f"{count:,} images: {problem}", file=sys.stderr)

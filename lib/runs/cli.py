@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from lib.privacy import masked
 from lib.refusals import echo
-from lib.runs.command import command
+from lib.runs.command import Parser, command
 from lib.strict_yaml import Misread
 from lib.strict_yaml import load as load_yaml
 
 if TYPE_CHECKING:
     from lib.params import Params
+
+
+SETTINGS = """\
+A params file holds the settings that differ from the defaults; those of the project are in params/. All settings are
+explained in docs/USAGE.md, "Choose the settings". A wrong one is refused with what it may be.
+"""
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +36,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """`imgae-evaluate RUN`: score a trained run, compare it with those it names, write results and figures."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "imgae-evaluate",
+        long=True,
         description="Score and evaluate a run that has been trained. A stage whose inputs have not changed is skipped.",
     )
     parser.add_argument("run", type=Path, help="the run's folder, for example runs/ra")
@@ -76,7 +83,7 @@ names its patient. Exit status: 0, or 3 if an image could not be used. For resea
 
 def score(arguments: Sequence[str] | None = None) -> int:
     """`imgae-score RUN PATH…`: score images without labels by a trained model, and draw where they are anomalous."""
-    parser = argparse.ArgumentParser("imgae-score", description=SCORE, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("imgae-score", long=True, description=SCORE, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", help="the folder of a scored run or of an exported model, or hf://OWNER/NAME")
     parser.add_argument("images", nargs="+", metavar="PATH", help="a file, a folder, or an address of shards")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the scores are written; default scores-MODEL")
@@ -102,8 +109,9 @@ def score(arguments: Sequence[str] | None = None) -> int:
 
 def export(arguments: Sequence[str] | None = None) -> int:
     """`imgae-export RUN --to FOLDER`: write a run's model as a folder that can be handed on."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "imgae-export",
+        long=True,
         description="Write the model of an evaluated run: weights, settings, what its scores need, and a model card. "
         "It scores as the run does, to the last bit unless --half is given.",
     )
@@ -120,8 +128,9 @@ def export(arguments: Sequence[str] | None = None) -> int:
 
 def gallery(arguments: Sequence[str] | None = None) -> int:
     """`imgae-gallery RUN_OR_SCORES`: write a page to look through the images, their scores, redrawings and maps."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "imgae-gallery",
+        long=True,
         description="Write one HTML page to look through a run's test images, or scored images: sorted, filtered, with "
         "a threshold that moves, each with its reconstructions and maps. For research only, not for diagnosis.",
     )
@@ -137,7 +146,7 @@ def gallery(arguments: Sequence[str] | None = None) -> int:
 
 def cache(arguments: Sequence[str] | None = None) -> int:
     """`imgae-cache list`, `remove NAME…`, `purge`: the caches of prepared images, and the space that they take."""
-    parser = argparse.ArgumentParser("imgae-cache", description="List and remove caches of prepared images not in use.")
+    parser = Parser("imgae-cache", description="List and remove caches of prepared images not in use.")
     kinds = parser.add_subparsers(dest="action", required=True)
     kinds.add_parser("list", help="list them, the longest unused first")
     named = kinds.add_parser("remove", help="remove the caches of these names")
@@ -170,7 +179,7 @@ Runs of one seed count as one: each method is taken from the first run that has 
 
 def study(arguments: Sequence[str] | None = None) -> int:
     """`imgae-study TARGET SOURCES`: keep runs, combine them into a study, write the page of studies, add trials."""
-    parser = argparse.ArgumentParser("imgae-study", description=STUDY, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("imgae-study", description=STUDY, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("target", type=Path, help="a folder or FILE.json, .csv, .md, .schema.json, see above")
     parser.add_argument("sources", type=Path, nargs="*", help="folders of evaluated or kept runs; for a page, studies")
     typed = parser.parse_args(arguments)
@@ -184,14 +193,14 @@ def study(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser(program: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(program, description=description)
+def _parser(program: str, description: str) -> Parser:
+    parser = Parser(program, long=True, description=description, epilog=SETTINGS)
     parser.add_argument("params", type=Path, help="a YAML file of settings, for example params/ra.yaml")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override the file")
     return parser
 
 
-def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> "tuple[Params, Path]":
+def _settings(parser: Parser, arguments: Sequence[str] | None) -> "tuple[Params, Path]":
     """Read a params file and `--set`; return the settings, with absolute paths, and the project folder.
 
     Relative paths in the file start from the project folder, those on the command line from the working folder.
@@ -209,7 +218,7 @@ def _settings(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) 
     return params.with_paths_under(base).model_copy(update={"run_dir": run_dir}), base
 
 
-def _assignment(parser: argparse.ArgumentParser, text: str) -> tuple[str, Any]:
+def _assignment(parser: Parser, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or "/" in key:  # an address, of which = is a part
         parser.error(f"--set expects key=value, found {echo(text)}")

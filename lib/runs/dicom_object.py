@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lib.data.dicom import is_dicom
-from lib.environment import own_version
+from lib.environment import needing, own_version
 from lib.figures.overlay import coloured
 from lib.runs.model import USE
 from lib.runs.run import RunError
@@ -52,10 +52,8 @@ class Finding(NamedTuple):
 
 def check_installed() -> None:
     """Raise RunError if highdicom is missing."""
-    try:
+    with needing("dicom", "--dicom", RunError):
         import highdicom  # noqa: F401
-    except ImportError:
-        raise RunError("--dicom needs the package highdicom: pip install '.[dicom]' brings it") from None
 
 
 def read_source(content: bytes) -> tuple["Dataset | None", str]:

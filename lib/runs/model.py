@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lib.data.preparation import Preparation
+from lib.environment import needing
 from lib.evidence.evaluation import threshold_at
 from lib.evidence.seeds import FORMS
 from lib.files import digest, hash_of
@@ -100,7 +102,8 @@ class Model:
             available = {} if primary_only else self._features[1]
             missing = sorted({*fit.distances} - {*available})
             if missing and not primary_only:
-                print(f"the chosen and the combined score of {name} are left out: they need {', '.join(missing)}")
+                lacking = f"the chosen and the combined score of {name} are left out"
+                print(f"{lacking}: they need {', '.join(missing)}", file=sys.stderr)
             needed = None if primary_only or missing else {key: available[key] for key in fit.distances}
             scorers[name] = Scorer(self.versions[name], fit, needed)
         return scorers
@@ -188,11 +191,9 @@ def _shortest(values: Tensor) -> Tensor:
 
 def _from_hub(address: str) -> Path:
     """Return the folder into which the files of a model on the hub, hf://OWNER/NAME[@REVISION], were downloaded."""
-    try:
+    with needing("stream", address, RunError):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        raise RunError(f"{address} needs the package huggingface_hub: pip install '.[stream]' brings it") from None
     name, _, revision = address.removeprefix(HUB).partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=[WEIGHTS, FACTS, CARD]))

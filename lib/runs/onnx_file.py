@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.environment import needing
 from lib.evidence.evaluation import FALSE_ALARM_RATE
 from lib.methods.method import Images, Method, to_unit
 from lib.runs.model import USE, Model
@@ -40,14 +41,10 @@ def said(model: Model, method: str) -> dict[str, str]:
 
 def check_installed() -> None:
     """Raise RunError if a package is missing."""
-    try:
+    with needing("onnx", "--onnx", RunError):
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError:
-        raise RunError(
-            "--onnx needs the packages onnx, onnxscript and onnxruntime: pip install '.[onnx]' brings them"
-        ) from None
 
 
 class _Reconstruction(nn.Module):

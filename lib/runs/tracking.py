@@ -15,11 +15,9 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Literal
 
-import requests
 from pydantic import ValidationError
-from requests.utils import get_netrc_auth
 
-from lib.environment import secret
+from lib.environment import needing, secret
 from lib.evidence.results import Results
 from lib.network import refused_certificate
 from lib.params import Params, project_root
@@ -70,11 +68,16 @@ def open_tracker(params: Params, folder: Path) -> Tracker:
 
 
 def wandb_mode(params: Params) -> Literal["online", "offline", "disabled"]:
-    """Return how a run is tracked, by its settings and WANDB_MODE; TrackingError if that is another word."""
+    """Return how a run is tracked, by its settings and WANDB_MODE.
+
+    TrackingError if that is another word, or if the package wandb is missing.
+    """
     said = os.environ.get("WANDB_MODE", "").strip()
     if params.tracking == "off":
         return "disabled"
     if mode := MODES.get(said.lower()):
+        with needing("tracking", f"tracking: {params.tracking}", TrackingError):
+            import wandb  # noqa: F401  # here: it takes 0.7 s, and only a run that is tracked needs it
         return mode
     raise TrackingError(
         f"WANDB_MODE={echo(said)} is not a mode of this run: set it to online, offline or disabled (shared is for "
@@ -122,7 +125,8 @@ class WandB(Tracker):
         """
         os.environ["WANDB_MODE"] = mode  # wandb reads it, and takes fewer words
         try:
-            import wandb  # here: it takes 0.7 s, and only a run that is tracked needs it
+            import wandb
+            from requests.utils import get_netrc_auth
 
             why = ""
             if mode == "online":
@@ -204,6 +208,8 @@ def _start(params: Params, folder: Path, mode: Literal["online", "offline"], key
 
 def why_offline(server: str, key: str) -> str:
     """Return why a W&B server cannot be used with this key, or "" if it can; within `PATIENCE` seconds."""
+    import requests  # wandb brings it
+
     if not key:
         return "no WANDB_API_KEY, in the environment or Colab's secrets"
     answers: SimpleQueue[str] = SimpleQueue()

@@ -34,12 +34,8 @@ class Described(NamedTuple):
     features: dict[str, tuple[Any, Any]]  # by distance: of the images, and of the equalised images
 
 
-PLAIN = ("residual", "squared", "ssim", "clahe")
-"""The maps that need nothing but an image and its reconstruction."""
-
-
 def distance_of(kind: str) -> str:
-    """Return the name of the distance that a map is made of; one of `PLAIN` is returned as it is."""
+    """Return the name of the distance that a map is made of; one of `MAPS` is returned as it is."""
     return "lpips" if kind == "ra-map" else kind.removeprefix("clahe x ")
 
 
@@ -82,17 +78,11 @@ def describe(images: Images, distances: Mapping[str, Distance]) -> Described:
 def anomaly_maps(images: Described, reconstructions: Described, distances: Mapping[str, Distance]) -> dict[str, Images]:
     """Return every map of images and their reconstructions by name, on the CPU.
 
-    `PLAIN` ones need nothing else ("clahe" is the residual after CLAHE). Each of the `distances` adds
-    two maps: one of its name, and the score map of Bercea et al. (RA, `DownstreamEvaluator`), which is the CLAHE
-    residual times the smoothed distances before and after CLAHE. With LPIPS, as theirs, it is called "ra-map"; with
-    another distance, "clahe x NAME".
+    `MAPS` need nothing else. Each of the `distances` adds two maps: one of its name, and the score map of Bercea et al.
+    (RA, `DownstreamEvaluator`), which is the CLAHE residual times the smoothed distances before and after CLAHE. With
+    LPIPS, as theirs, it is called "ra-map"; with another distance, "clahe x NAME".
     """
-    maps = {
-        "residual": residual_map(images.images, reconstructions.images),
-        "squared": (images.images - reconstructions.images).square(),
-        "ssim": dissimilarity_map(images.images, reconstructions.images),
-        "clahe": residual_map(images.equalised, reconstructions.equalised),
-    }
+    maps = {name: compute(images, reconstructions) for name, compute in MAPS.items()}
     for name, distance in distances.items():
         before, after = map(distance.between, images.features[name], reconstructions.features[name])
         maps[name] = before
@@ -107,6 +97,15 @@ def _smooth(maps: Images) -> Images:
 
 def _stack(maps: Iterable[np.ndarray]) -> Images:
     return torch.from_numpy(np.stack([np.asarray(m, dtype=np.float32) for m in maps]))[:, None]
+
+
+MAPS: dict[str, Callable[[Described, Described], Images]] = {
+    "residual": lambda images, redrawn: residual_map(images.images, redrawn.images),
+    "squared": lambda images, redrawn: (images.images - redrawn.images).square(),
+    "ssim": lambda images, redrawn: dissimilarity_map(images.images, redrawn.images),
+    "clahe": lambda images, redrawn: residual_map(images.equalised, redrawn.equalised),
+}
+"""Name -> the map of images and their reconstructions, of those that need nothing else; names without a comma."""
 
 
 def _top_mean(maps: Images) -> PerImage:

@@ -6,7 +6,9 @@ read, never a label.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,13 +30,7 @@ NEIGHBOURS = 5  # the best of 1, 5, 10 and 20 on pediatric training images, by l
 POOLED, PATCHED = slice(1, 4), slice(2, 4)  # stages: 1/4 to 1/16 of the side; 1/8 and 1/16 for patches
 PATCHES, CORESET, PROJECTED = 40_000, 2_000, 64  # patches drawn, kept, and their length while those are chosen
 REWEIGHTING = 9  # neighbours in the bank that PatchCore's image score looks at
-NEED_FEATURES = ("knn", "mahalanobis", "patchcore")
-
-RECORDED: dict[str, tuple[str, Callable[[pd.DataFrame], np.ndarray]]] = {
-    "view": ("ap-view", lambda table: (table["view"].str.upper() == "AP").where(table["view"] != "").to_numpy(float)),
-    "file-size": ("file-size", lambda table: -table[SIZES[0]].to_numpy(float)),
-}
-"""What a reference that is read from the records is called among the scores, and how it is read; NaN where unknown."""
+CALLED = {"view": "ap-view"}  # among the scores; the others have the reference's own name
 
 BySide = dict[str, np.ndarray]
 """One array per side, in the order of its records."""
@@ -60,49 +56,105 @@ def reference_scores(
     backbone: Backbone | FeaturesError,
     seed: int,
 ) -> References:
-    """Return these references, fitted on the training images, for the images of each side.
-
-    mean-grey    the image's mean grey, in [0, 1]: brighter counts as more anomalous, because opacities are white
-    mean-image   reconstruction: the mean training image, whatever the image
-    pca          reconstruction: from 16 principal components of at most 2**25 pixels of training images by `seed`
-    knn          mean cosine distance to the 5 nearest training images; features of three stages, pooled over space
-    mahalanobis  distance from the training images' Gaussian, same features, Ledoit-Wolf shrinkage (Rippel et al., 2021)
-    patchcore    see `PatchCore`
-    view         "ap-view": 1 for an AP image, 0 for any other; NaN on a side where a view is unknown
-    file-size    minus the bytes of the original file: an opacity hides markings, and a smooth image compresses better;
-                 NaN on a side where a size is unknown
+    """Return these of the `REFERENCES`, fitted on the training images, for the images of each side.
 
     If there is no frozen network, `backbone` is the error that says why, and the references that need it are left out.
     """
-    references = References()
-    if "mean-grey" in names:
-        references.scores["mean-grey"] = {
-            side: np.concatenate([batch.mean(axis=(1, 2)) for batch in _batches(stack)]) / 255
-            for side, stack in images.items()
-        }
-    if "mean-image" in names:
-        mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(train)) / len(train) / 255
-        redrawn = mean.astype(np.float32)[None]
-        references.fitted["mean-image"] = lambda stack: (repeat(redrawn, len(stack)), {})
-    if "pca" in names:
-        references.fitted["pca"] = principal_components(train, seed)
-    for name in [name for name in RECORDED if name in names]:
-        score, read = RECORDED[name]
-        by_side = {side: read(table) for side, table in records.items()}
-        if missing := int(np.isnan(by_side["test"]).sum()):
-            references.left_out[name] = f"{missing} of {len(by_side['test'])} test records have no {name}"
+    references, inputs = References(), Inputs(names, train, images, records, backbone, seed)
+    for name in [name for name in REFERENCES if name in names]:
+        try:
+            outcome = REFERENCES[name](inputs)
+        except LeftOut as reason:
+            references.left_out[name] = str(reason)
+            continue
+        if callable(outcome):
+            references.fitted[name] = outcome
         else:
-            unknown = {
-                side: np.full(len(of_side), np.nan) for side, of_side in by_side.items() if np.isnan(of_side).any()
-            }
-            references.scores[score] = by_side | unknown
-    if wanted := [name for name in NEED_FEATURES if name in names]:
-        if isinstance(backbone, FeaturesError):
-            references.left_out.update(dict.fromkeys(wanted, f"no backbone: {backbone}"))
-        else:
-            sides = {side: images[side] for side in records}
-            references.scores.update(_feature_scores(wanted, train, sides, backbone, seed))
+            references.scores[CALLED.get(name, name)] = outcome
     return references
+
+
+class LeftOut(Exception):
+    """A reference cannot be had; the message is the reason."""
+
+
+class Features(NamedTuple):
+    """What the references in frozen features share, each image having passed through the backbone once."""
+
+    train: np.ndarray
+    """The training images' features of three stages, pooled over space, (n, channels) float64."""
+    sides: BySide
+    """The same of each side that has records."""
+    patchcore: BySide
+    """The scores of `PatchCore`, if the run names it."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a reference may look at, none of it a label."""
+
+    names: Sequence[str]
+    """Of all the references that the run names."""
+    train: ImageStack
+    """The normal images to fit on, uint8."""
+    images: Mapping[str, ImageStack]
+    """The images to score, by side; "lesions" are those of "reference" with lesions painted in, and have no records."""
+    records: Mapping[str, pd.DataFrame]
+    backbone: Backbone | FeaturesError
+    seed: int
+
+    @cached_property
+    def features(self) -> Features:
+        """The frozen network's features; raises LeftOut if there is no network."""
+        if isinstance(self.backbone, FeaturesError):
+            raise LeftOut(f"no backbone: {self.backbone}")
+        return _features(self, self.backbone)
+
+
+def mean_grey(inputs: Inputs) -> BySide:
+    """The image's mean grey, in [0, 1]: brighter counts as more anomalous, because opacities are white."""
+    return {
+        side: np.concatenate([batch.mean(axis=(1, 2)) for batch in _batches(stack)]) / 255
+        for side, stack in inputs.images.items()
+    }
+
+
+def mean_image(inputs: Inputs) -> Version:
+    """The mean training image is the reconstruction, whatever the image."""
+    mean = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(inputs.train)) / len(inputs.train) / 255
+    redrawn = mean.astype(np.float32)[None]
+    return lambda stack: (repeat(redrawn, len(stack)), {})
+
+
+def recorded(name: str, read: Callable[[pd.DataFrame], np.ndarray], inputs: Inputs) -> BySide:
+    """What `read` finds in the records of a side, NaN where it is unknown; such a side has no scores."""
+    by_side = {side: read(table) for side, table in inputs.records.items()}
+    if missing := int(np.isnan(by_side["test"]).sum()):
+        raise LeftOut(f"{missing} of {len(by_side['test'])} test records have no {name}")
+    return {side: np.full(len(of), np.nan) if np.isnan(of).any() else of for side, of in by_side.items()}
+
+
+def nearest_neighbours(inputs: Inputs) -> BySide:
+    """The mean cosine distance to the 5 nearest training images, in pooled features."""
+    train, sides, _ = inputs.features
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train)), metric="cosine").fit(train)
+    return {side: nearest.kneighbors(pooled)[0].mean(axis=1) for side, pooled in sides.items()}
+
+
+def mahalanobis(inputs: Inputs) -> BySide:
+    """The distance from the Gaussian of pooled features, with Ledoit-Wolf shrinkage (Rippel et al., ICPR 2021)."""
+    train, sides, _ = inputs.features
+    gaussian = LedoitWolf().fit(train)
+    return {side: np.sqrt(gaussian.mahalanobis(pooled)) for side, pooled in sides.items()}
+
+
+def _ap_view(table: pd.DataFrame) -> np.ndarray:
+    return (table["view"].str.upper() == "AP").where(table["view"] != "").to_numpy(float)
+
+
+def _smallness(table: pd.DataFrame) -> np.ndarray:
+    """Minus the file's bytes: an opacity hides markings, and a smooth image compresses better."""
+    return -table[SIZES[0]].to_numpy(float)
 
 
 def _batches(images: ImageStack, size: int = 256) -> Iterator[np.ndarray]:
@@ -181,34 +233,40 @@ def pooled_features(backbone: Backbone, images: ImageStack) -> np.ndarray:
     return np.concatenate([_pooled(maps) for maps in extract(backbone, images, "features")]).astype(np.float32)
 
 
-def _feature_scores(
-    wanted: list[str], train: ImageStack, sides: dict[str, ImageStack], backbone: Backbone, seed: int
-) -> dict[str, BySide]:
-    """Return the scores of the references in frozen features; each image passes through the backbone once."""
-    random = np.random.default_rng([seed, 31])
-    vectors, patches, per_image = [], [], -(-PATCHES // len(train))
-    for maps in extract(backbone, train, "features of train"):
+def _features(inputs: Inputs, backbone: Backbone) -> Features:
+    """Pass each image through the backbone once, for all references that look at features."""
+    random = np.random.default_rng([inputs.seed, 31])
+    vectors, patches, per_image = [], [], -(-PATCHES // len(inputs.train))
+    for maps in extract(backbone, inputs.train, "features of train"):
         vectors.append(_pooled(maps))
-        if "patchcore" in wanted:
+        if "patchcore" in inputs.names:
             places = _patches(maps).flatten(2).mT.cpu().numpy()
             patches += [image[random.permutation(len(image))[:per_image]] for image in places]
-    normal = np.concatenate(vectors)
-    patchcore = PatchCore(random.permutation(np.concatenate(patches)), seed) if patches else None
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(normal)), metric="cosine").fit(normal)
-    gaussian = LedoitWolf().fit(normal) if "mahalanobis" in wanted else None
+    train = np.concatenate(vectors)
+    patchcore = PatchCore(random.permutation(np.concatenate(patches)), inputs.seed) if patches else None
 
-    scores: dict[str, BySide] = {name: {} for name in wanted}
-    for side, images in sides.items():
+    sides, scores = {}, {}
+    for side in inputs.records:
         vectors, farthest = [], []
-        for maps in extract(backbone, images, f"features of {side}"):
+        for maps in extract(backbone, inputs.images[side], f"features of {side}"):
             vectors.append(_pooled(maps))
             if patchcore:
                 farthest.append(patchcore(_patches(maps)))
-        pooled = np.concatenate(vectors)
-        if "knn" in wanted:
-            scores["knn"][side] = nearest.kneighbors(pooled)[0].mean(axis=1)
-        if gaussian:
-            scores["mahalanobis"][side] = np.sqrt(gaussian.mahalanobis(pooled))
+        sides[side] = np.concatenate(vectors)
         if patchcore:
-            scores["patchcore"][side] = np.concatenate(farthest)
-    return scores
+            scores[side] = np.concatenate(farthest)
+    return Features(train, sides, scores)
+
+
+REFERENCES: dict[str, Callable[[Inputs], BySide | Version]] = {
+    "mean-grey": mean_grey,
+    "mean-image": mean_image,
+    "pca": lambda inputs: principal_components(inputs.train, inputs.seed),
+    "view": partial(recorded, "view", _ap_view),  # 1 for an AP image, 0 for any other
+    "file-size": partial(recorded, "file-size", _smallness),
+    "knn": nearest_neighbours,
+    "mahalanobis": mahalanobis,
+    "patchcore": lambda inputs: inputs.features.patchcore,
+}
+"""What a run can name, and what it computes: a score by side, higher where an image is more anomalous, or a
+reconstruction, which is scored as a method's is. `Params` finds the names here."""

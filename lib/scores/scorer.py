@@ -11,7 +11,7 @@ import torch
 
 from lib.methods.method import Method, to_unit
 from lib.scores.conformal import combine, p_values
-from lib.scores.maps import PLAIN, POOLS, Distance, anomaly_maps, describe, distance_of, residual_map
+from lib.scores.maps import MAPS, POOLS, Distance, anomaly_maps, describe, distance_of, residual_map
 from lib.scores.scoring import CPU, PRIMARY, Standard, own_scores, pooled, reconstruct
 from lib.scores.selection import Selection
 
@@ -50,7 +50,7 @@ class Fit(NamedTuple):
             members=selection.members["reference"],
             standards={kind: selection.standards[epoch][kind] for kind in sorted(needed)},
             calibration={form: by_side["validation"] for form, by_side in selection.columns.items()},
-            distances=sorted({distance_of(kind) for kind in maps} - {*PLAIN}),
+            distances=sorted({distance_of(kind) for kind in maps} - {*MAPS}),
             ceiling=float(torch.quantile(mean + 3 * deviation, 0.99)),
         )
 

@@ -7,6 +7,7 @@ credit only for what it does alone. The calibration half, side "validation", is 
 keep their promise.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -73,13 +74,13 @@ def feature_distances(
         network: Backbone | FeaturesError = backbone
     except FeaturesError as error:
         network = error
-        print(f"the scores in a frozen network's features are left out: {error}")
+        print(f"the scores in a frozen network's features are left out: {error}", file=sys.stderr)
     if params.ra_map == "lpips":
         try:
             lpips = lpips_distance(device)
             distances["lpips"] = Distance(lambda images: images.to(device), lambda *both: lpips(*both).cpu())
         except FeaturesError as error:
-            print(f"ra-map is left out: {error}")
+            print(f"ra-map is left out: {error}", file=sys.stderr)
     for name, method in trained.items():
         if hasattr(method, "encoder"):
             method.eval()  # a method whose weights were only loaded is still in training mode

@@ -2,7 +2,6 @@
 
 import importlib
 from pathlib import Path
-from typing import get_args
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,8 +16,7 @@ from PIL import Image
 from lib.figures import style
 from lib.figures.charts import loss_curves
 from lib.figures.images import image_grid, reconstructions
-from lib.figures.style import Drawing, look, panels
-from lib.params import Params
+from lib.figures.style import LOOKS, Drawing, look, panels
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,11 +96,10 @@ def test_pictures_without_words_are_named_by_what_the_figure_is_called():
     assert figure._repr_png_()[1] == {"alt": "5 pictures: normal", "figure": "normal"}
 
 
-def test_each_method_that_a_run_can_name_has_a_colour_and_a_marker_of_its_own():
-    names = get_args(get_args(Params.model_fields["methods"].annotation)[0])
-    looks = [look(name) for name in names]
-    assert len({to_rgb(colour) for colour, _ in looks}) == len({marker for _, marker in looks}) == len(names)
-    assert look("ra, chosen") == look("ra") != look("knn")
+def test_no_two_methods_with_a_look_share_its_colour_or_its_marker_and_all_others_have_one_look():
+    looks = [look(name) for name in LOOKS]
+    assert len({to_rgb(colour) for colour, _ in looks}) == len({marker for _, marker in looks}) == len(LOOKS)
+    assert look("ra, chosen") == look("ra") != look("knn") == look("a new method")
 
 
 def test_panels_are_as_many_as_asked_in_rows_as_equal_as_can_be():

@@ -878,30 +878,56 @@ def test_the_builder_needs_neither_torch_nor_a_kernel_and_is_short():
 
 @pytest.fixture
 def joined(tmp_path):
-    """A copy of this project to which someone has added a chapter, by the command of the documents."""
-    [command] = re.findall(r"^    cp (\S+) (\S+)", (ROOT / "docs/USAGE.md").read_text(), re.M)
+    """A copy of this project to which someone has added a chapter, by the commands of the documents."""
+    [(last, later, template, mine)] = re.findall(
+        r"^    git mv (\S+) (\S+).*\n    cp (\S+) (\S+)", (ROOT / "docs/USAGE.md").read_text(), re.M
+    )
     for folder in ("lib", "research"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / file, tmp_path / file)
-    shutil.copy(*(tmp_path / name for name in command))
+    (tmp_path / last).rename(tmp_path / later)
+    shutil.copy(tmp_path / template, tmp_path / mine)
     return tmp_path
 
 
 def test_a_chapter_made_from_the_template_stands_in_the_notebook_and_in_its_contents(joined):
     notebook = build(joined)
-    title = "10 Does a score see more than how bright an image is?"
-    assert f"- [{title}](#scrollTo=10_mine)" in notebook.cells[1].source
+    title = "9 Does a score see more than how bright an image is?"
+    assert f"- [{title}](#scrollTo=09_mine)" in notebook.cells[1].source
     assert any(cell.source.startswith(f"# {title}\n") for cell in notebook.cells)
-    alone = [cell.id for cell in build(joined, "10").cells]
-    assert {"scores", "10_mine"} <= {*alone} and not {"comparison", "what-matters", "limits", "report"} & {*alone}
+    alone = [cell.id for cell in build(joined, "09").cells]
+    assert {"scores", "09_mine"} <= {*alone} and not {"comparison", "what-matters", "limits", "report"} & {*alone}
+
+
+def test_a_new_chapter_stands_before_the_last_one_and_every_chapter_is_numbered_by_its_file(joined):
+    notebook = build(joined)
+    files = sorted(file.name for file in joined.glob("research/[0-9][0-9]_*.py"))
+    titles = [line for line in notebook.cells[1].source.splitlines() if line.startswith("- [")]
+    assert [int(re.match(r"- \[(\d+) ", title)[1]) for title in titles[1:]] == [int(name[:2]) for name in files[1:]]
+    assert titles[-2].endswith("(#scrollTo=09_mine)") and titles[-1].endswith("(#scrollTo=report)")
+    assert "finish(run, tracker, results)" in notebook.cells[-1].source  # the run is closed when all is drawn
+
+
+def test_a_title_that_holds_another_number_than_its_file_is_told_to_leave_it_out(project):
+    put(project, "research/03_x.py", "# %% [markdown]\n# # 4 What?\n")
+    with pytest.raises(BuildError, match=r"03_x\.py: `4 What.` has another number than its file; leave it out"):
+        build(project)
+
+
+def test_a_title_without_a_number_gets_that_of_its_file_but_for_the_first(project):
+    change(project, "research/00_question.py", "# # 0 Which", "# # Which")
+    change(project, "research/02_look.py", "# # 2 How", "# # How")
+    [first, _, *_] = (notebook := build(project)).cells
+    assert first.source.startswith("# Which one?")
+    assert cell_of(notebook, "02_look").source.startswith("# 2 How does it look?")
 
 
 @pytest.mark.long
 def test_a_chapter_made_from_the_template_runs_and_draws(joined, tmp_path, monkeypatch):
     monkeypatch.setenv("IMGAE_DX_ROOT", str(tmp_path))
     settings = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
-    file = joined / write(joined, "10")
+    file = joined / write(joined, "09")
     done = papermill.execute_notebook(
         file, tmp_path / "out.ipynb", {**settings, "backbone": "none"}, progress_bar=False, kernel_name="python3"
     )
@@ -932,7 +958,8 @@ def test_the_real_notebook_reads_as_a_document():
     content = text(notebook)
     lines = {cell["id"]: len(cell["source"]) for cell in json.loads(content)["cells"]}
     library = [cell.id for cell in notebook.cells if "library" in cell.metadata.get("tags", [])]
-    assert sum(lines.values()) <= 5_500 and len(lines) <= 130 and len(content.encode()) < 1_000_000
+    assert sum(lines.values()) <= 550 * len(CHAPTERS) and len(lines) <= 13 * len(CHAPTERS)
+    assert len(content.encode()) < 1_000_000
     assert sum(lines[label] for label in library) <= sum(lines.values()) / 2
     methods = {f"lib/methods/{file.name}" for file in (ROOT / "lib/methods").glob("*.py")} - {"lib/methods/__init__.py"}
     assert methods <= shown(notebook).keys() and all(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, image, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from lib import privacy
+from lib import environment, privacy
 from lib.data.dataset import SplitError
 from lib.data.registry import REGISTRY
 from lib.data.sources import SourceError
@@ -33,6 +34,7 @@ from lib.evidence.wording import estimate_text
 from lib.methods.checkpoint import CheckpointError
 from lib.methods.variants import VARIANTS
 from lib.params import ParameterError, Params
+from lib.refusals import Refusal
 from lib.runs import actions, cli
 from lib.runs.run import Run, RunError
 
@@ -368,11 +370,37 @@ def test_the_notebook_runs_in_this_interpreter_whatever_kernel_is_installed_as_p
     assert actions.own_kernel()(kernel_name="python3").kernel_spec.argv == [sys.executable, *spec["argv"][1:]]
 
 
-def test_running_without_a_notebook_says_how_to_build_it(tmp_path, capsys, monkeypatch):
+def test_running_without_a_notebook_says_how_to_build_it_or_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(actions, "NOTEBOOK", Path("absent.ipynb"))
-    assert cli.run([str(params_file(tmp_path))]) == 2
-    assert "run `python build_notebook.py` there" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"absent.ipynb is not there: run `python build_notebook.py` in "):
+        cli.run([str(params_file(tmp_path))])
+    monkeypatch.setattr(actions, "__file__", str(tmp_path / "site-packages" / "lib" / "runs" / "actions.py"))
+    with pytest.raises(RunError, match="notebook, which is not installed with imgae-dx: clone the repository"):
+        cli.run([str(params_file(tmp_path))])
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "module", "extra"),
+    [
+        (cli.run, {}, "papermill", "notebook"),
+        (cli.run, {}, "latex2mathml", "notebook"),
+        (cli.train, {"tracking": "wandb"}, "wandb", "tracking"),
+        (cli.run, {"tracking": "wandb"}, "wandb", "tracking"),
+        (cli.train, {"source": "kermany"}, "kagglehub", "kaggle"),
+    ],
+)
+def test_a_command_without_a_package_that_it_needs_names_the_extra_that_brings_it(
+    tmp_path, monkeypatch, command, changes, module, extra
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "lib.data.kaggle", raising=False)
+    monkeypatch.delitem(sys.modules, "lib.runs.page", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Refusal, match=rf"needs {module}, which the extra {extra} brings: .*\.\[{extra}\]"):
+        command([str(params_file(tmp_path, **changes))])
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 # Names of methods
@@ -528,7 +556,7 @@ def test_shards_are_written_without_what_cannot_be_used_and_that_is_said(tmp_pat
     (data / "images" / "7.png").write_bytes(b"")
     file = params_file(tmp_path, source="folder", data_dir=str(data), on_bad_image="skip")
     assert cli.shards([str(file), "--to", str(tmp_path / "images")]) == 0
-    assert "1 images: is empty: left out" in capsys.readouterr().out
+    assert "1 images: is empty: left out" in capsys.readouterr().err
     index = json.loads((tmp_path / "images" / "shards.json").read_text())
     assert index["images"] == 39
 
@@ -601,20 +629,90 @@ def test_a_number_of_days_below_one_is_refused_and_removes_no_cache(tmp_path, mo
     assert "expected 1 or more" in capsys.readouterr().err and cache.is_dir()
 
 
+# What every command has
+
+COMMANDS = tomllib.loads((LIB.parent / "pyproject.toml").read_text())["project"]["scripts"]
 HELP = """
 import sys
 from contextlib import suppress
 from lib.runs import cli
-for name in ("train", "evaluate", "run", "shards", "cache", "study", "gallery"):
+for function in sys.argv[1:]:
     for words in (["--help"], ["--no-such-word"]):
         with suppress(SystemExit):
-            getattr(cli, name)(words)
+            getattr(cli, function)(words)
 print({"torch", "numpy", "pandas", "pydantic"} & set(sys.modules))
 """
 
 
+def call(*words: str, cwd: Path = LIB.parent) -> subprocess.CompletedProcess:
+    """Run a command of this checkout, or Python, in a process of its own."""
+    name, *rest = words
+    code = f"import sys; from lib.runs import cli; sys.exit(cli.{name.removeprefix('imgae-')}_command())"
+    environment = os.environ | {"PYTHONPATH": str(LIB.parent)}
+    return subprocess.run([sys.executable, "-c", code, *rest], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
 def test_help_and_mistakes_in_the_words_wait_for_no_library():
-    done = subprocess.run([sys.executable, "-c", HELP], cwd=LIB.parent, capture_output=True, text=True, check=True)
+    functions = [place.partition(":")[2] for place in COMMANDS.values()]
+    words = [sys.executable, "-c", HELP, *functions]
+    done = subprocess.run(words, cwd=LIB.parent, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
-    names = ("train", "evaluate", "run", "shards", "cache", "study", "gallery")
-    assert all(f"usage: imgae-{name}" in done.stdout for name in names)
+    assert all(f"usage: {name}" in done.stdout for name in COMMANDS)
+
+
+def test_help_of_what_takes_a_params_file_says_where_settings_are_explained(capsys):
+    chapter = re.search(r"^## (Choose the settings)$", (LIB.parent / "docs/USAGE.md").read_text(), re.M)[1]
+    for function in (cli.train, cli.run, cli.shards):
+        with pytest.raises(SystemExit, match="0"):
+            function(["--help"])
+        words = " ".join(capsys.readouterr().out.split())
+        assert f'docs/USAGE.md, "{chapter}"' in words and "those of the project are in params/" in words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_its_version_and_the_commit_of_its_checkout(name, capsys, monkeypatch):
+    monkeypatch.setattr(environment, "revision", lambda: "0a1b2c3")
+    with pytest.raises(SystemExit, match="0"):
+        getattr(cli, COMMANDS[name].partition(":")[2])(["--version"])
+    project = tomllib.loads((LIB.parent / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"{name} of {project['name']} {project['version']}, revision 0a1b2c3\n"
+
+
+def test_the_revision_is_the_commit_of_the_checkout_and_says_if_files_have_changed(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "lib" / "environment.py"))
+    assert environment.revision() == ""
+    git("init", "--quiet")
+    (tmp_path / "lib" / "environment.py").write_text("")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "Begin")
+    commit = git("rev-parse", "--short", "HEAD").strip()
+    assert environment.revision() == commit
+    (tmp_path / "lib" / "environment.py").write_text("1")
+    assert environment.revision() == f"{commit}-dirty"
+
+
+def test_quiet_leaves_the_result_and_takes_bars_and_information_away(tmp_path):
+    file = str(params_file(tmp_path, methods=["unet"], backbone="none", references=["mean-grey"]))
+    run = tmp_path / "runs" / "tiny"
+    done = call("imgae-train", file, "--quiet")
+    assert (done.stdout, done.stderr) == (f"trained unet: {run}\nnext: imgae-evaluate {run}\n", "")
+    loud = call("imgae-evaluate", str(run))
+    stages = [line for line in loud.stdout.splitlines() if re.match(r"\w+: (runs|skipped)", line)]
+    assert len(stages) > 2 and "scores:   0%" in loud.stderr
+    quiet = call("imgae-evaluate", str(run), "--quiet")
+    assert loud.stdout.splitlines() == [*stages, *quiet.stdout.splitlines()] and quiet.stderr == ""
+
+
+def test_quiet_keeps_warnings_and_errors(tmp_path):
+    data = folder_of_images(tmp_path / "data")
+    (data / "images" / "7.png").write_bytes(b"")
+    file = str(params_file(tmp_path, source="folder", data_dir=str(data), on_bad_image="skip", methods=["unet"]))
+    done = call("imgae-train", file, "--quiet")
+    assert "1 images: is empty: left out" in done.stderr
+    done = call("imgae-train", file, "--quiet", "--set", "epochs=0")
+    assert done.returncode == 2 and "epochs=0 is int; epochs wants an integer, at least 1" in done.stderr

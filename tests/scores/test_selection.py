@@ -311,7 +311,7 @@ def test_a_missing_backbone_is_printed_and_the_other_distances_remain(ra, capsys
     unet = UNetAutoencoder([4, 8])
     network, distances = feature_distances(Params(backbone="none"), {"unet": unet}, CPU)
     assert isinstance(network, FeaturesError) and distances == {}
-    assert "the scores in a frozen network's features are left out: the settings say" in capsys.readouterr().out
+    assert "the scores in a frozen network's features are left out: the settings say" in capsys.readouterr().err
     network, distances = feature_distances(Params(backbone="none"), {"unet": unet, "ra": ra}, CPU)
     assert isinstance(network, FeaturesError) and list(distances) == ["ra encoder"]
 
@@ -319,7 +319,7 @@ def test_a_missing_backbone_is_printed_and_the_other_distances_remain(ra, capsys
 def test_what_cannot_be_downloaded_is_left_out_and_printed(ra, offline, capsys):
     network, distances = feature_distances(Params(backbone="auto", ra_map="lpips"), {"ra": ra}, CPU)
     assert isinstance(network, FeaturesError) and list(distances) == ["ra encoder"]
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (
         "the scores in a frozen network's features are left out: " in printed
         and "ra-map is left out: LPIPS is not available" in printed
