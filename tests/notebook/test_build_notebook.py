@@ -878,26 +878,27 @@ def test_the_builder_needs_neither_torch_nor_a_kernel_and_is_short():
 
 @pytest.fixture
 def joined(tmp_path):
-    """A copy of this project to which someone has added a chapter, by the commands of the documents."""
-    [(last, later, template, mine)] = re.findall(
-        r"^    git mv (\S+) (\S+).*\n    cp (\S+) (\S+)", (ROOT / "docs/USAGE.md").read_text(), re.M
-    )
+    """A copy of this project to which someone has added a chapter before the last one, as the documents say."""
     for folder in ("lib", "research"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / file, tmp_path / file)
-    (tmp_path / last).rename(tmp_path / later)
-    shutil.copy(tmp_path / template, tmp_path / mine)
+    last = max(tmp_path.glob("research/[0-9][0-9]_*.py"))
+    place = int(last.name[:2])
+    last.rename(last.with_name(f"{place + 1:02}{last.name[2:]}"))
+    shutil.copy(tmp_path / "research/template.py", tmp_path / f"research/{place:02}_added.py")
     return tmp_path
 
 
-def test_a_chapter_made_from_the_template_stands_in_the_notebook_and_in_its_contents(joined):
-    notebook = build(joined)
-    title = "9 Does a score see more than how bright an image is?"
-    assert f"- [{title}](#scrollTo=09_mine)" in notebook.cells[1].source
-    assert any(cell.source.startswith(f"# {title}\n") for cell in notebook.cells)
-    alone = [cell.id for cell in build(joined, "09").cells]
-    assert {"scores", "09_mine"} <= {*alone} and not {"comparison", "what-matters", "limits", "report"} & {*alone}
+def test_the_documents_say_how_to_put_a_chapter_before_the_last_one():
+    [(last, name, later, same, mine)] = re.findall(
+        r"^    git mv research/(\d\d)_(\w+)\.py research/(\d\d)_(\w+)\.py .*\n"
+        r"    cp research/template\.py research/(\d\d)_mine\.py ",
+        (ROOT / "docs/USAGE.md").read_text(),
+        re.M,
+    )
+    assert (int(later), same, mine) == (int(last) + 1, name, last)
+    assert max(CHAPTERS).stem.endswith(f"_{name}")
 
 
 def test_a_new_chapter_stands_before_the_last_one_and_every_chapter_is_numbered_by_its_file(joined):
@@ -905,8 +906,17 @@ def test_a_new_chapter_stands_before_the_last_one_and_every_chapter_is_numbered_
     files = sorted(file.name for file in joined.glob("research/[0-9][0-9]_*.py"))
     titles = [line for line in notebook.cells[1].source.splitlines() if line.startswith("- [")]
     assert [int(re.match(r"- \[(\d+) ", title)[1]) for title in titles[1:]] == [int(name[:2]) for name in files[1:]]
-    assert titles[-2].endswith("(#scrollTo=09_mine)") and titles[-1].endswith("(#scrollTo=report)")
+    title = f"{len(files) - 2} Does a score see more than how bright an image is?"
+    assert titles[-2] == f"- [{title}](#scrollTo={files[-2].removesuffix('.py')})"
+    assert any(cell.source.startswith(f"# {title}\n") for cell in notebook.cells)
+    assert titles[-1].endswith("(#scrollTo=report)")
     assert "finish(run, tracker, results)" in notebook.cells[-1].source  # the run is closed when all is drawn
+
+
+def test_a_new_chapter_alone_brings_what_it_needs_of_the_others(joined):
+    [mine] = joined.glob("research/*_added.py")
+    alone = [cell.id for cell in build(joined, mine.name[:2]).cells]
+    assert {"scores", mine.stem} <= {*alone} and not {"comparison", "what-matters", "limits", "report"} & {*alone}
 
 
 def test_a_title_that_holds_another_number_than_its_file_is_told_to_leave_it_out(project):
@@ -927,7 +937,8 @@ def test_a_title_without_a_number_gets_that_of_its_file_but_for_the_first(projec
 def test_a_chapter_made_from_the_template_runs_and_draws(joined, tmp_path, monkeypatch):
     monkeypatch.setenv("IMGAE_DX_ROOT", str(tmp_path))
     settings = yaml.safe_load((ROOT / "params/smoke.yaml").read_text())
-    file = joined / write(joined, "09")
+    [mine] = joined.glob("research/*_added.py")
+    file = joined / write(joined, mine.name[:2])
     done = papermill.execute_notebook(
         file, tmp_path / "out.ipynb", {**settings, "backbone": "none"}, progress_bar=False, kernel_name="python3"
     )

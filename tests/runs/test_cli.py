@@ -24,6 +24,7 @@ from kaggle_server import CLIENT_LEAVES_SOCKETS_OPEN, archive, image, serving
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+import lib
 from lib import environment, privacy
 from lib.data.dataset import SplitError
 from lib.data.registry import REGISTRY
@@ -395,8 +396,10 @@ def test_a_command_without_a_package_that_it_needs_names_the_extra_that_brings_i
 ):
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "lib.data.kaggle", raising=False)
-    monkeypatch.delitem(sys.modules, "lib.runs.page", raising=False)
+    for package, name in ((lib.data, "kaggle"), (lib.runs, "page")):  # which are imported anew, and then as before
+        if hasattr(package, name):
+            monkeypatch.setattr(package, name, getattr(package, name))
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(Refusal, match=rf"needs {module}, which the extra {extra} brings: .*\.\[{extra}\]"):
         command([str(params_file(tmp_path, **changes))])

@@ -20,7 +20,7 @@ from lib.methods.unet import UNetAutoencoder
 from lib.params import Params
 from lib.scores.features import FeaturesError, perceptual_map
 from lib.scores.lesions import with_lesions
-from lib.scores.maps import Distance
+from lib.scores.maps import MAPS, POOLS, Distance
 from lib.scores.scoring import Version, own_scores, reconstruct
 from lib.scores.selection import Regret, Selection, choose, feature_distances, regret, select, separation, version
 
@@ -118,8 +118,8 @@ def test_one_image_more_takes_the_memory_of_its_scores_and_not_of_its_reconstruc
 
 
 def test_there_is_a_candidate_for_every_epoch_and_score_on_every_side(selected, images):
-    maps = ["residual", "squared", "ssim", "clahe", "apart", "clahe x apart"]
-    pools = [f"{pool}{form}" for pool in ("mean", "p99", "top 5 %") for form in ("", " standardised")]
+    maps = [*MAPS, "apart", "clahe x apart"]
+    pools = [f"{pool}{form}" for pool in POOLS for form in ("", " standardised")]
     scores = {"own, mean", "own, highest"} | {f"{score}, {pool}" for score in maps for pool in pools}
     assert (
         set(selected.candidates)
@@ -159,7 +159,7 @@ def test_a_score_that_needs_another_methods_training_is_neither_chosen_nor_combi
     )
     selected = select({"blur": VERSIONS, "ra": VERSIONS}, images, {"ra encoder": seeing}, tmp_path)
     foreign = {(epochs, score) for epochs, score in selected["blur"].candidates if "ra encoder" in score}
-    assert len(foreign) == 2 * 2 * 6  # epochs, maps, pools in two forms
+    assert len(foreign) == 2 * 2 * 2 * len(POOLS)  # epochs, maps, forms
     assert set(selected["blur"].own) == set(selected["blur"].candidates) - foreign
     assert not any(
         "encoder" in score for score in [selected["blur"].choice["score"], *selected["blur"].choice["combined"]]
