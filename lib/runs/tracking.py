@@ -193,7 +193,7 @@ def _start(params: Params, folder: Path, mode: Literal["online", "offline"], key
     chosen: dict[str, Any] = {"x_disable_meta": True, "x_disable_machine_info": True, "disable_git": True}
     chosen |= {"console": "off", "save_code": False}  # what is printed, and code, names folders
     chosen |= dict.fromkeys(("program", "program_relpath", "program_abspath"), PROJECT)  # in place of its path
-    limits = {"init_timeout": PATIENCE, "finish_timeout": UPLOAD}
+    limits = {"finish_timeout": UPLOAD} | ({"init_timeout": PATIENCE} if mode == "online" else {})
     chosen |= {name: seconds for name, seconds in limits.items() if f"WANDB_{name.upper()}" not in os.environ}
     known = {name: value for name, value in chosen.items() if name in wandb.Settings.model_fields}
     return wandb.init(

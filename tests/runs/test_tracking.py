@@ -1,7 +1,6 @@
 """Promises of `lib.runs.tracking`: the tracker holds what the run folder holds, offline, and only on request."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -27,15 +26,21 @@ def started(base: Path, **changes):
     return run, open_tracker(run.params, run.folder)
 
 
-def wandb_history(folder: Path) -> list[dict]:
-    """The rows of each wandb file below `folder`, as its own command line prints them."""
+def wandb_records(folder: Path) -> list[str]:
+    """The records of each wandb file below `folder` as JSON, as its own command line prints them."""
     program = Path(sys.executable).with_name("wandb")
     found = []
     for file in sorted(folder.rglob("run-*.wandb")):
         shown = subprocess.run([program, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True)
-        lines = [json.loads(line) for line in shown.stdout.splitlines()]
-        found += [line["history"]["item"] for line in lines if line["type"] == "history"]
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in found]
+        found += shown.stdout.splitlines()
+    return found
+
+
+def wandb_history(folder: Path) -> list[dict]:
+    """The rows of the history in each wandb file below `folder`."""
+    records = [json.loads(record) for record in wandb_records(folder)]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
 
 def test_the_tracker_holds_the_history_of_each_method_once(tmp_path):
@@ -239,17 +244,11 @@ def test_the_tracker_gets_no_secret_no_absolute_path_and_no_name(tmp_path, monke
     monkeypatch.setattr("socket.gethostname", lambda: "annas-box")
     run, tracker = started(tmp_path / "anna", tracking="wandb", data_dir="https://anna:s3cret-pw@host/x?sig=0ddSign")
     finish(run, tracker)
-    [file] = run.folder.rglob("*.wandb")
-    sent = b"".join(one.read_bytes() for one in [file, *file.parent.glob("files/**/*")] if one.is_file())
-    assert b"https://***@host/x?***" in sent
-    for word in (
-        b"s3cret",
-        b"0ddSign",
-        b"anna",
-        bytes(tmp_path),
-        os.fsencode(sys.executable),
-        bytes(Path(sys.argv[0]).absolute()),  # of a worker of the tests it is -c
-    ):
+    files = [file for file in run.folder.glob("wandb/*/files/**/*") if file.is_file()]
+    sent = "\n".join([*wandb_records(run.folder), *(file.read_text() for file in files)])
+    assert "https://***@host/x?***" in sent
+    # Of a worker of the tests the program is -c.
+    for word in ("s3cret", "0ddSign", "anna", str(tmp_path), sys.executable, str(Path(sys.argv[0]).absolute())):
         assert word not in sent
 
 
