@@ -22,7 +22,7 @@ from lib.scores.selection import feature_distances
 def figures(quick: bool) -> Iterator[Figure]:
     """Yield the cost of the primary score and of all scores."""
     count, laps = (200, 1) if quick else (1000, 1)
-    params, device = Params(image_size=64, widths=[8, 16, 32, 64]), choose_device()
+    params, device = Params(preset="standard", image_size=64, widths=[8, 16, 32, 64]), choose_device()
     drawn = np.stack([np.round(radiograph(i, size=64).image * 255).astype(np.uint8) for i in range(200)])
     images = np.tile(drawn, (count // 200, 1, 1))
     torch.manual_seed(0)

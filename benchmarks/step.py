@@ -53,6 +53,7 @@ EPOCH = Params(preset="standard").epochs - 1  # in which RA plays its game
 def params_of(setting: Setting) -> Params:
     """Return the setting as a run has it."""
     return Params(
+        preset="standard",
         image_size=setting.image_size,
         widths=setting.widths,
         batch_size=setting.batch_size,

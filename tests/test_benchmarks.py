@@ -6,8 +6,10 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks.evidence import aupro
 from benchmarks.measuring import Figure, compared, in_turns
+from benchmarks.step import EPOCH, SETTINGS, params_of
 from lib.evidence.localisation import pixel_metrics
 from lib.evidence.masks import Lesions
+from lib.methods.variants import VARIANTS
 
 
 def test_calls_take_turns_and_the_first_lap_is_not_counted():
@@ -22,6 +24,12 @@ def test_a_figure_is_an_amount_a_second_and_its_ratio_the_median_over_the_laps()
     figure = compared("part", "what", seconds, own="ours", reference="theirs", amount=10, unit="images/s")
     assert figure == Figure("part", "what", 5.0, "images/s", "theirs", 2.0, 1.0, 3.0)
     assert "2.00 [1.00, 3.00]" in benchmarks.table([figure])
+
+
+def test_the_step_that_is_timed_is_of_the_game_for_ra_and_before_it_for_a_vae():
+    params = params_of(SETTINGS[0])
+    warmup = {name: VARIANTS[name](params).weights.warmup for name in ("ra", "vae")}
+    assert warmup["ra"] <= EPOCH < warmup["vae"]
 
 
 def test_the_loop_over_thresholds_finds_the_overlap_of_regions_that_ranks_give():
