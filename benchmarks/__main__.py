@@ -40,18 +40,22 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}: choose of {', '.join(PARTS)}")
-    start, figures, found = time.perf_counter(), [], machine()
+    minutes, figures, found = {}, [], machine()
     try:
         for part in options.parts or PARTS:
+            start = time.perf_counter()
             for figure in importlib.import_module(f"benchmarks.{part}").figures(options.quick):
                 figures.append(figure)
+            minutes[part] = round((time.perf_counter() - start) / 60, 1)
     finally:  # what was measured stays, whatever ends the rest
         print("\n".join(f"{name}: {value}" for name, value in found.items()))
         print(table(figures))
-        print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
+        print(
+            f"minutes: {sum(minutes.values()):.1f} ({', '.join(f'{part} {spent}' for part, spent in minutes.items())})"
+        )
     if not options.parts and not options.quick:
         with replacing(RESULTS) as file:
-            content = {"machine": found, "figures": [figure._asdict() for figure in figures]}
+            content = {"machine": found, "minutes": minutes, "figures": [figure._asdict() for figure in figures]}
             file.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 

@@ -1,19 +1,23 @@
-"""How time and memory grow with the number of images: the exponent of a power law, fitted to three sizes.
+"""How time grows with the number of images, as the exponent of a power law that is fitted to three sizes; and memory.
 
-An exponent of 1 is proportional. Phantoms are drawn once and repeated; scores are drawn at random.
+An exponent of 1 is proportional. Memory is the process's own: the cache is mapped from its file, and how much of that
+stays in memory is up to the system. Phantoms are drawn once and repeated; scores are drawn at random.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from benchmarks.measuring import Figure, highest
+from benchmarks.measuring import Figure
 from lib.data.cache import Cache, CachedImages
 from lib.data.decoding import encode
 from lib.data.phantom import radiograph
@@ -45,77 +49,101 @@ class Repeated:
         return None
 
 
+Work = Callable[[], object]
+
+
+def cache(images: int, folder: Path) -> Work:
+    """Return the preparation of the images, which leaves them in the folder."""
+    return Cache(Repeated(images), Preparation(SIZE), folder).fill
+
+
 def prepared(images: int, folder: Path) -> CachedImages:
-    """Return the images, prepared in the folder."""
+    """Return the images that `cache` has left in the folder."""
     filled = Cache(Repeated(images), Preparation(SIZE), folder)
     filled.fill()
     return CachedImages(filled, np.arange(images))
 
 
-def cache(images: int, folder: Path) -> float:
-    """Return the seconds of preparing the images."""
-    filled = Cache(Repeated(images), Preparation(SIZE), folder)
-    start = time.perf_counter()
-    filled.fill()
-    return time.perf_counter() - start
-
-
-def epoch(images: int, folder: Path) -> float:
-    """Return the seconds of reading every image of an epoch once, in random order."""
+def epoch(images: int, folder: Path) -> Work:
+    """Return the reading of every image of an epoch once, in random order."""
     cached = prepared(images, folder)
-    start = time.perf_counter()
-    for batch in np.random.default_rng(0).permutation(images).reshape(-1, 10):
-        cached[batch]
-    return time.perf_counter() - start
+
+    def read() -> None:
+        for batch in np.random.default_rng(0).permutation(images).reshape(-1, 10):
+            cached[batch]
+
+    return read
 
 
-def scoring(images: int, folder: Path) -> float:
-    """Return the seconds of the primary score by an untrained U-Net."""
+def scoring(images: int, folder: Path) -> Work:
+    """Return the primary score by an untrained U-Net."""
     from lib.methods.variants import VARIANTS
     from lib.params import Params
     from lib.scores.scoring import reconstructed, residuals
 
     method = VARIANTS["unet"](Params(image_size=SIZE, widths=[4, 8]))
     cached = prepared(images, folder)
-    start = time.perf_counter()
-    for place, batch in enumerate(reconstructed(method, cached)):
-        residuals(cached[64 * place : 64 * place + len(batch)], batch).mean(axis=(1, 2))
-    return time.perf_counter() - start
+
+    def score() -> None:
+        for place, batch in enumerate(reconstructed(method, cached)):
+            residuals(cached[64 * place : 64 * place + len(batch)], batch).mean(axis=(1, 2))
+
+    return score
 
 
-def evaluation(images: int, folder: Path) -> float:
-    """Return the seconds of a bootstrap of one score, with 200 resamples."""
+def evaluation(images: int, folder: Path) -> Work:
+    """Return a bootstrap of one score, with 200 resamples."""
     from lib.evidence.uncertainty import bootstrap
 
     random, is_abnormal = np.random.default_rng(0), np.arange(images) % 4 == 3
     scores = random.normal(size=images) + is_abnormal
-    start = time.perf_counter()
-    bootstrap(scores[None], is_abnormal, np.arange(images), 200)
-    return time.perf_counter() - start
+    return lambda: bootstrap(scores[None], is_abnormal, np.arange(images), 200)
 
 
 STAGES = {stage.__name__: stage for stage in (cache, epoch, scoring, evaluation)}
 
 
+def own_memory() -> float:
+    """Return the memory of this process in MiB, without the files that it has mapped."""
+    [kibibytes] = re.findall(r"^RssAnon:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return int(kibibytes) / 1024
+
+
+def spent(work: Work) -> tuple[float, float]:
+    """Return the seconds of some work, and by how many MiB it raises the memory at most, looked at every 5 ms."""
+    before, held, done = own_memory(), [0.0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.005):
+            held.append(own_memory() - before)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    done.set()
+    looking.join()
+    return seconds, max(held)
+
+
 def figures(quick: bool) -> Iterator[Figure]:
-    """Yield the exponents of each stage; every size runs in a process of its own."""
+    """Yield the time's exponent of each stage, and the memory; every size runs in a process of its own."""
     sizes = [100, 1000] if quick else [1000, 10_000, 100_000]
-    for stage in STAGES:
-        found = []
-        for images in sizes:
-            command = [sys.executable, "-m", "benchmarks.growth", stage, str(images)]
-            output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-            found.append([float(number) for number in output.split()[-2:]])
-        seconds, memory = np.transpose(found)
-        for what, values, unit in (("time", seconds, "s"), ("memory", memory, "MiB")):
-            exponent = float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-            at = f"{stage}: {what} of {sizes[-1]:,} images"
-            yield Figure("growth", at, float(values[-1]), unit)
-            yield Figure("growth", f"{stage}: exponent of {what}", exponent, "")
+    with tempfile.TemporaryDirectory() as temporary:
+        for stage in tqdm(STAGES, desc="growth", leave=False):
+            found = []
+            for images in sizes:
+                command = [sys.executable, "-m", "benchmarks.growth", stage, str(images), f"{temporary}/{images}"]
+                output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+                found.append([float(number) for number in output.split()[-2:]])
+            seconds, memory = np.transpose(found)
+            exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+            yield Figure("growth", f"{stage}: time of {sizes[-1]:,} images", float(seconds[-1]), "s")
+            yield Figure("growth", f"{stage}: exponent of time", exponent, "")
+            for images, held in zip(sizes, memory, strict=True):
+                yield Figure("growth", f"{stage}: memory of {images:,} images", float(held), "MiB")
 
 
 if __name__ == "__main__":
-    before = highest()
-    with tempfile.TemporaryDirectory() as temporary:
-        spent = STAGES[sys.argv[1]](int(sys.argv[2]), Path(temporary) / "cache")
-    print(spent, max(highest() - before, 1))
+    print(*spent(STAGES[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))))

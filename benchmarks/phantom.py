@@ -25,7 +25,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         calls = {finding or "normal": lambda finding=finding, drawn=drawn: drawn(finding) for finding in findings}
         calls["gaussian_filter"] = lambda noise=noise: [gaussian_filter(noise, 4.0) for _ in range(IMAGES)]
         with threadpool_limits(limits=1):
-            seconds = in_turns(calls, 2 if quick else 20, f"phantoms of {size} px")
+            seconds = in_turns(calls, 2 if quick else 10, f"phantoms of {size} px")
         for finding in list(calls)[:-1]:
             what = f"{finding}, {size} px"
             about = {"own": finding, "reference": "gaussian_filter", "amount": IMAGES, "unit": "images/s"}

@@ -60,7 +60,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         }
         calls["the first loss on a warm cache"] = train
         calls["build the notebook"] = ["build_notebook.py", "--check"]
-        laps = range(2 if quick else 6)
+        laps = range(2 if quick else 4)
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for lap in tqdm(laps, desc="starts", leave=False):
             for name, arguments in calls.items():

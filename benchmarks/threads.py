@@ -64,9 +64,9 @@ def gain(name: str, setting: Setting, laps: int) -> Figure:
 
 def figures(quick: bool) -> Iterator[Figure]:
     """Yield the gain of each method and size, then the share that is kept, alone and in pairs by turns."""
-    for setting in [SETTINGS[0]] if quick else [SETTINGS[0], SETTINGS[2]]:
-        yield from (gain(name, setting, 2 if quick else 5) for name in METHODS)
-    seconds, laps = (5, 1) if quick else (10, 3)
+    for setting in [SETTINGS[0]] if quick else [SETTINGS[0], SETTINGS[1]]:
+        yield from (gain(name, setting, 2 if quick else 3) for name in METHODS)
+    seconds, laps = (5, 1) if quick else (6, 3)
     kept = []
     for _ in range(laps):
         (alone,) = steps(1, seconds)
