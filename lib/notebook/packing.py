@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lib.notebook.sources import BuildError, digest, text_of
 
-PACKED = ("lib/**/*", "research/results/*", "pyproject.toml", "constraints.txt")
-"""What the notebook carries; `lib/environment.py` reads the last two."""
+PACKED = ("lib/**/*", "research/results/*.json", "pyproject.toml", "constraints.txt")
+"""What the notebook carries: no tables that no chapter reads; `lib/environment.py` reads the last two."""
 LIMIT = 700_000  # characters; GitHub shows no notebook well that is much above 1 MB
 MAGIC = "%%unpack the library and the published results\n"  # all that a folded cell shows
 COLUMNS = "# file, lines, SHA-256 (first 12 digits), text (bz2 in base 85)\n"

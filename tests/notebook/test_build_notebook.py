@@ -455,8 +455,8 @@ def test_import_module_of_anything_else_is_left_alone(project):
             "#!\n# -*- coding: latin-1 -*-\n# %%\n",
             "03_x.py:1: Jupytext .*Encodings other than utf-8",
         ),
-        ("research/results/b.csv", secrets.token_hex(800_000), "the packed cell holds .*the largest is .*b.csv"),
-        ("research/results/b c.csv", "1", "b c.csv has a space in its name"),
+        ("research/results/b.json", secrets.token_hex(800_000), "the packed cell holds .*the largest is .*b.json"),
+        ("research/results/b c.json", "1", "b c.json has a space in its name"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(project, name, content, complaint):
@@ -468,7 +468,7 @@ def test_what_cannot_be_built_is_refused_by_name(project, name, content, complai
         build(project)
 
 
-@pytest.mark.parametrize("name", ["research/results/b.bin", "research/03_x.py"])
+@pytest.mark.parametrize("name", ["research/results/b.json", "research/03_x.py"])
 def test_what_is_not_text_is_refused_by_name(project, name):
     (project / name).write_bytes(b'"""Gr\xf6\xdfe."""\n')
     with pytest.raises(BuildError, match=rf"{name} is not text in UTF-8 \(.* at byte 5\)"):
@@ -525,7 +525,7 @@ def test_a_cell_of_prose_equals_its_lines_without_their_hash(project):
 
 @pytest.mark.parametrize("number", [0x0, 0xB, 0xC, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029])
 def test_a_character_that_ends_a_line_for_some_is_refused_by_line(project, number):
-    for name in ("research/03_x.py", "lib/zero.py", "research/results/b.csv"):
+    for name in ("research/03_x.py", "lib/zero.py", "research/results/b.json"):
         put(project, name, f"{chapter(code='x = 1')}'one{chr(number)}two'\n")
         with pytest.raises(BuildError, match=rf"{name}:8: U\+{number:04X}.*\\u{number:04x}"):
             text_of(project, name)
