@@ -127,6 +127,8 @@ def overlay_object(
     for name in COPIED:
         if source.get(name):
             made[name] = source[name]
+    if not any(name in made for name in ("BodyPartExamined", "Laterality", "ImageLaterality")):
+        made.Laterality = ""  # of a body part that may be one of a pair it must not be missing (PS3.3 C.7.3.1.1.2)
     made.DerivationDescription = (
         f"Residual of {finding.method} ({SOFTWARE} {version}, model {finding.model}) as colours over the image: none "
         f"at 0, the brightest from {ceiling:.3g} of the grey range on"
