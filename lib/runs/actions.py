@@ -27,7 +27,7 @@ from lib.runs.evaluate import evaluate as evaluate_comparison
 from lib.runs.export import export_model
 from lib.runs.gallery import write_gallery
 from lib.runs.model import CARD, open_model
-from lib.runs.new_images import SCORES, Asked, write_scores
+from lib.runs.new_images import PROBLEMS, SCORES, Asked, write_scores
 from lib.runs.prepare import prepare
 from lib.runs.report import over_seeds, summary
 from lib.runs.run import Run, RunError
@@ -91,13 +91,17 @@ def score_images(
     lost = found.problems[found.problems["consequence"] == LEFT_OUT]
     for problem in lost.itertuples():
         print(f"{problem.image}: {problem.problem}", file=sys.stderr)
-    if len(found.table):
+    if others := len(found.problems) - len(lost):
+        print(f"{others:,} more {'remark' if others == 1 else 'remarks'} in {folder / PROBLEMS}", file=sys.stderr)
+    if not len(found.table):
+        result(f"no image was scored; why not: {folder / PROBLEMS}")
+    else:
         first, *_ = model.fitted.fits
         ranked = found.table.sort_values(f"{first}, p", kind="stable")
         result("", scored_images(ranked.head(MOST), list(model.fitted.fits)).to_string(index=False))
         if len(ranked) > MOST:
             result(f"... and {len(ranked) - MOST:,} images that are less anomalous by {first}")
-    result("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}")
+        result("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}")
     return 3 if len(lost) else 0
 
 

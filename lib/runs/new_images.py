@@ -114,8 +114,12 @@ def _finished(folder: Path, about: dict[str, Any]) -> dict[str, str]:
     A row that was cut is removed.
     """
     file, facts = folder / SCORES, folder / ABOUT
-    if file.is_file() and (not facts.is_file() or json.loads(facts.read_text(encoding="utf-8")) != about):
-        raise RunError(f"{folder} holds scores of another model, or otherwise asked for: choose another with --to")
+    if file.is_file():
+        made = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        if differing := [name for name, value in about.items() if made.get(name) != value]:
+            name, was = differing[0], made.get(differing[0], "unknown")
+            other = f"{name.replace('_', ' ')}: {was}, and not {about[name]}"
+            raise RunError(f"{folder} holds scores with another {other}: choose another folder with --to")
     write_json(facts, about)
     if not file.is_file():
         return {}

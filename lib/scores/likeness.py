@@ -1,8 +1,8 @@
 """Whether a new image is like the normal images that a model was calibrated on; no label is read.
 
 A false alarm rate is promised for images that are exchangeable with the calibration images. Nothing proves that a new
-image is, but some images plainly are not: of another size, view or age, with other grey levels, or far away in frozen
-features. Those are named.
+image is, but some images plainly are not: smaller, of another shape, view or age, with other grey levels, or far away
+in frozen features. Those are named.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,9 @@ from lib.scores.references import NEIGHBOURS, pooled_features
 
 RECORDED = ["width", "height", "age", "view"]  # columns of records that may be missing
 LEVELS = 32  # bins of a histogram of grey levels
+SIDE = "shorter side"  # in pixels; more than the normal images have are no difference, for all are made small
 RANGES = {
-    "shorter side": lambda records: records[["width", "height"]].min(axis=1),
+    SIDE: lambda records: records[["width", "height"]].min(axis=1),
     "width / height": lambda records: records["width"] / records["height"],
     "age": lambda records: pd.to_numeric(records["age"], errors="coerce"),
 }
@@ -49,14 +50,17 @@ class Likeness(NamedTuple):
     def rule(self, backbone: Backbone | None) -> str:
         """Return by what rule an image is unlike these, and how often one from the same source is, as sentences."""
         compared = self._compared(backbone)
-        rate = 2 * len(self.ranges) / (self.images + 1) + len(compared) / (self.calibration + 1)
-        conditions = [f"its {' or '.join(self.ranges)} is outside their range"] if self.ranges else []
+        bounds = [1 if name == SIDE else 2 for name in self.ranges]
+        rate = sum(bounds) / (self.images + 1) + len(compared) / (self.calibration + 1)
+        conditions = [f"its {name} is {_outside(name, *span)}" for name, span in self.ranges.items()]
         conditions += ["its view is that of none of them"] if self.views else []
+        missing = [name for name, known in {"age": "age" in self.ranges, "view": self.views}.items() if not known]
+        unknown = f"Not known of them, and not compared: {', '.join(missing)}. " if missing else ""
         conditions += [f"its {name} are farther from theirs than those of any calibration image" for name in compared]
         return (
             f"An image is called unlike the {self.images} normal images that the model was fitted and calibrated on if "
-            f"{', or if '.join(conditions)}. Of normal images from the same source this happens to at most {rate:.0%}. "
-            "For an image that is unlike them no false alarm rate is promised."
+            f"{', or if '.join(conditions)}. {unknown}Of normal images from the same source this happens to at most "
+            f"{rate:.0%}. For an image that is unlike them no false alarm rate is promised."
         )
 
     def without_features(self) -> "Likeness":
@@ -76,7 +80,7 @@ class Likeness(NamedTuple):
         found: list[list[str]] = [[] for _ in range(len(images))]
         for name, (low, high) in self.ranges.items():
             values = RANGES[name](records).to_numpy(float)
-            _note(found, name, (values < low) | (values > high))
+            _note(found, name, (values < low) | ((values > high) & (name != SIDE)))
         _note(found, "view", ~records["view"].isin([*self.views, ""]).to_numpy() & bool(self.views))
         distances = _distances(images, self.histogram, self.features, backbone)
         for name in self._compared(backbone):
@@ -103,6 +107,12 @@ def likeness(
         features=features,
         network=backbone.name if backbone else "",
     )
+
+
+def _outside(name: str, low: float, high: float) -> str:
+    if name == SIDE:
+        return f"less than {low:g} pixels"
+    return f"not {low:.3g}" if low == high else f"not in {low:.3g} to {high:.3g}"
 
 
 def _note(found: list[list[str]], name: str, flags: np.ndarray) -> None:

@@ -131,7 +131,7 @@ def test_pictures_stay_in_their_folder_whatever_an_image_is_called(name):
 def test_scores_of_another_model_or_rate_are_not_mixed(small_run, films, tmp_path):
     model = open_model(str(small_run))
     write_scores(model, [str(films)], Asked(maps=False), tmp_path)
-    with pytest.raises(RunError, match="holds scores of another model, or otherwise asked for"):
+    with pytest.raises(RunError, match="holds scores with another "):
         write_scores(model, [str(films)], Asked(0.1, maps=False), tmp_path)
 
 
@@ -152,3 +152,10 @@ def test_a_run_that_an_older_version_has_scored_says_what_to_do(tmp_path):
     folder = scored(tmp_path, "old", ["unet"])
     with pytest.raises(RunError, match="an older version has scored the run; imgae-evaluate"):
         open_model(str(folder))
+
+
+def test_a_call_that_scores_nothing_says_so_and_names_only_files_that_are_there(small_run, tmp_path, capsys):
+    (broken := tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert cli.score_command([str(small_run), str(broken), "--to", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().out
+    assert f"no image was scored; why not: {tmp_path / 'out' / 'problems.csv'}" in said and "scores.csv" not in said

@@ -40,7 +40,7 @@ def known(network):
     [
         ({}, ""),
         ({"width": 300.0, "height": 330.0}, "shorter side"),
-        ({"width": 2000.0, "height": 1100.0}, "shorter side; width / height"),
+        ({"width": 2000.0, "height": 1100.0}, "width / height"),
         ({"age": "3"}, "age"),
         ({"view": "lateral"}, "view"),
         ({"age": "", "view": "", "height": np.nan, "width": np.nan}, ""),
@@ -84,12 +84,15 @@ def _vectors(known) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_rule_names_what_is_compared_and_how_often_a_normal_image_is_unlike(known, network):
     rule = known.rule(network)
-    assert "40 normal images" in rule and "its shorter side or width / height or age is outside" in rule
-    assert "its view" in rule and "its features" in rule
-    assert f"at most {2 * 3 / 41 + 2 / 21:.0%}" in rule
+    ages = records(20)["age"].astype(int)
+    assert "40 normal images" in rule and "its shorter side is less than 1000 pixels" in rule
+    assert f"its age is not in {ages.min()} to {ages.max()}" in rule
+    assert "its view" in rule and "its features" in rule and "not compared" not in rule
+    assert f"at most {5 / 41 + 2 / 21:.0%}" in rule
     assert "its features" not in known.rule(None)
-    assert f"at most {2 * 3 / 41 + 1 / 21:.0%}" in known.rule(None)
-    assert "its view" not in known._replace(views=[]).rule(network)
+    assert f"at most {5 / 41 + 1 / 21:.0%}" in known.rule(None)
+    sizes = {name: span for name, span in known.ranges.items() if name != "age"}
+    assert "Not known of them, and not compared: age, view." in known._replace(ranges=sizes, views=[]).rule(network)
 
 
 def test_without_features_everything_else_is_compared_as_before(known, network):
