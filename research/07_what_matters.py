@@ -229,8 +229,9 @@ for name, study in published.items():
 # it ranks above the view alone. Part of it is that view: among normal adults, it is higher for AP images. On the
 # pediatric set the KL of a VAE, which plays no game, is not told apart from RA's, nor is its residual, although its
 # reconstructions look far less like radiographs. So the gain is one of long training, not of the game. The denoising
-# U-Net's mean residual ranks as high after two minutes as RA's KL in the end. It falls with longer training, although
-# every measure on normal images improves: none of them says when to stop.
+# U-Net's mean residual is after two minutes where RA's KL is in the end. On the pediatric set it falls with longer
+# training, although every measure on normal images improves: none of them says when to stop. On the adult set it stays
+# (one seed), and RA's residual ranks below it.
 #
 # The figure shows the AUROC of the test images after a few numbers of epochs that were fixed beforehand: above,
 # against the images seen, below, against the CPU time of one thread. A line is the mean over the seeds, a band its

@@ -222,22 +222,30 @@ def findings() -> Iterator[str]:
     minutes = [curves["pediatric"].points[name][-1].cpu_seconds / 60 for name in ("vae", "ra")]
     yield "takes {:.0f} minutes of one thread against {:.0f}".format(*minutes)
 
-    early, at, *_, late = (curves["pediatric"].points["unet-denoising"][place] for place in (1, 3, -1))
-    residual = {point.images_seen: point.auroc["mean residual"] for point in (early, at, late)}
-    assert len(residual[early.images_seen].seeds) == 2
-    yield f"{shown(residual[early.images_seen].estimate)} after {early.images_seen:,}"
-    yield f"images, {early.cpu_seconds / 60:.1f} minutes of one thread. Neither"
-    beside = [d for d in curves["pediatric"].differences if d.second == "unet-denoising"]
-    assert not [d for d in beside if d.order > 0]
-    by_residual = {d.images_seen: d for d in beside if (d.form, d.terms) == ("mean residual", "images")}
-    assert all(d.order < 0 for images, d in by_residual.items() if images <= at.images_seen)
-    for images in (at.images_seen, late.images_seen):
+    early, *_, late = curves["pediatric"].points["unet-denoising"][1:]
+    residual = {point.images_seen: point.auroc["mean residual"] for point in (early, late)}
+    assert len(residual[early.images_seen].seeds) == 3
+    yield f"{shown(residual[early.images_seen].estimate)} after {early.images_seen:,} pediatric images, "
+    yield f"{early.cpu_seconds / 60:.1f} minutes of one thread"
+    soon, *_, last = curves["adult"].points["unet-denoising"][1:]
+    yield f"{shown(soon.auroc['mean residual'].estimate)} after {soon.images_seen:,} adult ones"
+    beside = {name: [d for d in of.differences if d.second == "unet-denoising"] for name, of in curves.items()}
+    assert beside["adult"] and not [d for of in beside.values() for d in of if d.order > 0]
+    ends = {name: [d for d in of if (d.form, d.terms) == ("mean residual", "images")] for name, of in beside.items()}
+    by_residual = {d.images_seen: d for d in ends["pediatric"]}
+    assert (by_residual[early.images_seen].order, by_residual[late.images_seen].order) == (-1, 0)
+    for images in (early.images_seen, late.images_seen):
         lead = by_residual[images].auroc
         yield f"{lead.estimate.value:+.3f} {interval((lead.estimate.low, lead.estimate.high))}, with seeds as draws"
         yield interval(lead.drawn)
-    assert by_residual[late.images_seen].order == 0
-    yield f"for the first {at.images_seen:,} images, by"
-    yield f"{shown(residual[late.images_seen].estimate)} in the end"
+    yield f"the U-Net has {shown(residual[late.images_seen].estimate)} in the end"
+    lead = ends["adult"][-1]
+    assert lead.order == -1 and last.auroc["mean residual"].seeds.keys() == {0}
+    yield f"with {shown(last.auroc['mean residual'].estimate)}, where RA's mean residual ranks below it"
+    yield f"by {lead.auroc.estimate.value:+.3f} {interval((lead.auroc.estimate.low, lead.auroc.estimate.high))}"
+    of_ra = curves["adult"].points["ra"][-1]
+    yield f"{shown(last.auroc['combined score'].estimate)}, beside {of_ra.auroc[CRITIC].estimate.value:.3f} of RA's KL"
+    yield f"after {last.cpu_seconds / 60:.0f} minutes instead of {of_ra.cpu_seconds / 60:.0f} (on two machines)"
     for measure, form in (("residual", ".3f"), ("copied", ".2f")):
         means = [
             np.mean([getattr(of[-1].health, measure) for of in health["unet-denoising"].values()]),

@@ -71,6 +71,12 @@ def sentences() -> Iterator[str]:
     share = {True: "a third of RA's time"}[0.28 < vae.cpu_seconds / ra.cpu_seconds < 0.38]
     kl = vae.auroc[CRITIC].estimate
     yield f"VAE's KL, at {kl.value:.3f} [{kl.low:.2f}, {kl.high:.2f}] on children after {share}"
+    early, last = points["unet-denoising"][1], study("adult-curves").curves.points["unet-denoising"][-1]
+    assert early.cpu_seconds < 120 and [len(at.auroc["mean residual"].seeds) for at in (early, last)] == [3, 1]
+    soon, kept = (at.auroc["mean residual"].estimate for at in (early, last))
+    yield f"has {soon.value:.3f} [{soon.low:.2f}, {soon.high:.2f}] there after two minutes (three seeds)"
+    yield f"(one seed) it keeps {kept.value:.3f} [{kept.low:.2f}, {kept.high:.2f}], where RA's residual has"
+    yield f"{curves['adult'].auroc['mean residual'].estimate.value:.3f}."
 
 
 def test_the_numbers_of_the_answer_are_those_of_the_tracked_results():
