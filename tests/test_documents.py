@@ -1,6 +1,7 @@
 """The documents' numbers are those of the tracked results, and what they name is there."""
 
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -338,7 +339,21 @@ def limits() -> Iterator[str]:
     yield f"best score has {large.selection['unet-denoising'][0].oracle:.2f} at 128 px on the pediatric radiographs"
 
 
-@pytest.mark.parametrize(("page", "sentences"), [("FINDINGS", findings), ("LIMITS", limits)])
+def usage() -> Iterator[str]:
+    """What USAGE.md says of speed, computed from the figures of the tracked run of the benchmarks."""
+    figures = json.loads((ROOT / "benchmarks/results.json").read_text())["figures"]
+    ratio = {(of["part"], of["what"]): of["ratio"] for of in figures if of["reference"]}
+    jpeg, png, dicom, shards = (
+        f"{1 / ratio['files', f'{name} into the cache']:.1f}" for name in ("jpg", "png", "dcm", "shards over http")
+    )
+    yield f"takes {jpeg} times as long as one epoch"
+    yield f"(PNG {png}, DICOM {dicom}, shards over http {shards} times)"
+    yield f"reads them {ratio['files', 'out of the cache, as float32']:.0f} times as fast"
+    gains = [of["ratio"] for of in figures if (of["part"], of["reference"]) == ("threads", "one thread")]
+    yield f"two threads train {spread(gains, '{:.1f}')} times as fast as one"
+
+
+@pytest.mark.parametrize(("page", "sentences"), [("FINDINGS", findings), ("LIMITS", limits), ("USAGE", usage)])
 def test_the_numbers_of_a_page_are_those_of_the_tracked_results(page, sentences):
     text = " ".join(TEXTS[f"docs/{page}.md"].split())
     assert [sentence for sentence in sentences() if sentence not in text] == []
