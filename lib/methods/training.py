@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from lib.data.source import ImageStack
+from lib.methods.allocator import keep_freed_memory
 from lib.methods.checkpoint import Checkpoint, History, kept, kept_file
 from lib.methods.method import Images, Losses, Method, TrainingError, to_device, to_unit
 from lib.refusals import Refusal
@@ -110,8 +111,9 @@ def train(
     if not len(validation):
         raise TrainingError("there are no validation images: raise validation_fraction, or add normal images")
     torch.backends.cudnn.deterministic = True  # without it, a resumed run on a card differs from an uninterrupted one
+    keep_freed_memory()
     to_device(method, device)
-    optimizers = {part: Adam(module.parameters(), learning_rate) for part, module in method.named_children()}
+    optimizers = optimizers_of(method, learning_rate)
     scalers = {part: GradScaler(device.type, enabled=precision is torch.float16) for part in optimizers}
     torch.manual_seed(seed)
     validated = copy.deepcopy(method) if average_decay else method
@@ -165,6 +167,11 @@ def train(
     method.load_state_dict(validated.state_dict())
     method.eval()
     return history
+
+
+def optimizers_of(method: Method, learning_rate: float) -> dict[str, Adam]:
+    """Return an optimizer for each part of the method; it updates all weights of a part in one call."""
+    return {part: Adam(module.parameters(), learning_rate, fused=True) for part, module in method.named_children()}
 
 
 def train_step(

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.amp import GradScaler
-from torch.optim import Adam
 
 from lib.evidence.uncertainty import affordable, bootstrap
 from lib.methods.method import Method, to_device, to_unit
-from lib.methods.training import choose_device, choose_precision, train_step
+from lib.methods.training import choose_device, choose_precision, optimizers_of, train_step
 from lib.methods.variants import VARIANTS
 from lib.params import Params
 from lib.runs.capacity import check_memory
@@ -81,7 +80,7 @@ def expected_seconds(method: Method, params: Params, batches: int, device: torch
     method = copy.deepcopy(method).train()
     to_device(method, device)
     precision, size = choose_precision(params.precision, device), params.image_size
-    optimizers = {part: Adam(module.parameters()) for part, module in method.named_children()}
+    optimizers = optimizers_of(method, params.learning_rate)
     scalers = {part: GradScaler(device.type, enabled=False) for part in optimizers}
     seconds = []
     with torch.random.fork_rng():
