@@ -4,7 +4,6 @@ An exponent of 1 is proportional. Memory is the process's own: the cache is mapp
 stays in memory is up to the system. Phantoms are drawn once and repeated; scores are drawn at random.
 """
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
-from benchmarks.measuring import Figure
+from benchmarks.measuring import Figure, memory
 from lib.data.cache import Cache, CachedImages
 from lib.data.decoding import encode
 from lib.data.phantom import radiograph
@@ -65,12 +65,16 @@ def prepared(images: int, folder: Path) -> CachedImages:
 
 
 def epoch(images: int, folder: Path) -> Work:
-    """Return the reading of every image of an epoch once, in random order."""
-    cached = prepared(images, folder)
+    """Return what an epoch does before its steps: each image once, in random order, as float32; with one thread."""
+    from lib.methods.method import to_unit
+
+    cached, cpu = prepared(images, folder), torch.device("cpu")
+
+    torch.set_num_threads(1)
 
     def read() -> None:
         for batch in np.random.default_rng(0).permutation(images).reshape(-1, 10):
-            cached[batch]
+            to_unit(cached[batch], cpu)
 
     return read
 
@@ -103,19 +107,13 @@ def evaluation(images: int, folder: Path) -> Work:
 STAGES = {stage.__name__: stage for stage in (cache, epoch, scoring, evaluation)}
 
 
-def own_memory() -> float:
-    """Return the memory of this process in MiB, without the files that it has mapped."""
-    [kibibytes] = re.findall(r"^RssAnon:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    return int(kibibytes) / 1024
-
-
 def spent(work: Work) -> tuple[float, float]:
     """Return the seconds of some work, and by how many MiB it raises the memory at most, looked at every 5 ms."""
-    before, held, done = own_memory(), [0.0], threading.Event()
+    before, held, done = memory("RssAnon"), [0.0], threading.Event()
 
     def look() -> None:
         while not done.wait(0.005):
-            held.append(own_memory() - before)
+            held.append(memory("RssAnon") - before)
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -137,11 +135,11 @@ def figures(quick: bool) -> Iterator[Figure]:
                 command = [sys.executable, "-m", "benchmarks.growth", stage, str(images), f"{temporary}/{images}"]
                 output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
                 found.append([float(number) for number in output.split()[-2:]])
-            seconds, memory = np.transpose(found)
+            seconds, raised = np.transpose(found)
             exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
             yield Figure("growth", f"{stage}: time of {sizes[-1]:,} images", float(seconds[-1]), "s")
             yield Figure("growth", f"{stage}: exponent of time", exponent, "")
-            for images, held in zip(sizes, memory, strict=True):
+            for images, held in zip(sizes, raised, strict=True):
                 yield Figure("growth", f"{stage}: memory of {images:,} images", float(held), "MiB")
 
 

@@ -53,9 +53,12 @@ def compared(
     return Figure(part, what, rate, unit, reference, median(ratios), min(ratios), max(ratios))
 
 
-def highest() -> float:
-    """Return the most memory, in MiB, that this process has held; getrusage would count its parent's too."""
-    [kibibytes] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+def memory(field: str) -> float:
+    """Return the memory of this process in MiB: VmHWM is its highest, RssAnon what it now holds without mapped files.
+
+    getrusage would count the highest of its parent, too.
+    """
+    [kibibytes] = re.findall(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
     return int(kibibytes) / 1024
 
 
