@@ -38,7 +38,10 @@ gallery       what is shown -> one HTML page to look through, sort and filter
 export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all
 seeds         a run of several seeds: those besides the first, and their study
+grid          what a sweep varies -> the settings of each of its runs
+sweep         many runs through joblib, on this machine or on a cluster
 own_images    a reader's own images in the notebook
+settings      a params file and `--set` -> the settings of a run
 actions       what the commands do once their words are understood
 cli           the words of `imgae-train`, `imgae-evaluate`, `imgae-run`, `imgae-score`, `imgae-shards`, `imgae-cache` …
 """

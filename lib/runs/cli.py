@@ -4,31 +4,19 @@ So help, and a mistake in the words, take no longer than Python needs to start.
 """
 
 import argparse
-import json
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from lib.privacy import masked
-from lib.refusals import echo
 from lib.runs.command import Parser, command
-from lib.strict_yaml import Misread
-from lib.strict_yaml import load as load_yaml
-
-if TYPE_CHECKING:
-    from lib.params import Params
-
-
-SETTINGS = """\
-A params file holds the settings that differ from the defaults; those of the project are in params/. All settings are
-explained in docs/USAGE.md, "Choose the settings". A wrong one is refused with what it may be.
-"""
+from lib.runs.settings import read_settings, settings_of, settings_parser, value_of, words_of
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """`imgae-train params/x.yaml`: train the file's methods without a notebook."""
-    params, base = _settings(_parser("imgae-train", "Train a params file's methods, without a notebook."), arguments)
+    params, base = read_settings(
+        settings_parser("imgae-train", "Train a params file's methods, without a notebook."), arguments
+    )
     from lib.runs import actions
 
     return actions.train(params, base)
@@ -51,7 +39,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`imgae-run params/x.yaml`: execute the notebook; leave it, its report and the final status in the run folder."""
-    params, base = _settings(_parser("imgae-run", "Execute the notebook with a params file."), arguments)
+    params, base = read_settings(settings_parser("imgae-run", "Execute the notebook with a params file."), arguments)
     from lib.runs import actions
 
     return actions.run(params, base)
@@ -59,9 +47,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def shards(arguments: Sequence[str] | None = None) -> int:
     """`imgae-shards params/x.yaml --to ADDRESS`: write a source's images as parquet shards, to stream from."""
-    parser = _parser("imgae-shards", "Check the images of a params file's source and write them as parquet shards.")
+    parser = settings_parser(
+        "imgae-shards", "Check the images of a params file's source and write them as parquet shards."
+    )
     parser.add_argument("--to", required=True, metavar="ADDRESS", help="a folder, s3://, gs://, hf://: docs/USAGE.md")
-    params, base = _settings(parser, arguments)
+    params, base = read_settings(parser, arguments)
     from lib.runs import actions
 
     return actions.shards(params, base, parser.parse_args(arguments).to)
@@ -193,47 +183,53 @@ def study(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser(program: str, description: str) -> Parser:
-    parser = Parser(program, long=True, description=description, epilog=SETTINGS)
-    parser.add_argument("params", type=Path, help="a YAML file of settings, for example params/ra.yaml")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override the file")
-    return parser
+SWEEP = """\
+Execute a params file with many settings: every value of one meets every value of the others.
+
+imgae-sweep params/ra.yaml --set seed=0..4 ra_beta_neg=64,128,256              15 runs, in runs/ra-sweep/
+imgae-sweep params/ra.yaml --set learning_rate=log:1e-4:1e-2:5                  5 values at equal factors; also linear:
+imgae-sweep params/ra.yaml --set learning_rate=loguniform:1e-4:1e-2 --draws 20  20 values at random; also uniform:
+imgae-sweep params/ra.yaml --grid grid.yaml                                     the same from a file: name: [values]
+
+Each run is a folder there, with its params file and what it printed beside it. A run that fails stops no other. The
+same command goes on from where it was stopped: no finished run is repeated. Exit status: 0, or 3 if a run has failed.
+"""
 
 
-def _settings(parser: Parser, arguments: Sequence[str] | None) -> "tuple[Params, Path]":
-    """Read a params file and `--set`; return the settings, with absolute paths, and the project folder.
-
-    Relative paths in the file start from the project folder, those on the command line from the working folder.
-    """
+def sweep(arguments: Sequence[str] | None = None) -> int:
+    """`imgae-sweep params/x.yaml --set seed=0..4`: execute a params file with many settings, side by side."""
+    parser = settings_parser("imgae-sweep", SWEEP)
+    parser.formatter_class = argparse.RawTextHelpFormatter
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="a YAML file of settings and their values")
+    parser.add_argument("--draws", type=int, default=0, metavar="N", help="how often random values are drawn")
+    parser.add_argument("--draw-seed", type=int, default=0, metavar="SEED", help="of these draws; default 0")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of all runs; default runs/NAME-sweep")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: one a core, or one a card")
+    parser.add_argument("--backend", choices=("loky", "dask", "ray"), default="loky", help="joblib's; default loky")
+    parser.add_argument("--address", default="", help="of a running Dask or Ray cluster, which shares this disk")
+    parser.add_argument("--no-notebook", action="store_true", help="train and evaluate, without notebook and report")
     typed = parser.parse_args(arguments)
-    from lib.params import Params, project_root
+    for option, least in (("draws", 0), ("draw_seed", 0), ("workers", 1)):
+        if (number := getattr(typed, option)) is not None and number < least:
+            parser.error(f"--{option.replace('_', '-')} {number}: expected {least} or more")
+    if typed.address and typed.backend == "loky":
+        parser.error("--address is that of a cluster: give --backend dask or ray with it")
+    from lib.runs.grid import grid, names, read_grid
+    from lib.runs.sweep import Engine, sweep_over
 
-    assignments = [_assignment(parser, text) for text in typed.set]
-    names = [name for name, _ in assignments]
-    if twice := [name for name in names if names.count(name) > 1]:
-        parser.error(f"--set gives {twice[0]} twice; keep one")
-    params = Params.from_yaml(typed.params, **dict(assignments))
-    base = project_root(typed.params.resolve().parent)
-    run_dir = str(base / (params.run_dir or f"runs/{typed.params.stem}"))
-    return params.with_paths_under(base).model_copy(update={"run_dir": run_dir}), base
-
-
-def _assignment(parser: Parser, text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or "/" in key:  # an address, of which = is a part
-        parser.error(f"--set expects key=value, found {echo(text)}")
-    if key in ("data_dir", "keep_in", "run_dir") and "://" not in value:
-        return key, str(Path(os.path.expanduser(value)).resolve()) if value else ""
-    try:
-        read = json.loads(value)  # numbers as Python reads them: 1e-4 too
-    except (ValueError, RecursionError):
-        try:
-            read = load_yaml(value)
-        except Misread as error:
-            parser.error(f"--set {masked(text)[:200]}: {error}")
-    if key == "compare_with" and isinstance(read, list):
-        return key, [str(Path(os.path.expanduser(str(path))).resolve()) for path in read]
-    return key, read
+    words = (read_grid(typed.grid) if typed.grid else {}) | words_of(parser, typed.set)
+    if "run_dir" in words:
+        parser.error("a sweep names the folders of its runs itself: give --to FOLDER in place of run_dir")
+    settings = grid(words, typed.draws, typed.draw_seed)
+    runs = [
+        settings_of(typed.params, {name: value_of(parser, name, text) for name, text in one.items()})
+        for one in settings
+    ]
+    base = runs[0][1]
+    folder = (typed.to or base / "runs" / f"{typed.params.stem}-sweep").resolve()
+    engine = Engine(typed.backend, typed.address, typed.workers)
+    named = dict(zip(names(settings), (params for params, _ in runs), strict=True))
+    return 3 if sweep_over(named, folder, base, engine, notebook=not typed.no_notebook) else 0
 
 
 train_command = command(train)
@@ -245,3 +241,7 @@ study_command = command(study)
 score_command = command(score)
 export_command = command(export)
 gallery_command = command(gallery)
+sweep_command = command(sweep)
+
+if __name__ == "__main__":  # python -m lib.runs.cli train params/ra.yaml, as torchrun and a sweep's workers need it
+    sys.exit(globals()[f"{sys.argv[1]}_command"](sys.argv[2:]))
