@@ -9,8 +9,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from lib.data.phantom import radiograph
-from lib.runs.model import CARD, FACTS, WEIGHTS, open_model
+from lib.runs.model import open_model
 from lib.runs.new_images import score_new
+from lib.runs.places import CARD, FACTS, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = sorted(folder for folder in (ROOT / "models").iterdir() if folder.is_dir())

@@ -16,6 +16,7 @@ shard         one parquet shard's columns, whoever wrote it -> records and files
 stream        parquet shards on any file system: read while they arrive, and written
 classes       what a folder's name says about its images
 folder        images in files: class folders, or a table
+named         images as a user names them, before any library is loaded
 unlabelled    images without labels: files, folders, shards
 sources       a run's source: phantoms, a folder, Kaggle, shards
 metadata      patient, age, sex, view and side in one notation, whatever the source writes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib.data.folder import files_below, is_hidden, looks_like_image, shown
+from lib.data.named import check_named
 from lib.data.source import Problem, SourceError
 from lib.data.stream import INDEX, StreamSource
 
@@ -29,9 +30,11 @@ def open_unlabelled(places: Sequence[str]) -> Unlabelled:
     taken for one. A file that is named twice counts once.
 
     Raises:
-        SourceError: A place does not exist or cannot be read, it holds no image, or two images have one name.
+        NotThere: A place does not exist.
+        SourceError: It cannot be read, it holds no image, or two images have one name.
 
     """
+    check_named(places)
     files: dict[str, Path] = {}  # by absolute path
     streams, problems = [], list[Problem]()
     for place in places:
@@ -47,10 +50,8 @@ def open_unlabelled(places: Sequence[str]) -> Unlabelled:
             if not images:
                 raise SourceError(f"{place} holds no image among {len(found)} files: give a folder of radiographs")
             files |= {os.path.abspath(file): file for file in images}
-        elif path.exists():
-            files[os.path.abspath(path)] = path
         else:
-            raise SourceError(f"{place} does not exist: give files, folders or shards of images")
+            files[os.path.abspath(path)] = path
     top = os.path.commonpath([posixpath.dirname(file) for file in files]) if files else ""
     named = {_printable(os.path.relpath(file, top)): path for file, path in files.items()}
     if len(named) < len(files):

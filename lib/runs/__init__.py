@@ -17,6 +17,7 @@ train         prepared images -> a trained method; `load` returns one that is tr
 candidates    every score that could have been chosen, as files
 fitted        what was fitted on normal images, as a file
 score         images and trained methods -> scores, without a label
+places        where a model is found and files are left, before any library is loaded
 model         a trained model that scores new images: of a run, or handed on
 dicom_object  a residual map -> a DICOM object for the archive that its radiograph comes from
 new_images    new images -> their scores, what these promise, and maps

@@ -26,8 +26,9 @@ from lib.runs.evaluate import audit, locate
 from lib.runs.evaluate import evaluate as evaluate_comparison
 from lib.runs.export import export_model
 from lib.runs.gallery import write_gallery
-from lib.runs.model import CARD, open_model
+from lib.runs.model import open_model
 from lib.runs.new_images import PROBLEMS, SCORES, Asked, write_scores
+from lib.runs.places import CARD
 from lib.runs.prepare import prepare
 from lib.runs.report import over_seeds, summary
 from lib.runs.run import Run, RunError

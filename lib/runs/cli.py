@@ -1,6 +1,6 @@
 """The words of the commands -> settings and choices; `lib.runs.actions`, which does the work, is imported after that.
 
-So help, and a mistake in the words, take no longer than Python needs to start.
+So help, a mistake in the words and a mistyped path take no longer than Python needs to start.
 """
 
 import argparse
@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.data.named import check_named
 from lib.runs.command import Parser, command
+from lib.runs.places import check_export, check_folder, check_model, check_run
 from lib.runs.settings import read_settings, settings_of, settings_parser, value_of, words_of
 
 
@@ -91,6 +93,9 @@ def score(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--false-alarms {typed.false_alarms}: expected a rate between 0 and 1, such as 0.05")
     if typed.dicom and typed.hash_names:
         parser.error("--dicom with --hash-names: a DICOM object names its patient; leave out one of them")
+    check_model(typed.model)
+    check_named(typed.images)
+    check_folder(typed.to or Path())
     from lib.runs import actions
 
     asked = (typed.false_alarms, typed.primary, not typed.no_maps, typed.hash_names, typed.dicom)
@@ -111,6 +116,8 @@ def export(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="the same in 16 bits: smallest, scores nearly the same")
     parser.add_argument("--onnx", action="store_true", help="also each method's reconstruction as an ONNX file")
     typed = parser.parse_args(arguments)
+    check_run(typed.run)
+    check_export(typed.to)
     from lib.runs import actions
 
     return actions.export(typed.run, typed.to, primary=typed.primary, half=typed.half, onnx=typed.onnx)

@@ -11,13 +11,13 @@ from lib.data.phantom import radiograph
 from lib.data.preparation import Preparation
 from lib.evidence.evaluation import FALSE_ALARM_RATE
 from lib.files import digest, replacing, write_json
-from lib.methods.variants import VARIANTS
 from lib.params import project_root
 from lib.privacy import public
 from lib.runs.card import Rounding, card
 from lib.runs.fitted import pack, write_tensors
-from lib.runs.model import CARD, FACTS, USE, VERSION, WEIGHTS, Model, open_model, weights
+from lib.runs.model import USE, VERSION, Model, open_model, weights
 from lib.runs.onnx_file import check_installed, onnx_file, onnx_place, said
+from lib.runs.places import CARD, FACTS, GRAPHS, WEIGHTS, check_export, check_run
 from lib.runs.run import Run, RunError
 from lib.scores.conformal import ranks_within
 
@@ -32,13 +32,13 @@ def export_model(run: Path, to: Path, *, primary: bool = False, half: bool = Fal
     is made of ranks and would change too much. `onnx`: also each method's reconstruction as an ONNX file.
 
     Raises:
-        RunError: The folder holds other files, the run has not been evaluated, rounding would change a primary score by
-            more than `MOST`, a package for ONNX is missing, or an ONNX file does not redraw as the method does.
+        PlaceError: There is no run, or the folder holds other files or cannot be written.
+        RunError: The run has not been evaluated, rounding would change a primary score by more than `MOST`, a package
+            for ONNX is missing, or an ONNX file does not redraw as the method does.
 
     """
-    graphs = {onnx_place(name) for name in VARIANTS}
-    if to.is_dir() and (others := sorted({file.name for file in to.iterdir()} - {WEIGHTS, FACTS, CARD} - graphs)):
-        raise RunError(f"{to} holds other files ({', '.join(others[:3])}): choose a new folder")
+    check_run(run)
+    check_export(to)
     if onnx:
         check_installed()
     model, results = open_model(str(run)), Run.open(run).results()
@@ -69,8 +69,8 @@ def export_model(run: Path, to: Path, *, primary: bool = False, half: bool = Fal
     }
     write_json(to / FACTS, content)
     files[CARD] = card(model, results, rounding, onnx=onnx).encode()
-    for name in graphs - files.keys():
-        (to / name).unlink(missing_ok=True)  # of an older export
+    for older in {*to.glob(GRAPHS)} - {to / name for name in files}:
+        older.unlink()
     for name, data in files.items():
         with replacing(to / name) as out:
             out.write(data)

@@ -23,6 +23,7 @@ from lib.methods.variants import VARIANTS
 from lib.params import ParameterError, Params
 from lib.runs.fitted import FITTED, Fitted, Tensors, read_fitted, read_tensors, unpack
 from lib.runs.freshness import stale
+from lib.runs.places import CARD, FACTS, HUB, WEIGHTS, check_model
 from lib.runs.run import Run, RunError
 from lib.runs.train import trained_under
 from lib.scores.features import Backbone, FeaturesError
@@ -30,12 +31,9 @@ from lib.scores.maps import Distance
 from lib.scores.scorer import Scorer
 from lib.scores.selection import feature_distances
 
-WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
-"""The files of a model that was handed on."""
 VERSION = 1  # of these files
 FORM = {"primary": "", **{form.split()[0]: suffix for form, suffix in FORMS.items() if suffix}}
 """What follows a method's name in the column of a score, by form."""
-HUB = "hf://"
 USE = "research use only, not for diagnosis"
 
 Versions = dict[str, dict[int, Method]]
@@ -121,14 +119,14 @@ def open_model(place: str) -> Model:
     """Return the model of a run's folder, of a folder that was handed on, or of such a folder on the hub, "hf://…".
 
     Raises:
-        RunError: There is none, it is damaged, or the run was trained on after it was scored.
+        PlaceError: There is none.
+        RunError: It is damaged, cannot be downloaded, or the run was trained on after it was scored.
 
     """
+    check_model(place)
     folder = _from_hub(place) if place.startswith(HUB) else Path(place).expanduser()
     if (folder / FACTS).is_file():
         return _handed_on(folder)
-    if not (folder / "params.json").is_file():
-        raise RunError(f"{place} is no model: give the folder of a scored run, or one that imgae-export has written")
     run = Run.open(folder)
     if reason := stale(run):
         raise RunError(reason)

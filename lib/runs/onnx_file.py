@@ -12,6 +12,7 @@ from lib.environment import needing
 from lib.evidence.evaluation import FALSE_ALARM_RATE
 from lib.methods.method import Images, Method, to_unit
 from lib.runs.model import USE, Model
+from lib.runs.places import GRAPHS
 from lib.runs.run import RunError
 from lib.scores.scoring import CPU
 
@@ -21,7 +22,7 @@ TOLERANCE = 1e-5  # in grey levels from 0 to 1: a 400th of a level of 8 bits
 
 def onnx_place(method: str) -> str:
     """Return the name of a method's ONNX file."""
-    return f"reconstruct-{method}.onnx"
+    return GRAPHS.replace("*", method)
 
 
 def said(model: Model, method: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lib.data.decoding import encode
-from lib.data.source import SourceError
 from lib.data.unlabelled import open_unlabelled
+from lib.refusals import Refusal
 
 
 def image(seed: int) -> bytes:
@@ -69,7 +69,7 @@ def test_what_cannot_be_scored_is_refused_by_name(tmp_path, monkeypatch, places,
     wrote(tmp_path / "empty" / "notes.txt", b"nothing")
     wrote(tmp_path / "a.png", image(1))
     pd.DataFrame({"id": ["a.png"], "image": [image(1)]}).to_parquet(tmp_path / "new.parquet")
-    with pytest.raises(SourceError, match=complaint):
+    with pytest.raises(Refusal, match=complaint):
         open_unlabelled(places)
 
 
