@@ -12,10 +12,10 @@ from lib.evidence.evaluation import FALSE_ALARM_RATE
 from lib.evidence.results import Results, required
 from lib.figures.tables import results_table
 from lib.runs.model import Model
-from lib.runs.new_images import promise
 from lib.runs.onnx_file import onnx_place, said
 from lib.runs.report import SYNTHETIC, claimed
 from lib.runs.results_page import markdown
+from lib.scores.conformal import promise
 
 INTENDED = (
     "For research on anomaly detection in radiographs like those that it was trained on. Not a medical device: it must "

@@ -26,7 +26,7 @@ from lib.files import hash_of, locked, no_formula, replacing, without_formulas, 
 from lib.runs.dicom_object import LONGEST, Finding, check_installed, overlay_object, read_source
 from lib.runs.model import FORM, USE, Model, open_model
 from lib.runs.run import RunError
-from lib.scores.conformal import achieved_rate, p_values
+from lib.scores.conformal import p_values, promise
 from lib.scores.features import Backbone
 
 BATCH = 32
@@ -249,21 +249,6 @@ class Scoring:
     @property
     def _backbone(self) -> Backbone | None:
         return None if self._asked.primary_only else self._model.backbone
-
-
-def promise(calibration: int, rate: float) -> str:
-    """Return what a threshold and a p-value from so many calibration images promise, as sentences."""
-    what = (
-        f"A p-value is the image's rank among {calibration} normal calibration images. For a normal image exchangeable "
-        f"with them, the probability that it is at most a is at most a, for every a"
-    )
-    if rate * (calibration + 1) < 1:
-        return f"{what}. So few cannot promise a false alarm rate of {rate:.0%}: the threshold is their highest score."
-    achieved = achieved_rate(calibration, rate)
-    return (
-        f"{what}. The threshold is exceeded by at most {rate:.0%} of such images on average; for calibration sets of "
-        f"this size the rate lies between {achieved.low:.1%} and {achieved.high:.1%} in 95 % of cases."
-    )
 
 
 def _records(batch: Sequence[_New]) -> tuple[pd.DataFrame, list[Problem]]:

@@ -114,3 +114,18 @@ def achieved_rate(b: int, alpha: float, images: int | None = None) -> Rate:
     rate = stats.beta(k, b + 1 - k) if images is None else stats.betabinom(images, k, b + 1 - k)
     low, high = rate.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]) / (images or 1)
     return Rate(k / (b + 1), float(low), float(high))
+
+
+def promise(calibration: int, rate: float) -> str:
+    """Return what a threshold and a p-value from so many calibration images promise, as sentences."""
+    what = (
+        f"A p-value is the image's rank among {calibration} normal calibration images. For a normal image exchangeable "
+        f"with them, the probability that it is at most a is at most a, for every a"
+    )
+    if rate * (calibration + 1) < 1:
+        return f"{what}. So few cannot promise a false alarm rate of {rate:.0%}: the threshold is their highest score."
+    achieved = achieved_rate(calibration, rate)
+    return (
+        f"{what}. The threshold is exceeded by at most {rate:.0%} of such images on average; for calibration sets of "
+        f"this size the rate lies between {achieved.low:.1%} and {achieved.high:.1%} in 95 % of cases."
+    )

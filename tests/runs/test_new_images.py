@@ -135,11 +135,6 @@ def test_scores_of_another_model_or_rate_are_not_mixed(small_run, films, tmp_pat
         write_scores(model, [str(films)], Asked(0.1, maps=False), tmp_path)
 
 
-def test_few_calibration_images_promise_no_rate_and_many_a_range():
-    assert "cannot promise a false alarm rate of 5%" in new_images.promise(10, 0.05)
-    assert "on average" in new_images.promise(200, 0.05)
-
-
 def test_a_run_that_was_trained_on_after_scoring_is_no_model(small_run, tmp_path):
     folder = shutil.copytree(small_run, tmp_path / "run")
     settings = json.loads((folder / "params.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib.scores.conformal import COMBINATIONS, achieved_rate, combine, p_values, ranks_within
+from lib.scores.conformal import COMBINATIONS, achieved_rate, combine, p_values, promise, ranks_within
 
 M = 3  # scores per image
 
@@ -203,3 +203,8 @@ def test_bad_combinations_are_refused():
             combine(p)
     with pytest.raises(ValueError, match="reference is empty"):
         combined_p_values(np.ones((4, 2)), np.ones((0, 2)), np.ones((3, 2)))
+
+
+def test_few_calibration_images_promise_no_rate_and_many_a_range():
+    assert "cannot promise a false alarm rate of 5%" in promise(10, 0.05)
+    assert "on average" in promise(200, 0.05)
