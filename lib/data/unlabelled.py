@@ -21,6 +21,7 @@ class Unlabelled(NamedTuple):
     contents: Iterator[tuple[str, Callable[[], bytes]]]
     """Each image's name with a function that reads its file, once, in this order."""
     problems: list[Problem]
+    """Of files that are not used, by names of the same kind."""
 
 
 def open_unlabelled(places: Sequence[str]) -> Unlabelled:
@@ -36,24 +37,23 @@ def open_unlabelled(places: Sequence[str]) -> Unlabelled:
     """
     check_named(places)
     files: dict[str, Path] = {}  # by absolute path
-    streams, problems = [], list[Problem]()
+    streams, unused = [], list[tuple[Path, str, str]]()
     for place in places:
         path = Path(os.path.expanduser(place))
         if "://" in place or place.endswith(".parquet") or (path / INDEX).is_file():
             streams.append(StreamSource(place, labelled=False))
         elif path.is_dir():
             found, odd = files_below(path)
-            problems += [Problem(shown(name), why, "not followed") for name, why in odd]
+            unused += [(path / name, why, "not followed") for name, why in odd]
             images = [file for file in found if not is_hidden(file.relative_to(path)) and looks_like_image(file)]
-            plain = map(shown, map(str, sorted({*found} - {*images})))
-            problems += [Problem(name, "not an image by its name and content", "not used") for name in plain]
+            unused += [(file, "not an image by its name and content", "not used") for file in {*found} - {*images}]
             if not images:
                 raise SourceError(f"{place} holds no image among {len(found)} files: give a folder of radiographs")
             files |= {os.path.abspath(file): file for file in images}
         else:
             files[os.path.abspath(path)] = path
     top = os.path.commonpath([posixpath.dirname(file) for file in files]) if files else ""
-    named = {_printable(os.path.relpath(file, top)): path for file, path in files.items()}
+    named = {_name(file, top): path for file, path in files.items()}
     if len(named) < len(files):
         raise SourceError(f"{len(files) - len(named)} files below {top} have names that cannot be printed: rename them")
     names = [*named, *(name for stream in streams for name in stream.records["id"])]
@@ -62,8 +62,11 @@ def open_unlabelled(places: Sequence[str]) -> Unlabelled:
         raise SourceError(f"the image {twice!r} occurs in several of the places: score them one after the other")
     contents = [iter([(name, path.read_bytes) for name, path in named.items()])]
     contents += [stream.contents(list(stream.records["id"])) for stream in streams]
+    problems = [Problem(_name(file, top), why, consequence) for file, why, consequence in unused]
     return Unlabelled(names, chain.from_iterable(contents), problems)
 
 
-def _printable(name: str) -> str:
-    return "".join(character if character.isprintable() else "\ufffd" for character in shown(name))
+def _name(file: str | Path, top: str) -> str:
+    """Return a file's path from the folder `top` as a text that can be printed."""
+    name = shown(os.path.relpath(file, top))
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)

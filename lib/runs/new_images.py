@@ -45,6 +45,10 @@ class Asked(NamedTuple):
     dicom: bool = False
     """Whether to write DICOM objects, which name the patient."""
 
+    def written(self, name: str) -> str:
+        """Return what is written in place of an image's name."""
+        return hash_of(name) if self.hash_names else name
+
 
 class Found(NamedTuple):
     """The scores of new images, and what was found on the way."""
@@ -89,7 +93,8 @@ def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path
     """
     images = open_unlabelled(places)
     folder.mkdir(parents=True, exist_ok=True)
-    problems, file = list(images.problems), folder / SCORES
+    problems = [problem._replace(image=asked.written(problem.image)) for problem in images.problems]
+    file = folder / SCORES
     with locked(folder / ".lock", f"scores images into {folder}"), Scoring(model, asked) as scoring:
         for batch in scoring.batches(images, _finished(folder, scoring.about)):
             for place, content in batch.pictures.items():
@@ -196,7 +201,7 @@ class Scoring:
 
     def _read(self, image: tuple[str, Callable[[], bytes]], done: Mapping[str, str]) -> _New:
         """Return an image, prepared; without pixels if it is unusable, or if it is done."""
-        name = hash_of(image[0]) if self._asked.hash_names else image[0]
+        name = self._asked.written(image[0])
         decoded, facts = read_image(image[1])
         source, no_object = read_source(image[1]()) if self._asked.dicom and decoded else (None, "")
         if decoded is None or done.get(no_formula(name)) == facts["digest"]:

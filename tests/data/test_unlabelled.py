@@ -44,9 +44,21 @@ def test_a_file_that_is_no_image_is_named_below_a_folder_and_taken_for_one_where
     text = wrote(tmp_path / "notes.txt", b"about the patients")
     found = open_unlabelled([str(tmp_path)])
     assert found.names == ["a.png"]
-    (problem,) = found.problems
-    assert (Path(problem.image).name, problem.consequence) == ("notes.txt", "not used")
+    assert found.problems == [("notes.txt", "not an image by its name and content", "not used")]
     assert open_unlabelled([str(text)]).names == ["notes.txt"]
+
+
+def test_what_is_not_used_is_named_as_images_are_and_by_no_absolute_path(tmp_path):
+    for name in ("in/a.png", "in/more/b.png", "in/more/list.csv", "in/notes.txt"):
+        wrote(tmp_path / name, image(1) if name.endswith("png") else b"text")
+    (tmp_path / "in" / "more" / "back").symlink_to(tmp_path / "in")
+    found = open_unlabelled([str(tmp_path / "in")])
+    assert found.names == ["a.png", "more/b.png"]
+    assert sorted(problem.image for problem in found.problems) == ["more/back", "more/list.csv", "notes.txt"]
+    (tmp_path / "in" / "a.png").unlink()
+    below = open_unlabelled([str(tmp_path / "in")])  # images are named from the folder that all of them share
+    assert below.names == ["b.png"]
+    assert sorted(problem.image for problem in below.problems) == ["../notes.txt", "back", "list.csv"]
 
 
 def test_shards_need_no_labels_and_may_stand_beside_files(tmp_path):

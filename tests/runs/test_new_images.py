@@ -116,8 +116,13 @@ def test_the_primary_score_alone_is_the_same_score(small_run, films):
 
 
 def test_no_file_says_a_name_if_names_are_hashed(small_run, films, tmp_path):
-    write_scores(open_model(str(small_run)), [str(films)], Asked(hash_names=True), tmp_path)
-    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    (given := tmp_path / "in").mkdir()
+    for name in (min(films.iterdir()).name, "phantom-0.txt", "phantom-0.png"):  # an image, none, and a broken one
+        shutil.copy(min(films.iterdir()), given / name) if name.endswith("pgm") else (given / name).write_text("")
+    write_scores(open_model(str(small_run)), [str(films)], Asked(hash_names=True), tmp_path / "out")
+    write_scores(open_model(str(small_run)), [str(given)], Asked(hash_names=True), tmp_path / "few")
+    assert len(pd.read_csv(tmp_path / "few" / "problems.csv")) == 2
+    files = [file for folder in ("out", "few") for file in (tmp_path / folder).rglob("*") if file.is_file()]
     assert len(files) > 10
     for file in files:
         assert "phantom" not in file.name and b"phantom-0" not in file.read_bytes()
