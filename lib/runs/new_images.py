@@ -174,12 +174,13 @@ class Scoring:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What is written beside the scores: the model, what was asked, thresholds, and what the numbers promise."""
+        """What is written beside the scores: the model, how it scores, thresholds, and what the numbers promise."""
         n = self._model.fitted.likeness.calibration
         return {
             "model": self._model.name,
             "identity": self._model.identity,
             **self._asked._asdict(),
+            "primary_only": len(self._columns) == len(self._scorers),
             "thresholds": self._thresholds,
             "ceilings": {name: scorer.fit.ceiling for name, scorer in self._scorers.items()},
             "promise": promise(n, self._asked.false_alarm_rate),

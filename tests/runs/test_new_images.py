@@ -113,6 +113,9 @@ def test_the_primary_score_alone_is_the_same_score(small_run, films):
     table = pd.concat([batch.table for batch in batches]).set_index("image")
     np.testing.assert_allclose(table["ra"], expected(small_run)["ra"], rtol=1e-5)
     assert not [column for column in table if "chosen" in column or "combined" in column]
+    for one, asked in ((model, True), (model.primary_alone(), False)):  # what is said is what was scored
+        assert new_images.Scoring(one, Asked(primary_only=asked)).about["primary_only"]
+    assert not new_images.Scoring(model, Asked()).about["primary_only"]
 
 
 def test_no_file_says_a_name_if_names_are_hashed(small_run, films, tmp_path):
