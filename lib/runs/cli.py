@@ -88,7 +88,7 @@ def score(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dicom", action="store_true", help="of each DICOM image, also a Secondary Capture for its archive"
     )
-    typed = parser.parse_args(arguments)
+    typed = parser.parse_intermixed_args(arguments)  # a path may stand behind an option
     if not 0 < typed.false_alarms < 1:
         parser.error(f"--false-alarms {typed.false_alarms}: expected a rate between 0 and 1, such as 0.05")
     if typed.dicom and typed.hash_names:

@@ -19,7 +19,8 @@ score, export, models, film, file = cli.score_command, cli.export_command, *sys.
 model = f"{models}/chest"
 calls = [
     (score, "gone", film), (score, models, film), (score, film, model), (score, model, film, "gone.png"),
-    (score, model, film, "--to", f"{file}/out"), (export, model, "--to", "new"), (export, "gone", "--to", "new"),
+    (score, model, film, "--to", "new", "behind.png"), (score, model, film, "--to", f"{file}/out"),
+    (export, model, "--to", "new"), (export, "gone", "--to", "new"),
 ]
 for command, *words in calls:
     assert command(words) == 2, words
@@ -48,6 +49,7 @@ def test_a_mistyped_path_waits_for_no_library_and_is_told_in_one_line(models, tm
         f"imgae-export has written, such as {models}/chest, {models}/run",
         f"{film} is no model: it is a file; give the folder of a scored run, or one that imgae-export has written",
         "gone.png does not exist: give files, folders or shards of images",
+        "behind.png does not exist: give files, folders or shards of images",
         f"{film} is a file, and a folder was wanted there: choose another place with --to",
         f"{models}/chest is no run: it has no params.json; give the folder of an evaluated run",
         "gone is no run: it does not exist; give the folder of an evaluated run",
