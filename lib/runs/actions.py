@@ -94,6 +94,10 @@ def score_images(
         print(f"{problem.image}: {problem.problem}", file=sys.stderr)
     if others := len(found.problems) - len(lost):
         print(f"{others:,} more {'remark' if others == 1 else 'remarks'} in {folder / PROBLEMS}", file=sys.stderr)
+    if found.before and not found.new:
+        images_of = f"{found.before:,} of {found.before + len(lost):,} images"
+        again = f"remove {folder}, or name another folder with --to, to score them again"
+        result(f"{images_of} were scored before, and nothing was done: {again}")
     if not len(found.table):
         result(f"no image was scored; why not: {folder / PROBLEMS}")
     else:

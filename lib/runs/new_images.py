@@ -59,6 +59,10 @@ class Found(NamedTuple):
     """One row per problem; an image that cannot be used is `LEFT_OUT` and not in the table."""
     about: dict[str, Any]
     """The model, the thresholds, and what the numbers promise, as sentences."""
+    new: int
+    """How many images this call has scored."""
+    before: int
+    """How many of its images an earlier call had scored."""
 
 
 class _New(NamedTuple):
@@ -81,7 +85,7 @@ def score_new(model: Model | str, places: Sequence[str], *, false_alarm_rate: fl
         batches = list(scoring.batches(images, {}))
     table = pd.concat([batch.table for batch in batches], ignore_index=True)
     problems = [*images.problems, *(problem for batch in batches for problem in batch.problems)]
-    return Found(table, problems_table(problems), scoring.about)
+    return Found(table, problems_table(problems), scoring.about, len(table), 0)
 
 
 def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path) -> Found:
@@ -94,7 +98,7 @@ def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path
     images = open_unlabelled(places)
     folder.mkdir(parents=True, exist_ok=True)
     problems = [problem._replace(image=asked.written(problem.image)) for problem in images.problems]
-    file = folder / SCORES
+    file, new = folder / SCORES, 0
     with locked(folder / ".lock", f"scores images into {folder}"), Scoring(model, asked) as scoring:
         for batch in scoring.batches(images, _finished(folder, scoring.about)):
             for place, content in batch.pictures.items():
@@ -103,14 +107,16 @@ def write_scores(model: Model, places: Sequence[str], asked: Asked, folder: Path
             if len(batch.table):
                 with file.open("a", encoding="utf-8", newline="") as rows:
                     without_formulas(batch.table).to_csv(rows, index=False, header=not rows.tell())
-            problems += batch.problems
-        write_csv(folder / PROBLEMS, problems_table(problems), index=False)
+            problems, new = problems + batch.problems, new + len(batch.table)
+        listed = problems_table(problems)
+        write_csv(folder / PROBLEMS, listed, index=False)
         written = file.is_file() and file.stat().st_size
         table = pd.read_csv(file, keep_default_na=False) if written else pd.DataFrame(columns=["image"])
         if table["image"].duplicated().any():  # of an image that has changed, the last row counts
             table = table.drop_duplicates("image", keep="last", ignore_index=True)
             write_csv(file, table, index=False)
-    return Found(table, problems_table(problems), scoring.about)
+    before = len(images.names) - new - int((listed["consequence"] == LEFT_OUT).sum())
+    return Found(table, listed, scoring.about, new, before)
 
 
 def _finished(folder: Path, about: dict[str, Any]) -> dict[str, str]:

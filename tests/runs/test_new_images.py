@@ -106,6 +106,14 @@ def test_an_image_that_has_changed_is_scored_again_and_others_are_not(small_run,
     assert changed[changed].index.tolist() == [Path(second).name]
 
 
+def test_a_call_that_finds_all_images_scored_says_so_and_how_to_score_them_again(small_run, films, tmp_path, capsys):
+    words = [str(small_run), *map(str, sorted(films.iterdir())[:3]), "--no-maps", "--to", str(tmp_path / "out")]
+    sentence = f"were scored before, and nothing was done: remove {tmp_path / 'out'}, or name another folder with --to"
+    for images, said in ((words, False), (words, True), ([*words, str(max(films.iterdir()))], False)):
+        assert cli.score_command(images) == 0
+        assert (f"3 of 3 images {sentence}" in capsys.readouterr().out) == said
+
+
 def test_the_primary_score_alone_is_the_same_score(small_run, films):
     model = open_model(str(small_run))
     with new_images.Scoring(model, Asked(primary_only=True, maps=False)) as scoring:
