@@ -27,7 +27,7 @@ from lib.runs.evaluate import evaluate as evaluate_comparison
 from lib.runs.export import export_model
 from lib.runs.gallery import write_gallery
 from lib.runs.model import open_model
-from lib.runs.new_images import PROBLEMS, SCORES, Asked, write_scores
+from lib.runs.new_images import NO_OBJECT, PROBLEMS, SCORES, Asked, write_scores
 from lib.runs.places import CARD
 from lib.runs.prepare import prepare
 from lib.runs.report import over_seeds, summary
@@ -43,6 +43,8 @@ from lib.runs.train import train as train_method
 
 GALLERY = "gallery.html"  # in a run's folder
 MOST = 20  # rows that are printed
+UNDONE = {LEFT_OUT: "could not be used", NO_OBJECT: "got no DICOM object"}
+"""The problems of an image with which imgae-score ends in status 3, and what it then says of so many images."""
 NOTEBOOK = Path("notebooks/Anomaly_Detection_Research_Colab.ipynb")
 
 
@@ -95,9 +97,8 @@ def score_images(
     if others := len(found.problems) - len(lost):
         print(f"{others:,} more {'remark' if others == 1 else 'remarks'} in {folder / PROBLEMS}", file=sys.stderr)
     if found.before and not found.new:
-        images_of = f"{found.before:,} of {found.before + len(lost):,} images"
-        again = f"remove {folder}, or name another folder with --to, to score them again"
-        result(f"{images_of} were scored before, and nothing was done: {again}")
+        done = f"{found.before:,} of {found.before + len(lost):,} images were scored before, and nothing was done"
+        result(f"{done}: remove {folder}, or name another folder with --to, to score them again")
     if not len(found.table):
         result(f"no image was scored; why not: {folder / PROBLEMS}")
     else:
@@ -107,7 +108,10 @@ def score_images(
         if len(ranked) > MOST:
             result(f"... and {len(ranked) - MOST:,} images that are less anomalous by {first}")
         result("", found.about["promise"], found.about["unlike"], f"{found.about['use']}: {folder / SCORES}")
-    return 3 if len(lost) else 0
+    counts = found.problems["consequence"].value_counts()
+    if undone := [f"{counts[what]:,} {says}" for what, says in UNDONE.items() if what in counts]:
+        print(f"exit status 3: of the images {' and '.join(undone)}; {folder / PROBLEMS} says why", file=sys.stderr)
+    return 3 if undone else 0
 
 
 def export(run: Path, to: Path, *, primary: bool, half: bool, onnx: bool) -> int:

@@ -69,7 +69,8 @@ imgae-score hf://OWNER/NAME chest.dcm              a model that imgae-export has
 The folder gets scores.csv (a row an image: each score, its conformal p-value and threshold, and in what the image is
 unlike those that the model knows), maps/ (the residual in 16 bits, and as colours over the image), problems.csv, and
 about.json, which says what the numbers promise. --dicom adds to maps/ a Secondary Capture of each DICOM image, which
-names its patient. Exit status: 0, or 3 if an image could not be used. For research only, not for diagnosis.
+names its patient. Exit status: 0, or 3 if an image could not be used or, with --dicom, got no such object; the rest is
+done. For research only, not for diagnosis.
 """
 
 

@@ -131,12 +131,14 @@ def test_no_file_names_the_patient_unless_dicom_is_asked_for(small_run, chest, t
         assert naming == ({".dcm"} if asked.dicom else set())
 
 
-def test_images_without_a_header_to_refer_to_are_scored_and_named(small_run, chest, films, tmp_path):
+def test_images_without_a_header_to_refer_to_are_scored_and_named(small_run, chest, films, tmp_path, capsys):
     plain, pixels = shutil.copy(max(films.iterdir()), tmp_path / "plain.pgm"), pydicom.dcmread(chest).pixel_array
     lone = radiograph(tmp_path / "lone.dcm", pixels, StudyInstanceUID=None)
     words = [str(small_run), str(chest), str(plain), str(lone), "--dicom", "--to", str(tmp_path / "out")]
     for _ in range(2):  # what is scored already is named again
-        assert cli.score_command(words) == 0
+        assert cli.score_command(words) == 3
+        said = f"exit status 3: of the images 2 got no DICOM object; {tmp_path / 'out' / 'problems.csv'} says why\n"
+        assert capsys.readouterr().err.endswith(said)
         problems = pd.read_csv(tmp_path / "out" / "problems.csv").set_index("image")
         assert set(problems["consequence"]) == {"no DICOM object"}
         assert problems["problem"].to_dict() == {

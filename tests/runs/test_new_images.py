@@ -43,7 +43,8 @@ def test_a_folder_gets_scores_maps_and_a_promise_and_names_what_it_cannot_use(sm
     out = tmp_path / "out"
     assert cli.score_command([str(small_run), *map(str, sorted(tmp_path.glob("*.p*"))), "--to", str(out)]) == 3
     printed = capsys.readouterr()
-    assert "cut.png: " in printed.err and "for a normal image" in printed.out.lower() and "research use" in printed.out
+    assert "cut.png: " in printed.err and "exit status 3: of the images 1 could not be used; " in printed.err
+    assert "for a normal image" in printed.out.lower() and "research use" in printed.out
     table = pd.read_csv(out / "scores.csv")
     assert len(table) == 3
     assert pd.read_csv(out / "problems.csv")["image"].tolist() == ["cut.png"]
