@@ -117,6 +117,9 @@ def _frozen(found: Found) -> Iterator[Sentence]:
         elif pairs:
             best = difference_text(max(pairs, key=lambda pair: pair.auroc.value))
             behind.append(f"none of {len(pairs)} scores of trained methods ranks better than {rival} (at best, {best})")
+        elif rival in found.all_scores.methods:
+            area = estimate_text(found.all_scores.methods[rival].auroc)
+            behind.append(f"{rival}, in frozen features, has AUROC {area} on the same images")
     if behind:
         yield Sentence("frozen features", False, f"training on chest X-rays helps: {'; '.join(behind)}")
 
@@ -127,13 +130,13 @@ def _promises(found: Found) -> Iterator[Sentence]:
         why = f"too few calibration images ({found.results.calibration_images}) to promise it"
         yield Sentence("false alarms", False, f"a false alarm rate of {percent(FALSE_ALARM_RATE)} is kept: {why}")
         return
-    high, few = promised.high, why_no_auroc(found.evaluation.normal_patients, FEWEST_PATIENTS)
+    high, n = promised.high, found.all_scores.n_normal
+    few = why_no_auroc(found.evaluation.normal_patients, FEWEST_PATIENTS)
     for name in found.evaluation.methods:
         if (rate := promised.rates.get(name)) is not None:
             kept = f"{name} keeps to the promised false alarm rate of {percent(promised.promised)}"
-            why = (
-                f"it calls {percent(rate)} of the normal test images abnormal, and chance allows up to {percent(high)}"
-            )
+            called = f"{round(rate * n)} of {n} normal test images abnormal ({percent(rate)})"
+            why = f"it calls {called}, and chance allows up to {percent(high)}"
             yield Sentence("false alarms", rate <= high and not few, f"{kept}: {few or why}")
 
 

@@ -79,7 +79,7 @@ def test_a_run_that_earned_it_may_claim_all_but_what_no_run_may():
             "all_scores.methods.ra.threshold.specificity",
             exactly(0.8),
             "false alarms",
-            "20 % of the normal test images",
+            "80 of 400 normal test images abnormal (20 %)",
         ),
         ("evaluation.abnormal_patients", 9, "rank", "ra ranks abnormal images above normal ones"),
         ("evaluation.abnormal_patients", 9, "difference", "unet and ra, or that there is none"),
@@ -183,3 +183,13 @@ def test_a_run_that_is_not_finished_claims_nothing_and_says_what_it_lacks(part: 
 def test_a_difference_counts_for_the_better_method_whichever_comes_first(pair: Difference):
     may, _ = claimed(changed(results(), "evaluation.differences", [pair]))
     assert may["difference"].startswith("ra ranks these images better than unet")
+
+
+def test_without_a_comparison_with_frozen_features_the_claim_names_what_they_reach():
+    alone = changed(results(), "all_scores.differences", [])
+    _, may_not = claimed(
+        changed(alone, "all_scores.methods", {"knn": evaluated(Estimate(0.9, 0.85, 0.95)).model_dump()})
+    )
+    assert may_not["frozen features"] == (
+        "training on chest X-rays helps: knn, in frozen features, has AUROC 0.900 [0.85, 0.95] on the same images"
+    )
