@@ -14,7 +14,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,12 @@ def own_version() -> str:
     """Return this project's version: by its pyproject.toml, or, installed without a checkout, by its metadata."""
     project = _project()
     return str(project["version"]) if project else version(NAME)
+
+
+def repository() -> str:
+    """Return the address of this project's repository, from the same places."""
+    project = _project()
+    return str(project["urls"]["Repository"]) if project else metadata(NAME)["Project-URL"].partition(", ")[2]
 
 
 def revision() -> str:

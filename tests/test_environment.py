@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lib import environment
-from lib.environment import MissingExtra, Package, needed, needing, prepare, secret
+from lib.environment import MissingExtra, Package, needed, needing, prepare, repository, secret
 from lib.notebook.sources import library_files, library_imports
 from tests.untrusted_proxy import untrusted_proxy
 
@@ -219,6 +220,15 @@ def test_a_secret_is_that_of_the_environment_else_of_colab_else_there_is_none(co
 def test_outside_of_colab_nobody_is_asked_for_a_secret(monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert secret("WANDB_API_KEY") == ""
+
+
+def test_the_repositorys_address_is_that_of_the_project_with_and_without_its_checkout(monkeypatch):
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert repository() == address
+    monkeypatch.setattr(environment, "_project", dict)
+    written = {"Project-URL": f"Repository, {address}"}  # as pip does
+    monkeypatch.setattr(environment, "metadata", lambda _: written)
+    assert repository() == address
 
 
 def test_a_missing_package_of_an_extra_is_refused_in_one_sentence_that_names_both(monkeypatch):

@@ -21,6 +21,12 @@ from lib.evidence.record import Record
 COMPONENTS = 16  # of the training images; the yardstick
 KL_GAP = 1.5  # times the KL of real images
 COPIED = 0.5  # of a pasted square
+RULE = (
+    f"mean residual and Fréchet distance of reconstructed normal images are at most those of {COMPONENTS} principal "
+    f"components; with a critic, generated images have at least {KL_GAP} times the KL of real ones; at most "
+    f"{100 * COPIED:.0f} % of a pasted white square is given back"
+)
+"""The marks, in a sentence."""
 
 
 class Redrawn(Record):

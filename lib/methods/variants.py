@@ -39,3 +39,20 @@ VARIANTS: dict[str, Callable[[Params], Method]] = {
     "ae-16": lambda params: ConvAutoencoder(params.image_size, 16),
     "ae-4": lambda params: ConvAutoencoder(params.image_size, 4),
 }
+
+DESCRIPTIONS = {
+    "unet": "a U-Net that was trained to return its input; its skip connections let it copy what it is shown",
+    "unet-no-skips": "a U-Net without skip connections: all that it redraws passes its narrowest layer",
+    "unet-noisy-skips": "a U-Net whose skip connections carried noise in training, so that they hand on less detail",
+    "unet-denoising": "a U-Net that was trained to remove noise from normal images, and may remove a lesion like noise "
+    "(Kascenas et al., MIDL 2022)",
+    "unet-masked": "a U-Net that was trained to fill hidden squares of normal images",
+    "ra": "the Reversed Autoencoder (Bercea et al., MIDL 2023): an encoder turns an image into a few numbers, and a "
+    "decoder redraws it from them; the encoder also learns to tell real images from redrawn ones, the decoder to "
+    "deceive it",
+    "si-vae": "a soft-introspective variational autoencoder (Daniel & Tamar, CVPR 2021): RA without its reversed loss",
+    "vae": "a variational autoencoder: an encoder turns an image into a few numbers, a decoder redraws it from them",
+    "ae-16": "a convolutional autoencoder that redraws an image from 16 numbers",
+    "ae-4": "a convolutional autoencoder that redraws an image from 4 numbers",
+}
+"""What a method is, for a reader who knows none: each continues "unet is"."""

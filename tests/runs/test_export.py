@@ -1,6 +1,7 @@
 """A model that was handed on scores as the run does, says what it is, and names no place of this machine."""
 
 import json
+import re
 import shutil
 import threading
 from functools import partial
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
+from lib.evidence.marks import RULE
 from lib.evidence.wording import estimate_text
 from lib.files import digest
+from lib.methods.variants import DESCRIPTIONS
 from lib.runs import cli, export
+from lib.runs.card import card
 from lib.runs.model import open_model
 from lib.runs.new_images import score_new
 from lib.runs.onnx_file import onnx_place
@@ -56,6 +60,34 @@ def test_its_card_says_what_the_results_say(small_run, handed_on):
     assert "synthetic" in body and "not be used for diagnosis" in body
 
 
+def test_its_card_tells_a_stranger_what_the_methods_are_how_to_install_and_what_is_called_abnormal(handed_on):
+    text, address = (handed_on / CARD).read_text(), "https://github.com/imgae-dx/imgae-dx"
+    assert f"    pip install 'imgae-dx[dicom] @ git+{address}'\n    imgae-score FOLDER image.png\n" in text
+    thresholds = json.loads((handed_on / FACTS).read_text())["thresholds at a false alarm rate of 5%"]
+    for name in ("unet", "ra"):
+        assert f"- `{name}` is {DESCRIPTIONS[name]}." in text and f"{thresholds[name]:.4g} for `{name}`" in text
+    assert f"what a method is meant to do with normal images: {RULE}." in text
+
+
+def test_its_card_says_first_how_many_images_are_found_what_labels_are_worth_and_that_it_was_trained_once(small_run):
+    results, table = Run.open(small_run).results(), Run.open(small_run).scores().query("side == 'test'")
+    other = results.evaluation.model_copy(update={"labels": "reports", "n_normal": 7, "n_abnormal": 9})
+    read_twice = results.model_copy(update={"other_labels": [other], "synthetic": False})
+    for shown, labels in (
+        (read_twice, "by `reports`, another reading, on 7 normal and 9 abnormal images"),
+        (results, ""),
+    ):
+        text = card(open_model(str(small_run)), shown, None, onnx=False).partition("## How well it ranks\n")[2]
+        first = text[: text.index("| method |")]
+        for name, method in results.evaluation.methods.items():
+            called = table[table[name] > method.threshold.value]["label"].value_counts()
+            counts = table["label"].value_counts()
+            found, false = (f"{called.get(kind, 0)} of {counts[kind]}" for kind in ("abnormal", "normal"))
+            assert f"`{name}` finds {found} abnormal images" in first and f"calls {false} normal ones abnormal" in first
+        assert ("Labels hold errors" in first) == bool(labels) and labels in first  # those of drawn images do not
+        assert "of one training, with seed 0, and not the mean over seeds" in first
+
+
 def test_its_facts_hold_thresholds_and_calibration_scores_to_read(small_run, handed_on):
     facts, table = json.loads((handed_on / FACTS).read_text()), Run.open(small_run).scores()
     calibration = table[table["side"] == "validation"]
@@ -87,7 +119,9 @@ def test_the_primary_score_alone_needs_less_and_is_the_same_to_the_last_bit(smal
         name.rpartition("/")[0] for name in tensors(handed_on)
     }
     assert not [name for name in tensors(folder) if "/1/" in name or "standards" in name]
-    assert "the primary score alone" in (folder / CARD).read_text()
+    text = (folder / CARD).read_text()
+    assert "the primary score, and the model has no other" in text
+    assert not re.search("chosen|combined", text)  # what was left out
 
 
 def test_weights_of_16_bits_score_nearly_as_the_run_does_and_the_card_says_how_nearly(
