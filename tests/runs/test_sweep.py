@@ -124,9 +124,7 @@ def test_a_real_run_of_a_sweep_leaves_what_the_commands_leave(tmp_path, capsys):
     tiny |= {"widths": [4, 8], "epochs": 1, "batch_size": 4, "resamples": 100, "precision": "float32", "device": "cpu"}
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny))
-    assert (
-        cli.sweep([str(file), "--set", "seed=4", "threads=1", "--no-notebook", "--to", str(tmp_path / "sweep")]) == 0
-    )
+    assert cli.sweep([str(file), "--set", "seed=4", "threads=1", "--no-notebook", "--to", str(tmp_path / "sweep")]) == 0
     capsys.readouterr()
     assert cli.train([str(file), "--set", "seed=4", "threads=1", f"run_dir={tmp_path / 'alone'}"]) == 0
     assert cli.evaluate([str(tmp_path / "alone")]) == 0
