@@ -32,6 +32,7 @@ archive       what a study reads of a run, checked; the files that are kept of a
 trials        trials of settings -> one table of their health
 reproduction  studies -> the commands that make them again
 results_page  studies -> docs/RESULTS.md: every table of research/results
+sweep_table   runs of several settings and seeds -> one table, and how settings differ
 onnx_file     a method's reconstruction -> an ONNX file, and what it wants and gives
 card          a model -> what it is, how good, and what it is not for
 shown         an evaluated run, or scored images -> what a gallery shows of each image

@@ -168,6 +168,7 @@ Keep a run's scores, combine runs with different seeds into a study, and write t
 imgae-study research/results/published runs/adult-0 runs/adult-1 ...                      keeps these runs
 imgae-study research/results/adult.json research/results/published/adult-{0,1,2,3,4} ...  combines them into a study
 imgae-study docs/RESULTS.md research/results/*.json                                       writes the page of all studies
+imgae-study runs/settings.md runs/a-0 runs/a-1 runs/b-0 ...                               compares settings, over seeds
 imgae-study docs/results.schema.json                                                      writes the files' JSON schema
 imgae-study research/results/trials.csv runs/trial-0 runs/trial-1 ...                     adds trials to a table
 

@@ -35,6 +35,7 @@ from lib.runs.archive import RunScores, StudyError, keep, opened, portable, read
 from lib.runs.freshness import IMAGES
 from lib.runs.results_page import PRIMARY, check_studies, page
 from lib.runs.run import Run
+from lib.runs.sweep_table import sweep_table, write_table
 from lib.runs.trials import write_trials
 
 RESAMPLES = 2000
@@ -265,6 +266,9 @@ def make(target: Path, sources: Sequence[Path]) -> None:
         return
     if target.suffix == ".json" and not target.name.endswith(SCHEMA):
         write_study(combine(sources), target)
+        return
+    if target.suffix == ".md" and any(source.is_dir() for source in sources):
+        write_table(sweep_table(sources), target)
         return
     text = page_of(sources) if target.suffix == ".md" else f"{json.dumps(schema(), indent=1)}\n"
     with replacing(target) as file:

@@ -31,8 +31,9 @@ from lib.privacy import VARIABLE, with_secrets
 from lib.refusals import Refusal
 from lib.runs.command import result
 from lib.runs.status import stoppable
+from lib.runs.sweep_table import sweep_table, write_table
 
-JOURNAL = "sweep.json"
+JOURNAL, TABLE = "sweep.json", "sweep.md"
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 REASON = 300  # characters
 
@@ -109,8 +110,17 @@ def sweep_over(runs: Mapping[str, Params], folder: Path, base: Path, engine: Eng
             f"  to repeat it alone: {again}",
             file=sys.stderr,
         )
-    result(f"{len(tasks) - len(failed)} of {len(tasks)} runs are finished: {folder}")
+    if scored := [task.folder for task in tasks if task not in failed]:
+        compare(scored, folder / TABLE)
+    result(f"{len(scored)} of {len(tasks)} runs are finished: {folder}")
     return len(failed)
+
+
+def compare(runs: Sequence[Path], file: Path) -> None:
+    """Print one table of all finished runs, and write it with the differences."""
+    table = sweep_table(runs)
+    write_table(table, file)
+    result("", table.text().to_string(index=False), f"\nwith differences: {file}")
 
 
 def _tasks(runs: Mapping[str, Params], folder: Path, engine: Engine) -> tuple[Engine, list[Task]]:

@@ -44,6 +44,7 @@ def runs(monkeypatch):
         )
 
     monkeypatch.setattr(sweep, "_call", call)
+    monkeypatch.setattr(sweep, "compare", lambda runs, file: None)  # what these commands leave is not evaluated
     return {f"seed={seed}": Params(seed=seed, device="cpu") for seed in range(3)}
 
 
@@ -130,6 +131,9 @@ def test_a_real_run_of_a_sweep_leaves_what_the_commands_leave(tmp_path, capsys):
     assert cli.evaluate([str(tmp_path / "alone")]) == 0
     swept, alone = Run.open(tmp_path / "sweep" / "run"), Run.open(tmp_path / "alone")
     pd.testing.assert_frame_equal(swept.scores(), alone.scores())
+    assert (
+        f"{alone.results().evaluation.methods['unet'].auroc.value:.3f} [" in (tmp_path / "sweep/sweep.md").read_text()
+    )
     assert json.loads((swept.folder / "status.json").read_text())["status"] == "ok"
 
 
