@@ -19,7 +19,7 @@ from torch.optim import Adam
 
 from benchmarks.authors import authors_step, contiguous
 from benchmarks.measuring import Figure, compared, in_turns, memory
-from lib.methods.allocator import keep_freed_memory
+from lib.allocator import keep_freed_memory
 from lib.methods.method import to_device
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.training import choose_device, choose_precision, multiply_adds, optimizers_of, train_step

@@ -24,7 +24,9 @@ CONTRAST = '''def contrast(inputs: Inputs) -> BySide:
 
 '''
 ADDED = {  # a file -> the line that begins a dictionary, its new entry, and what stands above it
-    "lib/methods/variants.py": [("VARIANTS: ", '"ae-2": lambda params: ConvAutoencoder(params.image_size, 2)', "")],
+    "lib/methods/variants.py": [
+        ("VARIANTS: ", '"ae-2": Variant(lambda params: ConvAutoencoder(params.image_size, 2), "an autoencoder")', "")
+    ],
     "lib/scores/references.py": [("REFERENCES: ", '"contrast": contrast', CONTRAST)],
     "lib/scores/maps.py": [
         ("MAPS: ", '"cubed": lambda images, redrawn: (images.images - redrawn.images).abs() ** 3', ""),

@@ -11,6 +11,5 @@ ra            the Reversed Autoencoder: encoder, decoder, objective
 autoencoder   the small convolutional autoencoder of a published benchmark
 variants      the methods that a run can name, and how each is built
 checkpoint    the file that training resumes from, and the weights kept from earlier epochs
-allocator     freed memory stays with the process
 training      one loop for every method, exact resume, the cost of training
 """

@@ -21,8 +21,8 @@ from torch.optim import Adam
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from lib.allocator import keep_freed_memory
 from lib.data.source import ImageStack
-from lib.methods.allocator import keep_freed_memory
 from lib.methods.checkpoint import Checkpoint, History, kept, kept_file
 from lib.methods.method import Images, Losses, Method, TrainingError, to_device, to_unit
 from lib.refusals import Refusal

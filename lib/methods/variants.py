@@ -5,12 +5,26 @@ that a name always means the same.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from lib.methods.autoencoder import ConvAutoencoder
 from lib.methods.method import Method
 from lib.methods.ra import ReversedAutoencoder
 from lib.methods.unet import UNetAutoencoder
 from lib.params import Params
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method that a run can name; called with a run's settings, it builds the method."""
+
+    build: Callable[[Params], Method]
+    about: str
+    """What it is, for a reader who knows none: it continues "unet is"."""
+
+    def __call__(self, params: Params) -> Method:
+        """Return the method as these settings want it."""
+        return self.build(params)
 
 
 def _unet(skips: str, corruption: str) -> Callable[[Params], Method]:
@@ -27,32 +41,20 @@ def _si_vae(params: Params) -> Method:
     return ReversedAutoencoder.from_params(params.model_copy(update={"ra_lambda_emb": 0.0}))
 
 
-VARIANTS: dict[str, Callable[[Params], Method]] = {
-    "unet": UNetAutoencoder.from_params,
-    "unet-no-skips": _unet("none", "none"),
-    "unet-noisy-skips": _unet("noise", "none"),
-    "unet-denoising": _unet("full", "noise"),  # the DAE of Kascenas et al., MIDL 2022
-    "unet-masked": _unet("full", "mask"),
-    "ra": ReversedAutoencoder.from_params,
-    "si-vae": _si_vae,  # Daniel & Tamar, CVPR 2021
-    "vae": _vae,
-    "ae-16": lambda params: ConvAutoencoder(params.image_size, 16),
-    "ae-4": lambda params: ConvAutoencoder(params.image_size, 4),
+VARIANTS: dict[str, Variant] = {
+    "unet": Variant(UNetAutoencoder.from_params, "a U-Net that returns its input, which its skip connections can copy"),
+    "unet-no-skips": Variant(_unet("none", "none"), "a U-Net without skip connections"),
+    "unet-noisy-skips": Variant(_unet("noise", "none"), "a U-Net whose skip connections carry noise in training"),
+    "unet-denoising": Variant(_unet("full", "noise"), "a U-Net that removes noise (Kascenas et al., MIDL 2022)"),
+    "unet-masked": Variant(_unet("full", "mask"), "a U-Net that fills hidden squares of an image"),
+    "ra": Variant(
+        ReversedAutoencoder.from_params,
+        "the Reversed Autoencoder (Bercea et al., MIDL 2023): an encoder turns an image into a few numbers, from which "
+        "a decoder redraws it; the encoder also learns to tell real images from redrawn ones, and the decoder to "
+        "deceive it",
+    ),
+    "si-vae": Variant(_si_vae, "a soft-introspective VAE (Daniel & Tamar, CVPR 2021): RA without its embedding loss"),
+    "vae": Variant(_vae, "a variational autoencoder, which redraws an image from a few numbers"),
+    "ae-16": Variant(lambda params: ConvAutoencoder(params.image_size, 16), "an autoencoder with 16 latent numbers"),
+    "ae-4": Variant(lambda params: ConvAutoencoder(params.image_size, 4), "an autoencoder with 4 latent numbers"),
 }
-
-DESCRIPTIONS = {
-    "unet": "a U-Net that was trained to return its input; its skip connections let it copy what it is shown",
-    "unet-no-skips": "a U-Net without skip connections: all that it redraws passes its narrowest layer",
-    "unet-noisy-skips": "a U-Net whose skip connections carried noise in training, so that they hand on less detail",
-    "unet-denoising": "a U-Net that was trained to remove noise from normal images, and may remove a lesion like noise "
-    "(Kascenas et al., MIDL 2022)",
-    "unet-masked": "a U-Net that was trained to fill hidden squares of normal images",
-    "ra": "the Reversed Autoencoder (Bercea et al., MIDL 2023): an encoder turns an image into a few numbers, and a "
-    "decoder redraws it from them; the encoder also learns to tell real images from redrawn ones, the decoder to "
-    "deceive it",
-    "si-vae": "a soft-introspective variational autoencoder (Daniel & Tamar, CVPR 2021): RA without its reversed loss",
-    "vae": "a variational autoencoder: an encoder turns an image into a few numbers, a decoder redraws it from them",
-    "ae-16": "a convolutional autoencoder that redraws an image from 16 numbers",
-    "ae-4": "a convolutional autoencoder that redraws an image from 4 numbers",
-}
-"""What a method is, for a reader who knows none: each continues "unet is"."""

@@ -15,7 +15,7 @@ from lib.evidence.marks import RULE
 from lib.evidence.results import Results, method_of, required
 from lib.evidence.wording import estimate_text
 from lib.figures.tables import results_table
-from lib.methods.variants import DESCRIPTIONS
+from lib.methods.variants import VARIANTS
 from lib.runs.model import Model
 from lib.runs.onnx_file import onnx_place, said
 from lib.runs.report import SYNTHETIC, claimed
@@ -79,7 +79,7 @@ def _lines(model: Model, results: Results, rounding: Rounding | None, onnx: bool
         "from 0 to 1, is the score: higher is more anomalous. The difference at each pixel is the map. "
         f"This is the primary score{', and the model has no other.' if model.primary_only else f'. {OTHER_SCORES}'}\n"
     )
-    yield from (f"- `{name}` is {DESCRIPTIONS[name]}." for name in fitted.fits if name in DESCRIPTIONS)
+    yield from (f"- `{name}` is {VARIANTS[name].about}." for name in fitted.fits)
     yield f"\n{INTENDED}\n"
     yield "## How to use it\n"
     yield f"    pip install '{NAME}[dicom] @ git+{address}'\n    imgae-score FOLDER image.png\n"

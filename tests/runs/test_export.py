@@ -15,7 +15,7 @@ import yaml
 from lib.evidence.marks import RULE
 from lib.evidence.wording import estimate_text
 from lib.files import digest
-from lib.methods.variants import DESCRIPTIONS
+from lib.methods.variants import VARIANTS
 from lib.runs import cli, export
 from lib.runs.card import card
 from lib.runs.model import open_model
@@ -65,7 +65,7 @@ def test_its_card_tells_a_stranger_what_the_methods_are_how_to_install_and_what_
     assert f"    pip install 'imgae-dx[dicom] @ git+{address}'\n    imgae-score FOLDER image.png\n" in text
     thresholds = json.loads((handed_on / FACTS).read_text())["thresholds at a false alarm rate of 5%"]
     for name in ("unet", "ra"):
-        assert f"- `{name}` is {DESCRIPTIONS[name]}." in text and f"{thresholds[name]:.4g} for `{name}`" in text
+        assert f"- `{name}` is {VARIANTS[name].about}." in text and f"{thresholds[name]:.4g} for `{name}`" in text
     assert f"what a method is meant to do with normal images: {RULE}." in text
 
 

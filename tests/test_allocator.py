@@ -8,7 +8,7 @@ import pytest
 
 PAGES_ASKED_FOR_AGAIN = """
 import resource, sys
-from lib.methods.allocator import keep_freed_memory
+from lib.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def work():
