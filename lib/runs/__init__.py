@@ -18,6 +18,7 @@ candidates    every score that could have been chosen, as files
 fitted        what was fitted on normal images, as a file
 score         images and trained methods -> scores, without a label
 places        where a model is found and files are left, before any library is loaded
+layout        what lies where in a folder of scored images
 model         a trained model that scores new images: of a run, or handed on
 dicom_object  a residual map -> a DICOM object for the archive that its radiograph comes from
 new_images    new images -> their scores, what these promise, and maps
@@ -35,8 +36,10 @@ results_page  studies -> docs/RESULTS.md: every table of research/results
 sweep_table   runs of several settings and seeds -> one table, and how settings differ
 onnx_file     a method's reconstruction -> an ONNX file, and what it wants and gives
 card          a model -> what it is, how good, and what it is not for
-shown         an evaluated run, or scored images -> what a gallery shows of each image
-gallery       what is shown -> one HTML page to look through, sort and filter
+shown         what a gallery shows of each image
+shown_run     an evaluated run -> what is shown of its test images
+shown_scores  scored images -> what is shown of them
+gallery       a run, or scored images -> one HTML page to look through, sort and filter
 export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all
 seeds         a run of several seeds: those besides the first, and their study

@@ -25,23 +25,23 @@ from lib.runs.draw import draw
 from lib.runs.evaluate import audit, locate
 from lib.runs.evaluate import evaluate as evaluate_comparison
 from lib.runs.export import export_model
-from lib.runs.gallery import write_gallery
+from lib.runs.gallery import GALLERY, write_gallery
+from lib.runs.layout import PROBLEMS, SCORES
 from lib.runs.model import open_model
-from lib.runs.new_images import NO_OBJECT, PROBLEMS, SCORES, Asked, write_scores
+from lib.runs.new_images import NO_OBJECT, Asked, write_scores
 from lib.runs.places import CARD
 from lib.runs.prepare import prepare
 from lib.runs.report import over_seeds, summary
 from lib.runs.run import Run, RunError
 from lib.runs.score import score
 from lib.runs.seeds import STUDY, evaluate_seeds, train_seeds
-from lib.runs.shown import open_shown
+from lib.runs.shown_run import shown_run
 from lib.runs.status import RUNNER
 from lib.runs.study import read_study
 from lib.runs.tracking import finish, open_tracker, wandb_mode
 from lib.runs.train import load
 from lib.runs.train import train as train_method
 
-GALLERY = "gallery.html"  # in a run's folder
 MOST = 20  # rows that are printed
 UNDONE = {LEFT_OUT: "could not be used", NO_OBJECT: "got no DICOM object"}
 """The problems of an image with which imgae-score ends in status 3, and what it then says of so many images."""
@@ -122,16 +122,6 @@ def export(run: Path, to: Path, *, primary: bool, half: bool, onnx: bool) -> int
     return 0
 
 
-def gallery(place: Path, to: Path | None) -> int:
-    """Write the gallery of an evaluated run, or of scored images, as an HTML page."""
-    file = to or place / GALLERY
-    shown = open_shown(place)
-    pictures = write_gallery(shown, file)
-    beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
-    result(f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings)
-    return 0
-
-
 def run(params: Params, base: Path) -> int:
     """Execute the notebook; leave it, its report and the final status in the run folder."""
     notebook = find_notebook(base)
@@ -172,7 +162,7 @@ def run(params: Params, base: Path) -> int:
             if partial.is_file():
                 publish(partial, base, params.places)
         partial.replace(executed := run.folder / "notebook.ipynb")
-        write_gallery(open_shown(run.folder), run.folder / GALLERY)
+        write_gallery(shown_run(run), run.folder / GALLERY)
         write_report(executed, report, GALLERY)
         text = summary(run.results())
         if (study := run.folder / STUDY).is_file() and params.seeds:

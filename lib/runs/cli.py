@@ -137,9 +137,10 @@ def gallery(arguments: Sequence[str] | None = None) -> int:
     typed = parser.parse_args(arguments)
     if typed.to and typed.to.suffix != ".html":
         parser.error(f"--to {typed.to}: expected a file whose name ends in .html")
-    from lib.runs import actions
+    from lib.runs.gallery import make
 
-    return actions.gallery(typed.folder, typed.to)
+    make(typed.folder, typed.to)
+    return 0
 
 
 def cache(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What is shown of images -> one HTML page to look through, sort and filter them, which opens without network."""
+"""A run, or scored images -> one HTML page to look through, sort and filter them, which opens without network."""
 
 import base64
 import hashlib
@@ -12,14 +12,64 @@ from urllib.parse import quote
 
 from lib.figures.compact import colour_tables, outline, picture
 from lib.files import replacing
+from lib.runs.command import result
+from lib.runs.layout import ABOUT, PROBLEMS, SCORES
+from lib.runs.places import FACTS
 from lib.runs.shown import Shown
+from lib.runs.status import RunError
 
+GALLERY = "gallery.html"  # in the folder whose images it shows
 MOST = 400  # images in one file
 LARGEST = 15_000_000  # bytes of one file
 QUALITIES = (90, 75, 50)  # of WebP; a lower one is taken where the page would be larger
 
 Keep = Callable[[str, bytes], str]
 """Keeps a picture under a name; returns the address by which the page finds it."""
+
+
+def make(folder: Path, to: Path | None = None) -> None:
+    """Write the gallery of an evaluated run, or of scored images, and print where it is."""
+    shown, file = open_shown(folder), to or folder / GALLERY
+    pictures = write_gallery(shown, file)
+    beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
+    result(f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings)
+
+
+def open_shown(folder: Path) -> Shown:
+    """Return what there is to show of an evaluated run, or of scored images.
+
+    A path that cannot be used is refused before torch is loaded, and scored images are shown without it.
+
+    Raises:
+        RunError: The folder is neither, or what it needs is missing, damaged or older than its weights.
+
+    """
+    if (folder / "params.json").is_file():
+        from lib.runs.run import Run
+        from lib.runs.shown_run import shown_run
+
+        return shown_run(Run.open(folder))
+    if (folder / SCORES).is_file() and (folder / ABOUT).is_file():
+        from lib.runs.shown_scores import shown_scores
+
+        return shown_scores(folder)
+    raise RunError(_nothing_in(folder))
+
+
+def _nothing_in(folder: Path) -> str:
+    """Return why a folder has nothing to show, and what to do."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        return f"{folder} {found}: give the folder of an evaluated run, or one that imgae-score has written"
+    if (folder / FACTS).is_file():
+        todo = f"imgae-score {folder} films/ --to out, then imgae-gallery out"
+        return f"{folder} is a model, and holds no images: score some with it, and look at those: {todo}"
+    if (folder / ABOUT).is_file():
+        return f"{folder} has no {SCORES}: no image was scored; {PROBLEMS} there says why"
+    return (
+        f"{folder} has nothing to show: give the folder of an evaluated run, or one that imgae-score has written "
+        f"(imgae-score MODEL {folder} --to out scores the images in it)"
+    )
 
 
 def write_gallery(shown: Shown, file: Path) -> Path | None:

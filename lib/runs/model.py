@@ -31,7 +31,7 @@ from lib.scores.maps import Distance
 from lib.scores.scorer import Scorer
 from lib.scores.selection import feature_distances
 
-VERSION = 1  # of these files
+VERSION = 1  # of the files of a model that was handed on
 FORM = {"primary": "", **{form.split()[0]: suffix for form, suffix in FORMS.items() if suffix}}
 """What follows a method's name in the column of a score, by form."""
 USE = "research use only, not for diagnosis"

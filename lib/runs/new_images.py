@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from lib.data.unlabelled import Unlabelled, open_unlabelled
 from lib.figures.overlay import eight_bits, overlay, sixteen_bits
 from lib.files import hash_of, locked, no_formula, replacing, without_formulas, write_csv, write_json
 from lib.runs.dicom_object import LONGEST, Finding, check_installed, overlay_object, read_source
+from lib.runs.layout import ABOUT, PROBLEMS, SCORES, map_place, overlay_place, picture_place
 from lib.runs.model import FORM, USE, Model, open_model
 from lib.runs.run import RunError
 from lib.scores.conformal import p_values, promise
@@ -31,7 +32,6 @@ from lib.scores.features import Backbone
 
 BATCH = 32
 SHOWN = 512  # pixels of the longer side of an image under its map
-SCORES, ABOUT, PROBLEMS = "scores.csv", "about.json", "problems.csv"
 NO_OBJECT = "no DICOM object"  # a consequence: the image is scored
 
 
@@ -271,25 +271,3 @@ def _records(batch: Sequence[_New]) -> tuple[pd.DataFrame, list[Problem]]:
     for side in ("width", "height"):
         table[side] = [new.facts[side] for new in batch]
     return normalise(table)
-
-
-def map_place(method: str, name: str) -> str:
-    """Return where in the folder an image's map in 16 bits is."""
-    return f"maps/{method}/{_place(name)}.map.png"
-
-
-def overlay_place(method: str, name: str) -> str:
-    """Return where in the folder the image under a method's map is."""
-    return f"maps/{method}/{_place(name)}.overlay.jpg"
-
-
-def picture_place(name: str) -> str:
-    """Return where in the folder an image is as the model sees it, aligned with its maps."""
-    return f"images/{_place(name)}.png"
-
-
-def _place(name: str) -> str:
-    """Return the path of an image's pictures: its name, or a hash of one that leads elsewhere or is no file's name."""
-    plain = PurePosixPath(name)
-    sound = not plain.is_absolute() and ".." not in plain.parts and max(map(len, map(str.encode, plain.parts))) < 200
-    return name if sound else hash_of(name)

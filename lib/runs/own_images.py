@@ -10,8 +10,9 @@ from PIL import Image
 
 from lib.environment import on_colab
 from lib.figures.tables import scored_images
+from lib.runs.layout import overlay_place
 from lib.runs.model import open_model
-from lib.runs.new_images import Asked, overlay_place, write_scores
+from lib.runs.new_images import Asked, write_scores
 from lib.runs.run import Run, RunError
 
 Pictures = dict[str, dict[str, np.ndarray]]

@@ -1,9 +1,11 @@
 """Small runs for the tests: settings, records, a split, images of noise, and finished runs with scores by chance."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from lib.data.dataset import Data, Sides, Split, split_records
 from lib.data.source import problems_table
@@ -97,6 +99,21 @@ def finished(base: Path, name: str, methods: list[str], split: Split | None = No
     )
     run.finish()
     return run
+
+
+def scored_images(base: Path, scores: dict[str, float], threshold: float = 0.5, **about) -> Path:
+    """A folder as imgae-score writes it, of grey images with these scores by the method ra; `unlike` says of which."""
+    folder, unlike = base / "out", about.pop("unlike", {})
+    facts = {"model": "a-model", "hash_names": False, "promise": "A promise.", "unlike": "A rule."} | about
+    facts |= {"thresholds": {"ra": threshold}, "ceilings": {"ra": 1.0}}
+    table = pd.DataFrame({"image": list(scores), "ra": list(scores.values()), "ra, p": 0.5})
+    for name in scores:
+        for place, kind in ((f"images/{name}.png", "uint8"), (f"maps/ra/{name}.map.png", "uint16")):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((SIZE, SIZE), kind)).save(folder / place)
+    table.assign(unlike=[unlike.get(name, "") for name in scores]).to_csv(folder / "scores.csv", index=False)
+    (folder / "about.json").write_text(json.dumps(facts))
+    return folder
 
 
 def scored(base: Path, name: str, methods: list[str], references: list[str] | None = None, **changes) -> Path:

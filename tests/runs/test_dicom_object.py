@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lib.methods.variants import VARIANTS
-from lib.runs import cli, new_images
+from lib.runs import cli
 from lib.runs.dicom_object import LONGEST, Finding, check_installed, overlay_object, read_source
 from lib.runs.model import open_model
 from lib.runs.new_images import Asked, write_scores
@@ -192,5 +192,5 @@ def test_objects_do_not_change_what_else_is_written(small_run, chest, tmp_path):
     model = open_model(str(small_run))
     for dicom in (False, True):
         write_scores(model, [str(chest)], Asked(dicom=dicom), tmp_path / str(dicom))
-    for name in (new_images.SCORES, "maps/ra/chest.dcm.map.png", "maps/ra/chest.dcm.overlay.jpg"):
+    for name in ("scores.csv", "maps/ra/chest.dcm.map.png", "maps/ra/chest.dcm.overlay.jpg"):
         assert (tmp_path / "True" / name).read_bytes() == (tmp_path / "False" / name).read_bytes()

@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,15 +23,15 @@ from selenium.webdriver.support.ui import Select
 from sklearn.metrics import roc_curve
 
 from lib.runs import cli, gallery
-from lib.runs.gallery import write_gallery
+from lib.runs.gallery import open_shown, write_gallery
 from lib.runs.model import open_model
 from lib.runs.new_images import Asked, write_scores
 from lib.runs.prepare import Prepared, prepare
 from lib.runs.run import Run, RunError
-from lib.runs.shown import Panels, Score, Shown, open_shown
+from lib.runs.shown import Panels, Score, Shown
 from lib.runs.train import load
 from lib.scores.scoring import reconstruct
-from tests.runs.small import scored
+from tests.runs.small import scored, scored_images
 
 METHODS = ("unet", "ra")
 
@@ -390,8 +392,27 @@ def test_without_labels_a_threshold_counts_the_images_that_are_called(scores, br
 def test_a_folder_that_is_neither_a_run_nor_scores_is_refused(tmp_path, capsys):
     assert cli.gallery_command([str(tmp_path)]) == 2
     assert "has nothing to show: give the folder of an evaluated run" in capsys.readouterr().err
+    assert cli.gallery_command([str(tmp_path / "none")]) == 2
+    assert "none does not exist: give the folder of" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.gallery([str(tmp_path), "--to", "page.pdf"])
+
+
+def test_of_a_models_folder_it_says_how_its_images_come_about(tmp_path, capsys):
+    (tmp_path / "model.json").write_text("{}")
+    assert cli.gallery_command([str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"{tmp_path} is a model, and holds no images: score some with it, and look at those:")
+    assert said.endswith(f"imgae-score {tmp_path} films/ --to out, then imgae-gallery out")
+
+
+def test_what_has_nothing_to_show_is_refused_and_scored_images_are_shown_without_torch(tmp_path):
+    folder = scored_images(tmp_path, {"a.png": 0.1, "b.png": 0.9})
+    for call, status in {(str(tmp_path),): 2, (str(folder),): 0}.items():
+        code = f"import sys; from lib.runs import cli; print(cli.gallery_command({call}), 'torch' in sys.modules)"
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == f"{status} False"
 
 
 def test_a_run_that_was_not_evaluated_or_lost_its_reconstructions_says_what_to_do(tmp_path, small_run):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lib.runs import cli, new_images
+from lib.runs.layout import map_place
 from lib.runs.model import open_model
 from lib.runs.new_images import Asked, score_new, write_scores
 from lib.runs.run import Run, RunError
@@ -142,7 +143,8 @@ def test_no_file_says_a_name_if_names_are_hashed(small_run, films, tmp_path):
 
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../b", "x" * 300])
 def test_pictures_stay_in_their_folder_whatever_an_image_is_called(name):
-    assert "/" not in new_images._place(name) and len(new_images._place(name)) < 100
+    place = map_place("ra", name)
+    assert place.startswith("maps/ra/") and place.count("/") == 2 and len(place) < 100
 
 
 def test_scores_of_another_model_or_rate_are_not_mixed(small_run, films, tmp_path):

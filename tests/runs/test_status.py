@@ -182,7 +182,7 @@ def test_a_run_that_is_executed_is_ok_only_once_its_report_is_written(tmp_path, 
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
     monkeypatch.setattr("lib.runs.page.write_report", full)
-    for name in ("open_shown", "write_gallery"):
+    for name in ("shown_run", "write_gallery"):
         monkeypatch.setattr(actions, name, lambda *_: None)  # nothing was scored
     monkeypatch.setattr(actions, "NOTEBOOK", params_file(tmp_path))
     with pytest.raises(OSError, match="No space"):
