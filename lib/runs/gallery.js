@@ -18,7 +18,9 @@ let threshold = 0;
 let current = 0; // the image that is open, or was
 let order = []; // places of images as they are shown, hidden ones too
 
-// --- what a threshold makes of an image
+// --- what is known of an image, and what a threshold makes of it
+
+const unlike = (image) => image.unlike && `unlike the model's normal images: ${image.unlike}`;
 
 function outcomeOf(i, of, limit) {
   const value = of.values[i];
@@ -46,9 +48,10 @@ function rocPoints() {
 // --- the grid
 
 const tiles = data.images.map((image, i) => {
-  const spans = ["score", "outcome", "finding"].map((name) => make("span", { className: name }));
+  const spans = ["score", "outcome", "finding"].map((className) => make("span", { className }));
   const picture = make("img", { src: image.image, alt: "", loading: "lazy", decoding: "async" });
-  const button = make("button", { type: "button", className: "tile" }, picture, ...spans);
+  const badge = image.unlike ? [make("span", { className: "unlike", title: unlike(image) }, "unlike")] : [];
+  const button = make("button", { type: "button", className: "tile" }, picture, ...badge, ...spans);
   button.addEventListener("click", () => open(i));
   spans[2].textContent = data.labelled ? image.finding || image.label : image.name;
   return { button, item: make("li", {}, button), spans };
@@ -57,6 +60,7 @@ const tiles = data.images.map((image, i) => {
 function matches(i) {
   return Object.entries(filters).every(([field, { value }]) => {
     if (!value) return true;
+    if (field === "unlike") return value === (data.images[i].unlike ? "unlike" : "like");
     if (field !== "outcome") return (data.images[i][field] || "").split("|").includes(value);
     return value === outcomeOf(i, score, threshold) || (value === "all called" && score.values[i] > threshold);
   });
@@ -79,7 +83,7 @@ function update() {
     button.dataset.outcome = outcome;
     spans[0].textContent = short(score.values[i]);
     spans[1].textContent = outcome;
-    const facts = [image.name, image.label, image.finding, `score ${short(score.values[i])}`, outcome];
+    const facts = [image.name, image.label, image.finding, `score ${short(score.values[i])}`, outcome, unlike(image)];
     button.setAttribute("aria-label", facts.filter(Boolean).join(", "));
     item.hidden = !matches(i);
     visible += Number(!item.hidden);
@@ -184,8 +188,7 @@ function show(i) {
   current = i;
   const image = data.images[i];
   at("name").textContent = image.name;
-  const unlike = image.unlike && `unlike the model's normal images: ${image.unlike}`;
-  const facts = [image.label, image.finding, image.view && `view ${image.view}`, unlike];
+  const facts = [image.label, image.finding, image.view && `view ${image.view}`, unlike(image)];
   at("facts").textContent = facts.filter(Boolean).join(" · ");
   at("columns").replaceChildren(...methods.map((method) => column(image, method)));
   const others = data.scores.filter(({ name }) => !methods.includes(methodOf(name)));
@@ -266,6 +269,7 @@ filter("outcome", "called or not", OUTCOMES);
 filter("label", "label", values("label"));
 filter("finding", "finding", values("finding"));
 filter("view", "view", values("view"));
+if (values("unlike").length) filter("unlike", "likeness", ["unlike", "like"]);
 at("marked").hidden = !data.images.some(({ lesion }) => lesion);
 at("scaled").hidden = methods.length < 2;
 at("roc").hidden = !data.labelled;

@@ -322,9 +322,8 @@ def test_what_data_say_is_text_whatever_it_says(tmp_path, browser):
     hostile = (
         "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">{{script}}"
     )
-    records = [{"name": f"{hostile}{i}", "label": label, "finding": hostile, "view": hostile} for i, label in enumerate(
-        ("normal", "abnormal", hostile)
-    )]  # fmt: skip
+    said = dict.fromkeys(("finding", "view", "unlike"), hostile)
+    records = [said | {"name": f"{hostile}{i}", "label": of} for i, of in enumerate(("normal", "abnormal", hostile))]
     blank = np.zeros((8, 8), dtype=np.uint8)
     score = Score(hostile, [0.1, 0.2, None], 0.15, hostile)
     panels = Panels(blank, {hostile[:9].replace("/", ""): blank}, {})
@@ -384,6 +383,30 @@ def test_without_labels_a_threshold_counts_the_images_that_are_called(scores, br
     row = table.set_index("image").loc[one(browser, "#name").text]
     assert f"{row['ra, chosen, p']:.4g}" in one(browser, "#columns").text
     assert not errors(browser)
+
+
+@needs_chromium
+def test_images_unlike_the_models_normal_ones_have_a_badge_and_a_filter(tmp_path, browser):
+    scores = {"a.png": 0.9, "b.png": 0.8, "c.png": 0.7}
+    folder = scored_images(tmp_path, scores, unlike={"b.png": "age; features"})
+    assert cli.gallery_command([str(folder)]) == 0
+    browser.get((folder / "gallery.html").as_uri())
+    assert [len(tile.find_elements(By.CSS_SELECTOR, ".unlike")) for tile in tiles(browser)] == [0, 1, 0]
+    badge = one(browser, ".tile .unlike")
+    assert badge.text == "unlike" and badge.get_attribute("title") == "unlike the model's normal images: age; features"
+    assert tiles(browser)[1].get_attribute("aria-label").endswith(badge.get_attribute("title"))
+    likeness = Select(one(browser, "#filter-unlike"))
+    for choice, shown in (("unlike", ["b.png"]), ("like", ["a.png", "c.png"]), ("all", [*scores])):
+        likeness.select_by_visible_text(choice)
+        assert names(browser) == shown
+    tiles(browser)[1].click()
+    assert "unlike the model's normal images: age; features" in one(browser, "#facts").text
+    press(browser, Keys.ESCAPE)
+
+
+@needs_chromium
+def test_where_no_image_is_unlike_there_is_no_badge_and_no_filter(opened):
+    assert not opened.find_elements(By.CSS_SELECTOR, ".unlike, #filter-unlike")
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
