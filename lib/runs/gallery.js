@@ -118,6 +118,7 @@ function setThreshold(value) {
   at("threshold").value = value;
   at("threshold").setAttribute("aria-valuetext", short(value));
   if (document.activeElement !== at("number")) at("number").value = short(value);
+  at("moved").hidden = score.threshold === null || value === score.threshold;
   update();
 }
 
@@ -128,7 +129,7 @@ function choose() {
   const [low, high] = [Math.min(values[0], start), Math.max(values.at(-1), start)];
   at("threshold").min = low - (high - low) / 100; // there all images are called
   at("threshold").max = high;
-  at("reset").hidden = score.threshold === null;
+  at("back").textContent = `back to ${short(score.threshold)}`;
   if (data.labelled) {
     at("curve").setAttribute("points", rocPoints().map(([x, y]) => `${100 * x},${100 - 100 * y}`).join(" "));
     at("auroc").textContent = `${score.name}: ${score.auroc}`;
@@ -277,6 +278,9 @@ at("score").addEventListener("change", choose);
 at("order").addEventListener("change", () => { arrange(); update(); });
 at("threshold").addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));
 at("number").addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));
-at("reset").addEventListener("click", () => setThreshold(score.threshold));
+at("back").addEventListener("click", () => {
+  setThreshold(score.threshold);
+  at("threshold").focus(); // the button is gone
+});
 at("controls").addEventListener("submit", (event) => event.preventDefault());
 choose();

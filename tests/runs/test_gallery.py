@@ -204,8 +204,11 @@ def test_a_threshold_that_moves_recounts_sensitivity_and_false_alarms(run, opene
     number.clear()
     number.send_keys(repr(float(np.median(values))))
     counted(float(np.median(values)))
-    one(opened, "#reset").click()
+    assert one(opened, "#moved").text.startswith("Moved: the threshold to report is the one it started with.")
+    one(opened, "#back").click()
     counted(evaluated.threshold.value)
+    assert not one(opened, "#moved").is_displayed()
+    assert opened.switch_to.active_element == slider
 
 
 @needs_chromium
