@@ -168,7 +168,7 @@ function column(image, method) {
   const alt = redrawn ? `Reconstruction of ${image.name} by ${method}` : `Radiograph ${image.name} alone`;
   const beside = make("img", { src: redrawn ?? image.image, alt });
   below.append(figure(redrawn ? "reconstruction" : "image", beside), figure("residual", alone, ...lesion()));
-  const parts = [make("h3", {}, method), figure("image under the map", picture, over, ...lesion()), below];
+  const parts = [make("h3", {}, method), figure("", picture, over, ...lesion()), below];
   return make("section", {}, ...parts, table(data.scores.filter(({ name }) => methodOf(name) === method)));
 }
 
@@ -203,12 +203,14 @@ function dress() {
     const ceiling = data.ceilings[map.dataset.method];
     const share = at("same").checked ? ceiling / brightest : 1;
     map.style.filter = `brightness(${share}) url(#colours${map.className === "over" ? "-over" : ""})`;
+    const caption = map.closest("figure").lastChild;
     if (map.className === "alone") {
-      map.closest("figure").lastChild.textContent = `residual; brightest from ${short(ceiling / share)} on (white = 1)`;
+      caption.textContent = `residual; brightest from ${short(ceiling / share)} on (white = 1)`;
       continue;
     }
     map.hidden = !at("map").checked;
     map.style.opacity = at("opacity").value;
+    caption.textContent = map.hidden ? "image" : "image under the map";
   }
   const lesions = at("columns").querySelectorAll(".lesion");
   for (const lesion of lesions) lesion.toggleAttribute("hidden", !at("lesion").checked);

@@ -254,10 +254,13 @@ def test_an_image_opens_large_and_keys_lead_to_the_next_and_back(opened):
     assert all(int(picture.get_property("naturalWidth")) == 32 for picture in pictures)
     assert all(len(picture.get_attribute("alt")) > 10 for picture in pictures)
 
-    over = one(opened, ".over")
+    for key in ("arrows", "space", "Escape"):
+        assert key in one(opened, "#viewer .keys").text
+    over, caption = one(opened, ".over"), one(opened, "#columns figcaption")
     assert over.is_displayed() and float(over.value_of_css_property("opacity")) == 0.8
+    assert caption.text == "image under the map"
     press(opened, " ")
-    assert not over.is_displayed()
+    assert not over.is_displayed() and caption.text == "image"
     press(opened, Keys.ARROW_RIGHT)
     assert one(opened, "#name").text == order[2] and not one(opened, ".over").is_displayed()
     press(opened, " ")
