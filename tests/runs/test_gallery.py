@@ -19,7 +19,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 from sklearn.metrics import roc_curve
 
 from lib.runs import cli, gallery
@@ -91,6 +91,13 @@ def names(browser: Chrome) -> list[str]:
     shown = "[...document.querySelectorAll('#grid li:not([hidden]) .tile')]"
     labels = browser.execute_script(f"return {shown}.map((tile) => tile.getAttribute('aria-label'))")
     return [label.partition(",")[0] for label in labels]
+
+
+def pictures(browser: Chrome, css: str) -> list[WebElement]:
+    """The pictures, once they are loaded."""
+    found = browser.find_elements(By.CSS_SELECTOR, css)
+    WebDriverWait(browser, 20).until(lambda _: all(picture.get_property("complete") for picture in found))
+    return found
 
 
 def press(browser: Chrome, key: str) -> None:
@@ -249,10 +256,10 @@ def test_an_image_opens_large_and_keys_lead_to_the_next_and_back(opened):
     assert viewer.is_displayed() and one(opened, "#name").text == order[1]
     sections = opened.find_elements(By.CSS_SELECTOR, "#columns section")
     assert [section.find_element(By.CSS_SELECTOR, "h3").text for section in sections] == list(METHODS)
-    pictures = opened.find_elements(By.CSS_SELECTOR, "#columns img")
-    assert len(pictures) == 4 * len(METHODS)
-    assert all(int(picture.get_property("naturalWidth")) == 32 for picture in pictures)
-    assert all(len(picture.get_attribute("alt")) > 10 for picture in pictures)
+    panels = pictures(opened, "#columns img")
+    assert len(panels) == 4 * len(METHODS)
+    assert all(int(picture.get_property("naturalWidth")) == 32 for picture in panels)
+    assert all(len(picture.get_attribute("alt")) > 10 for picture in panels)
 
     for key in ("arrows", "space", "Escape"):
         assert key in one(opened, "#viewer .keys").text
@@ -317,7 +324,7 @@ def test_pictures_beside_the_page_are_found_from_the_disk(run, tmp_path, browser
     write_gallery(open_shown(run[0]), file := tmp_path / "50 % #1.html")
     browser.get(file.as_uri())
     tiles(browser)[0].click()
-    for picture in browser.find_elements(By.CSS_SELECTOR, "#columns img, .tile img")[:3]:
+    for picture in pictures(browser, "#columns img, li:first-child img"):
         assert int(picture.get_property("naturalWidth")) == 32
     assert one(browser, ".tile img").get_attribute("loading") == "lazy"
     assert not errors(browser)
