@@ -7,8 +7,9 @@ const make = (tag, properties, ...children) => {
   element.append(...children);
   return element;
 };
-const short = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
+const short = (value, digits = 4) => (Number.isFinite(value) ? String(Number(value.toPrecision(digits))) : "–");
 const kinds = { found: [], missed: [], "false alarm": [], passed: [], called: [], "not called": [], "no score": [] };
+const MANY = 100; // images, of which a share says more than their count
 const COUNTED = { normal: ["passed", "false alarm"], abnormal: ["missed", "found"] };
 const methods = Object.keys(data.ceilings);
 const methodOf = (score) => score.split(",")[0];
@@ -95,21 +96,22 @@ function update() {
 
 function count() {
   const n = (kind) => kinds[kind].length;
-  const lines = [];
+  const line = (before, number, after) => make("div", {}, before, make("b", {}, number), after);
   if (data.labelled) {
     const [abnormal, normal] = [n("found") + n("missed"), n("false alarm") + n("passed")];
     const [sensitivity, alarms] = [n("found") / abnormal, n("false alarm") / normal];
-    lines.push(["Sensitivity", sensitivity, `${n("found")} of ${abnormal} abnormal found`]);
-    lines.push(["False alarms", alarms, `${n("false alarm")} of ${normal} normal called`]);
+    at("counts").replaceChildren(
+      line("Sensitivity ", short(sensitivity, 3), `, ${n("found")} of ${abnormal} abnormal found`),
+      line("False alarms ", short(alarms, 3), `, ${n("false alarm")} of ${normal} normal called`),
+    );
     at("point").setAttribute("cx", 100 * alarms || 0);
     at("point").setAttribute("cy", 100 - (100 * sensitivity || 0));
-    const here = `sensitivity ${sensitivity.toFixed(3)}, false alarms ${alarms.toFixed(3)}`;
+    const here = `sensitivity ${short(sensitivity, 3)}, false alarms ${short(alarms, 3)}`;
     at("roc-title").textContent = `ROC curve of ${score.name}; at this threshold ${here}`;
   } else {
-    lines.push(["Called", n("called") / tiles.length, `${n("called")} of ${tiles.length} images`]);
+    const share = tiles.length < MANY ? "" : `, ${short(100 * n("called") / tiles.length, 2)} %`;
+    at("counts").replaceChildren(line("", n("called"), ` of ${tiles.length} called${share}`));
   }
-  const line = ([name, share, text]) => make("div", {}, `${name} `, make("b", {}, share.toFixed(3)), `, ${text}`);
-  at("counts").replaceChildren(...lines.map(line));
 }
 
 function setThreshold(value) {
@@ -130,9 +132,11 @@ function choose() {
   at("threshold").min = low - (high - low) / 100; // there all images are called
   at("threshold").max = high;
   at("back").textContent = `back to ${short(score.threshold)}`;
-  if (data.labelled) {
+  at("roc").hidden = !score.auroc;
+  if (score.auroc) {
     at("curve").setAttribute("points", rocPoints().map(([x, y]) => `${100 * x},${100 - 100 * y}`).join(" "));
-    at("auroc").textContent = `${score.name}: ${score.auroc}`;
+    const { value, low, high } = score.auroc;
+    at("auroc").textContent = `${score.name}: AUROC ${short(value, 3)} [${short(low, 2)}, ${short(high, 2)}]`;
   }
   arrange();
   setThreshold(start);
@@ -275,7 +279,6 @@ filter("view", "view", values("view"));
 if (values("unlike").length) filter("unlike", "likeness", ["unlike", "like"]);
 at("marked").hidden = !data.images.some(({ lesion }) => lesion);
 at("scaled").hidden = methods.length < 2;
-at("roc").hidden = !data.labelled;
 at("score").addEventListener("change", choose);
 at("order").addEventListener("change", () => { arrange(); update(); });
 at("threshold").addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));

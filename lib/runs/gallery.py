@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _page(shown: Shown, quality: int, keep: Keep) -> bytes:
     template, style, script = (here.with_suffix(kind).read_text(encoding="utf-8") for kind in (".html", ".css", ".js"))
     content: dict[str, Any] = {
         **{name: getattr(shown, name) for name in ("title", "warnings", "sentences", "labelled", "ceilings")},
-        "scores": [score._asdict() for score in shown.scores],
+        "scores": [score._asdict() | {"auroc": score.auroc and asdict(score.auroc)} for score in shown.scores],
         "images": list(_images(shown, quality, keep)),
     }
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

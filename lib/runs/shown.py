@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lib.evidence.results import Estimate
+
 USE = "Research use only, not for diagnosis."
 
 
@@ -18,7 +20,8 @@ class Score(NamedTuple):
     values: list[float | None]
     """None where an image has no such score."""
     threshold: float | None
-    auroc: str = ""
+    auroc: Estimate | None = None
+    """None without labels."""
     p: Sequence[float] = ()
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from lib.evidence.evaluation import FALSE_ALARM_RATE
 from lib.evidence.results import Results, required
-from lib.evidence.wording import estimate_text
 from lib.figures.compact import shares
 from lib.runs.fitted import FITTED, read_fitted
 from lib.runs.freshness import stale
@@ -59,7 +58,7 @@ def shown_run(run: Run) -> Shown:
                 column,
                 finite(test[column]),
                 of.threshold.value if of.threshold else None,
-                f"AUROC {estimate_text(of.auroc)}",
+                of.auroc,
             )
             for column, of in evaluated.items()
         ],

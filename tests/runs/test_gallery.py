@@ -93,6 +93,18 @@ def names(browser: Chrome) -> list[str]:
     return [label.partition(",")[0] for label in labels]
 
 
+def share(line: str, pattern: str) -> float:
+    """The share in a line of counts, which has at most three digits and no zero at its end."""
+    [text] = re.fullmatch(pattern, line).groups()
+    assert text == f"{float(text):.3g}"
+    return float(text)
+
+
+def near(value: float) -> object:
+    """What a share with three digits equals."""
+    return pytest.approx(value, rel=0.006)
+
+
 def pictures(browser: Chrome, css: str) -> list[WebElement]:
     """The pictures, once they are loaded."""
     found = browser.find_elements(By.CSS_SELECTOR, css)
@@ -188,10 +200,9 @@ def test_a_threshold_that_moves_recounts_sensitivity_and_false_alarms(run, opene
         called = values > threshold
         sensitivity, alarms = called[abnormal].mean(), called[~abnormal].mean()
         found, false = (called & abnormal).sum(), (called & ~abnormal).sum()
-        assert one(opened, "#counts").text.splitlines() == [
-            f"Sensitivity {sensitivity:.3f}, {found} of {abnormal.sum()} abnormal found",
-            f"False alarms {alarms:.3f}, {false} of {(~abnormal).sum()} normal called",
-        ]
+        first, second = one(opened, "#counts").text.splitlines()
+        assert share(first, f"Sensitivity (.+), {found} of {sum(abnormal)} abnormal found") == near(sensitivity)
+        assert share(second, f"False alarms (.+), {false} of {sum(~abnormal)} normal called") == near(alarms)
         every = "return [...document.querySelectorAll('.tile')].map((tile) => tile.dataset.outcome)"
         outcomes = pd.Series(opened.execute_script(every)).value_counts()
         assert (outcomes.get("found", 0), outcomes.get("false alarm", 0)) == (found, false)
@@ -225,7 +236,9 @@ def test_the_roc_curve_is_that_of_the_chosen_score(run, opened):
     drawn = [pair.split(",") for pair in one(opened, "#curve").get_attribute("points").split()]
     alarms, found, _ = roc_curve(test["label"] == "abnormal", test["ra, combined"], drop_intermediate=False)
     np.testing.assert_allclose(np.array(drawn, dtype=float), np.stack([100 * alarms, 100 - 100 * found], axis=1))
-    assert "AUROC" in one(opened, "#auroc").text
+    area = Run.open(run[0]).results().all_scores.methods["ra, combined"].auroc
+    shown = re.fullmatch(r"ra, combined: AUROC (\S+) \[(\S+), (\S+)\]", one(opened, "#auroc").text)
+    assert list(map(float, shown.groups())) == pytest.approx([area.value, area.low, area.high], abs=0.006)
 
 
 @needs_chromium
@@ -338,7 +351,7 @@ def test_what_data_say_is_text_whatever_it_says(tmp_path, browser):
     said = dict.fromkeys(("finding", "view", "unlike"), hostile)
     records = [said | {"name": f"{hostile}{i}", "label": of} for i, of in enumerate(("normal", "abnormal", hostile))]
     blank = np.zeros((8, 8), dtype=np.uint8)
-    score = Score(hostile, [0.1, 0.2, None], 0.15, hostile)
+    score = Score(hostile, [0.1, 0.2, None], 0.15)
     panels = Panels(blank, {hostile[:9].replace("/", ""): blank}, {})
     shown = Shown(hostile, [hostile], records, [score], {hostile[:9].replace("/", ""): 1.0}, lambda i: panels,
                   [hostile], labelled=True)  # fmt: skip
@@ -387,8 +400,7 @@ def test_without_labels_a_threshold_counts_the_images_that_are_called(scores, br
     slider, limit = one(browser, "#threshold"), table["ra, threshold"].iloc[0]
     for _ in range(4):
         called = (table["ra"] > limit).sum()
-        text = f"Called {called / len(table):.3f}, {called} of {len(table)} images"
-        assert one(browser, "#counts").text == text
+        assert one(browser, "#counts").text == f"{called} of {len(table)} called"
         slider.send_keys(*8 * [Keys.ARROW_LEFT])
         limit = float(slider.get_property("valueAsNumber"))
     tiles(browser)[0].click()
@@ -420,6 +432,14 @@ def test_images_unlike_the_models_normal_ones_have_a_badge_and_a_filter(tmp_path
 @needs_chromium
 def test_where_no_image_is_unlike_there_is_no_badge_and_no_filter(opened):
     assert not opened.find_elements(By.CSS_SELECTOR, ".unlike, #filter-unlike")
+
+
+@needs_chromium
+def test_the_share_of_called_images_is_shown_of_many(tmp_path, browser):
+    folder = scored_images(tmp_path, {f"{i:03}.png": i / 200 for i in range(200)}, threshold=0.904)
+    assert cli.gallery_command([str(folder)]) == 0
+    browser.get((folder / "gallery.html").as_uri())
+    assert one(browser, "#counts").text == "19 of 200 called, 9.5 %"
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
