@@ -15,6 +15,7 @@ registry      the data sets that a run can name, what their labels mean and what
 shard         one parquet shard's columns, whoever wrote it -> records and files
 stream        parquet shards on any file system: read while they arrive, and written
 classes       what a folder's name says about its images
+labels        a table of labels -> one row an image, by the path of its file
 folder        images in files: class folders, or a table
 named         images as a user names them, before any library is loaded
 unlabelled    images without labels: files, folders, shards

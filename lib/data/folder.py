@@ -2,7 +2,6 @@
 
 import os
 import posixpath
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from lib import strict_yaml
 from lib.data.classes import CLASSES, names_a_finding, names_a_side, names_no_class
 from lib.data.decoding import decode, is_image
+from lib.data.labels import plain, read_labels
 from lib.data.source import (
     LEFT_OUT,
     NORMAL_WORDS,
@@ -143,7 +143,7 @@ class FolderSource(FileSource):
         boxes: dict[str, np.ndarray] = {}
         if (file := folder / "boxes.csv").is_file():
             rows = read_table(file, ("filename", *BOX))
-            boxes = boxes_by_image(file, rows.assign(filename=rows["filename"].map(_plain)), "filename", BOX)
+            boxes = boxes_by_image(file, rows.assign(filename=rows["filename"].map(plain)), "filename", BOX)
         self._note(sorted(boxes.keys() - set(records["id"])), "boxes of an image without a row", "not used")
         super().__init__("folder", records, boxes, {k: str(v) for k, v in about.items()}, self._problems, root=root)
 
@@ -157,21 +157,10 @@ class FolderSource(FileSource):
         return {name: file for name, file in named.items() if name not in strange}
 
     def _from_table(self, images: Path, table: Path) -> pd.DataFrame:
-        rows = read_table(table, ("filename", "label"))
-        ours = {"filename": "id", "label": "label", "strict_label": "strict_label", "patient_id": "patient"}
-        ours |= {column: column for column in OPTIONAL if column != "patient"}
-        rows = rows[[name for name in ours if name in rows]].rename(columns=ours)
-        words = sorted(word for word in set(rows["label"]) if word.strip().lower() in NORMAL_WORDS)
-        if words and "normal" not in words:
-            raise SourceError(f"{table} has the label {words[0]!r}, and never 'normal': write normal, and abnormal")
-        rows["id"] = rows["id"].map(_plain)
-        repeated = rows.drop_duplicates()["id"].duplicated(keep=False).reindex(rows.index, fill_value=False)
-        contradicted = rows["id"].isin(rows["id"][repeated])
-        self._note(rows["id"][contradicted].unique(), f"rows of {table.name} contradict each other", LEFT_OUT)
-        self._note(rows["id"][~contradicted & rows.duplicated()].unique(), f"row twice in {table.name}", "used once")
-        named = set(rows["id"])
-        rows = rows[~contradicted].drop_duplicates(ignore_index=True)
-        found = {_plain(name): file for name, file in self._files_of(images).items()}
+        rows, problems = read_labels(table)
+        self._problems += problems
+        named = {*rows["id"], *(problem.image for problem in problems)}
+        found = {plain(name): file for name, file in self._files_of(images).items()}
         rows["file"] = [found.get(name, images / name) for name in rows["id"]]
         self._note(sorted(found.keys() - named), f"file without a row in {table.name}", "not used")
         return rows
@@ -259,11 +248,6 @@ def _read_about(file: Path) -> dict[str, Any]:
     if isinstance(classes := about.get("classes", {}), dict) and all(kind in CLASSES for kind in classes.values()):
         return about | ({"classes": {str(k).strip("/").lower(): v for k, v in classes.items()}} if classes else {})
     raise SourceError(f"{file} has classes {classes!r}: expected lines `folder: {' | '.join(CLASSES)}`")
-
-
-def _plain(name: str) -> str:
-    """Return a path as written in a table without `./`, and in the one of Unicode's forms that this project uses."""
-    return unicodedata.normalize("NFC", posixpath.normpath(name)) if name else ""
 
 
 def shown(name: str) -> str:

@@ -38,7 +38,8 @@ onnx_file     a method's reconstruction -> an ONNX file, and what it wants and g
 card          a model -> what it is, how good, and what it is not for
 shown         what a gallery shows of each image
 shown_run     an evaluated run -> what is shown of its test images
-shown_scores  scored images -> what is shown of them
+labelled      scored images and a table of labels -> what it says of each, and AUROCs
+shown_scores  scored images, and perhaps their labels -> what is shown of them
 gallery       a run, or scored images -> one HTML page to look through, sort and filter
 export        a run's model -> a folder that can be handed on
 study         runs with different seeds -> a study; studies -> the page of all

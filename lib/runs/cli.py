@@ -134,12 +134,15 @@ def gallery(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="RUN_OR_SCORES", help="an evaluated run, or imgae-score's folder")
     parser.add_argument("--to", type=Path, metavar="FILE.html", help="default gallery.html in the folder")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE.csv", help="of scored images: a table with the columns filename and label"
+    )
     typed = parser.parse_args(arguments)
     if typed.to and typed.to.suffix != ".html":
         parser.error(f"--to {typed.to}: expected a file whose name ends in .html")
     from lib.runs.gallery import make
 
-    make(typed.folder, typed.to)
+    make(typed.folder, typed.to, typed.labels)
     return 0
 
 

@@ -269,6 +269,7 @@ const OUTCOMES = data.labelled ? ["all called", ...Object.values(COUNTED).flat()
 at("title").textContent = `${data.title}: the images`;
 at("warnings").append(...data.warnings.map((text) => make("p", {}, text)));
 at("which").textContent = data.sentences[0];
+at("remarks").append(...data.remarks.map((text) => make("p", {}, text)));
 at("sentences").append(...data.sentences.slice(1).map((text) => make("p", {}, text)));
 at("use").textContent = data.warnings.join(" ");
 at("score").append(...data.scores.map(({ name }, value) => make("option", { value }, name)));

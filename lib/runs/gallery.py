@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from html import escape
@@ -23,29 +24,40 @@ GALLERY = "gallery.html"  # in the folder whose images it shows
 MOST = 400  # images in one file
 LARGEST = 15_000_000  # bytes of one file
 QUALITIES = (90, 75, 50)  # of WebP; a lower one is taken where the page would be larger
+TAKEN = ("title", "warnings", "remarks", "sentences", "labelled", "ceilings")  # as they are
 
 Keep = Callable[[str, bytes], str]
 """Keeps a picture under a name; returns the address by which the page finds it."""
 
 
-def make(folder: Path, to: Path | None = None) -> None:
-    """Write the gallery of an evaluated run, or of scored images, and print where it is."""
-    shown, file = open_shown(folder), to or folder / GALLERY
+def make(folder: Path, to: Path | None = None, labels: Path | None = None) -> None:
+    """Write the gallery of a run, or of scored images with a table of labels; print where it is, and any remarks."""
+    shown, file = open_shown(folder, labels), to or folder / GALLERY
     pictures = write_gallery(shown, file)
+    for remark in shown.remarks:
+        print(remark, file=sys.stderr)
     beside = f"; its pictures are in {pictures}: hand on both" if pictures else ""
     result(f"{file}: {len(shown.records):,} images, {file.stat().st_size / 1e6:.1f} MB{beside}", *shown.warnings)
 
 
-def open_shown(folder: Path) -> Shown:
-    """Return what there is to show of an evaluated run, or of scored images.
+def open_shown(folder: Path, labels: Path | None = None) -> Shown:
+    """Return what there is to show of an evaluated run, or of scored images, with a table of labels if there is one.
 
     A path that cannot be used is refused before torch is loaded, and scored images are shown without it.
 
     Raises:
-        RunError: The folder is neither, or what it needs is missing, damaged or older than its weights.
+        RunError: The folder is neither, or what it needs is missing, damaged or older than its weights; or the labels
+            are not of these images.
+        SourceError: The table of labels cannot be used.
 
     """
+    if labels and not labels.is_file():
+        raise RunError(f"--labels {labels} is no file: give a table of labels, with the columns filename and label")
     if (folder / "params.json").is_file():
+        if labels:
+            raise RunError(
+                f"{folder} is a run, whose images have labels: leave out --labels, which is for scored images"
+            )
         from lib.runs.run import Run
         from lib.runs.shown_run import shown_run
 
@@ -53,7 +65,7 @@ def open_shown(folder: Path) -> Shown:
     if (folder / SCORES).is_file() and (folder / ABOUT).is_file():
         from lib.runs.shown_scores import shown_scores
 
-        return shown_scores(folder)
+        return shown_scores(folder, labels)
     raise RunError(_nothing_in(folder))
 
 
@@ -103,7 +115,7 @@ def _page(shown: Shown, quality: int, keep: Keep) -> bytes:
     here = Path(__file__)
     template, style, script = (here.with_suffix(kind).read_text(encoding="utf-8") for kind in (".html", ".css", ".js"))
     content: dict[str, Any] = {
-        **{name: getattr(shown, name) for name in ("title", "warnings", "sentences", "labelled", "ceilings")},
+        **{name: getattr(shown, name) for name in TAKEN},
         "scores": [score._asdict() | {"auroc": score.auroc and asdict(score.auroc)} for score in shown.scores],
         "images": list(_images(shown, quality, keep)),
     }

@@ -1,7 +1,7 @@
 """What a gallery shows of each image: its scores, what is known of it, and its pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Score(NamedTuple):
     """None where an image has no such score."""
     threshold: float | None
     auroc: Estimate | None = None
-    """None without labels."""
+    """None without labels, or without an image of each class."""
     p: Sequence[float] = ()
 
 
@@ -52,6 +52,15 @@ class Shown:
     warnings: list[str] = field(default_factory=lambda: [USE])
     labelled: bool = False
     """Whether "label" says of each image that it is normal, abnormal, or neither."""
+    remarks: list[str] = field(default_factory=list)
+    """What of a table of labels does not fit the images."""
+
+
+def by_label(counts: Mapping[str, int], table: str) -> str:
+    """Return how many images have which label, by the labels in some `table`, and which of them count."""
+    order = sorted(counts, key=lambda label: (label != "normal", label != "abnormal"))
+    left_out = "; only normal and abnormal ones count in the numbers" if counts.keys() - {"normal", "abnormal"} else ""
+    return f"{', '.join(f'{counts[label]:,} {label}' for label in order)}, by the labels in {table}{left_out}."
 
 
 def records_of(table: pd.DataFrame) -> list[dict[str, str]]:

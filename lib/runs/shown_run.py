@@ -12,7 +12,7 @@ from lib.runs.freshness import stale
 from lib.runs.prepare import prepare
 from lib.runs.report import SYNTHETIC
 from lib.runs.run import Run, RunError
-from lib.runs.shown import USE, Panels, Score, Shown, finite, records_of
+from lib.runs.shown import USE, Panels, Score, Shown, by_label, finite, records_of
 from lib.scores.scoring import residuals
 
 
@@ -72,12 +72,8 @@ def shown_run(run: Run) -> Shown:
 def _about_run(run: Run, results: Results, about: dict[str, str]) -> Iterator[str]:
     evaluation = required(results.all_scores, "all_scores")
     counts = {"normal": evaluation.n_normal, "abnormal": evaluation.n_abnormal, **evaluation.left_out}
-    found = ", ".join(f"{n:,} {name}" for name, n in counts.items())
-    left_out = "; only normal and abnormal ones count in the numbers" if evaluation.left_out else ""
-    yield (
-        f"All test images of the run {run.folder.name}, on which nothing was trained: {found}, by the labels in the "
-        f"column “{evaluation.labels}”{left_out}."
-    )
+    found = by_label(counts, f"the column “{evaluation.labels}”")
+    yield f"All test images of the run {run.folder.name}, on which nothing was trained: {found}"
     if about.get("labels"):
         yield f"How the labels came about: {about['labels'].rstrip('.')}."
     yield (

@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from lib.runs import cli, gallery
 from lib.runs.gallery import open_shown, write_gallery
@@ -354,7 +354,7 @@ def test_what_data_say_is_text_whatever_it_says(tmp_path, browser):
     score = Score(hostile, [0.1, 0.2, None], 0.15)
     panels = Panels(blank, {hostile[:9].replace("/", ""): blank}, {})
     shown = Shown(hostile, [hostile], records, [score], {hostile[:9].replace("/", ""): 1.0}, lambda i: panels,
-                  [hostile], labelled=True)  # fmt: skip
+                  [hostile], labelled=True, remarks=[hostile])  # fmt: skip
     write_gallery(shown, file := tmp_path / "page.html")
     browser.get(file.as_uri())
     tiles(browser)[1].click()
@@ -411,6 +411,14 @@ def test_without_labels_a_threshold_counts_the_images_that_are_called(scores, br
 
 
 @needs_chromium
+def test_the_share_of_called_images_is_shown_of_many(tmp_path, browser):
+    folder = scored_images(tmp_path, {f"{i:03}.png": i / 200 for i in range(200)}, threshold=0.904)
+    assert cli.gallery_command([str(folder)]) == 0
+    browser.get((folder / "gallery.html").as_uri())
+    assert one(browser, "#counts").text == "19 of 200 called, 9.5 %"
+
+
+@needs_chromium
 def test_images_unlike_the_models_normal_ones_have_a_badge_and_a_filter(tmp_path, browser):
     scores = {"a.png": 0.9, "b.png": 0.8, "c.png": 0.7}
     folder = scored_images(tmp_path, scores, unlike={"b.png": "age; features"})
@@ -435,11 +443,45 @@ def test_where_no_image_is_unlike_there_is_no_badge_and_no_filter(opened):
 
 
 @needs_chromium
-def test_the_share_of_called_images_is_shown_of_many(tmp_path, browser):
-    folder = scored_images(tmp_path, {f"{i:03}.png": i / 200 for i in range(200)}, threshold=0.904)
-    assert cli.gallery_command([str(folder)]) == 0
-    browser.get((folder / "gallery.html").as_uri())
-    assert one(browser, "#counts").text == "19 of 200 called, 9.5 %"
+def test_labels_make_of_scored_images_what_they_make_of_a_run(run, scores, tmp_path, browser):
+    test = scores_of(run[0])
+    table = test.assign(filename=test["id"] + ".pgm", patient_id=test["patient"])
+    table[["filename", "label", "finding", "view", "patient_id"]].to_csv(tmp_path / "mine.csv", index=False)
+    page = tmp_path / "page.html"
+    assert cli.gallery_command([str(scores), "--labels", str(tmp_path / "mine.csv"), "--to", str(page)]) == 0
+    browser.get(page.as_uri())
+    counts = test["label"].value_counts()
+    by = f"{counts['normal']} normal, {counts['abnormal']} abnormal, by the labels in mine.csv."
+    assert one(browser, "#which").text.endswith(by) and one(browser, "#remarks").text == ""
+    Select(one(browser, "#score")).select_by_visible_text("ra")
+    rows = pd.read_csv(scores / "scores.csv").set_index("image").loc[table["filename"]].reset_index()
+    abnormal, called = (test["label"] == "abnormal").to_numpy(), (rows["ra"] > rows["ra, threshold"]).to_numpy()
+    first, second = one(browser, "#counts").text.splitlines()
+    found, false, ill, well = map(sum, (called & abnormal, called & ~abnormal, abnormal, ~abnormal))
+    assert share(first, f"Sensitivity (.+), {found} of {ill} abnormal found") == near(found / ill)
+    assert share(second, f"False alarms (.+), {false} of {well} normal called") == near(false / well)
+    drawn = [pair.split(",") for pair in one(browser, "#curve").get_attribute("points").split()]
+    alarms, hits, _ = roc_curve(abnormal, rows["ra"], drop_intermediate=False)
+    np.testing.assert_allclose(np.array(drawn, dtype=float), np.stack([100 * alarms, 100 - 100 * hits], axis=1))
+    area = float(re.match(r"ra: AUROC (\S+) \[", one(browser, "#auroc").text)[1])
+    assert area == pytest.approx(roc_auc_score(abnormal, rows["ra"]), abs=0.0006)
+    for field in ("label", "finding", "view"):
+        assert len(browser.find_elements(By.ID, f"filter-{field}")) == 1
+    assert not errors(browser)
+
+
+@needs_chromium
+def test_of_labels_of_one_class_alone_no_curve_is_drawn(tmp_path, browser):
+    folder = scored_images(tmp_path, {"a.png": 0.1, "b.png": 0.9, "c.png": 0.8})
+    for kinds, curve in (("abnormal", "abnormal"), False), (("normal", "abnormal"), True):
+        rows = [f"{name},{kind}" for name, kind in zip(("a.png", "b.png"), kinds, strict=True)]
+        (tmp_path / "labels.csv").write_text("\n".join(["filename,label", *rows]))
+        assert cli.gallery_command([str(folder), "--labels", str(tmp_path / "labels.csv")]) == 0
+        browser.get((folder / "gallery.html").as_uri())
+        assert one(browser, "#roc").is_displayed() == curve
+        assert [tile.get_attribute("data-outcome") for tile in tiles(browser)][:2] == ["found", "called"]
+    assert one(browser, "#auroc").text == "ra: AUROC 1 [0, 1]"
+    assert not errors(browser)
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -464,7 +506,10 @@ def test_of_a_models_folder_it_says_how_its_images_come_about(tmp_path, capsys):
 
 def test_what_has_nothing_to_show_is_refused_and_scored_images_are_shown_without_torch(tmp_path):
     folder = scored_images(tmp_path, {"a.png": 0.1, "b.png": 0.9})
-    for call, status in {(str(tmp_path),): 2, (str(folder),): 0}.items():
+    (tmp_path / "labels.csv").write_text("filename,label\na.png,normal\nb.png,abnormal\n")
+    labels = ["--labels", str(tmp_path / "labels.csv")]
+    calls = {(str(tmp_path),): 2, (str(folder), "--labels", "none.csv"): 2, (str(folder), *labels): 0}
+    for call, status in calls.items():
         code = f"import sys; from lib.runs import cli; print(cli.gallery_command({call}), 'torch' in sys.modules)"
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
