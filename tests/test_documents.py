@@ -308,6 +308,15 @@ def limits() -> Iterator[str]:
     yield f"residual {last['residual']:.3f} against {last['components_residual']:.3f}"
     gap = min(last["kl_reconstruction"], last["kl_sample"]) / last["kl_real"]
     yield f"after {last['images_seen']:,} images the KL of generated ones is only {gap:.2f} times that of real ones"
+    tried = trials[(trials["data"] == "pediatric") & ~trials["trial"].str.contains("curves")]
+    counts = tried.groupby("method")["trial"].nunique()
+    assert counts["vae"] == counts["unet"] == counts["unet-denoising"] and counts["ra"] <= 2 * counts["vae"]
+    yield f"in {counts['ra']} trials of RA and {counts['vae']} each of the VAE, the U-Net and the denoising U-Net"
+    at = trials[trials["images_seen"] == 51_840].set_index("trial")["residual"]
+    rates = [at[f"ped-unet-denoising-batch-lr{rate}-aug0.05"] for rate in ("1e-3", "3e-3")]
+    yield "after 51,840 images its residual is {:.4f} there and {:.4f} with 0.003".format(*rates)
+    own = [at[f"pediatric-curves-unet-denoising-{seed}"] for seed in range(3)]
+    yield f"Seeds differ by as much ({spread(own, '{:.4f}')})"
     candidates = pd.read_csv(ROOT / "research/results/published/pediatric-curves-ra-0/candidates.csv")
     [kl] = candidates.query("method == 'ra' and epoch == 347 and score == 'kl'")["auroc"]
     yield f"only its AUROC was kept ({kl:.3f})"
