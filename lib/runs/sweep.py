@@ -29,6 +29,7 @@ from lib.methods.training import choose_device
 from lib.params import Params
 from lib.privacy import VARIABLE, with_secrets
 from lib.refusals import Refusal
+from lib.runs.archive import StudyError
 from lib.runs.command import result
 from lib.runs.status import stoppable
 from lib.runs.sweep_table import sweep_table, write_table
@@ -117,8 +118,12 @@ def sweep_over(runs: Mapping[str, Params], folder: Path, base: Path, engine: Eng
 
 
 def compare(runs: Sequence[Path], file: Path) -> None:
-    """Print one table of all finished runs, and write it with the differences."""
-    table = sweep_table(runs)
+    """Print one table of all finished runs, and write it with the differences; or say why they do not make one."""
+    try:
+        table = sweep_table(runs)
+    except StudyError as error:  # such as other test images: each run is whole all the same
+        print(f"\nno table of all runs: {error}", file=sys.stderr)
+        return
     write_table(table, file)
     result("", table.text().to_string(index=False), f"\nwith differences: {file}")
 
@@ -168,7 +173,7 @@ def _journal(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise SweepError(
-            f"{file} is damaged ({error}): remove it; runs that are finished are then looked through"
+            f"{file} is damaged ({error}): remove it; the next call then goes through every run, and trains none again"
         ) from None
 
 

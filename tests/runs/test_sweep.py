@@ -19,6 +19,7 @@ from lib.params import Params
 from lib.runs import cli, sweep
 from lib.runs.run import Run
 from lib.runs.sweep import Engine, SweepError, claimed, sweep_over
+from tests.runs.small import divided, scored
 
 WORKS = """
 import pathlib, sys
@@ -91,6 +92,13 @@ def test_a_dask_cluster_on_this_machine_executes_the_same_runs(tmp_path, runs):
     pytest.importorskip("distributed")
     assert sweep_over(runs, tmp_path, tmp_path, Engine("dask"), notebook=True) == 1
     assert times(tmp_path) == {"seed=0": 1, "seed=1": 1, "seed=2": 1}
+
+
+def test_runs_that_make_no_table_are_finished_all_the_same_and_the_reason_is_said(tmp_path, capsys):
+    folders = [scored(tmp_path, "a", ["unet"]), scored(tmp_path, "b", ["unet"], split=divided(1), learning_rate=0.1)]
+    sweep.compare(folders, tmp_path / "sweep.md")
+    assert "no table of all runs: a and b have different test images" in capsys.readouterr().err
+    assert not (tmp_path / "sweep.md").exists()
 
 
 SLEEPS = """
